@@ -176,7 +176,10 @@ pub const NAME_BYTES: usize = 63;
 
 /// A name that can be a DNS label: 1 to 63 of `a-z`, `0-9` and inner `-` (RFC 1123 section 2.1).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "heapless::String<NAME_BYTES>", into = "heapless::String<NAME_BYTES>")]
+#[serde(
+    try_from = "heapless::String<NAME_BYTES>",
+    into = "heapless::String<NAME_BYTES>"
+)]
 pub struct Name(heapless::String<NAME_BYTES>);
 
 impl Name {
@@ -187,10 +190,7 @@ impl Name {
     /// `a-z 0-9 -`, or begins or ends with `-`.
     pub fn new(text: &str) -> Result<Self, BadText> {
         let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if text.is_empty()
-            || !text.bytes().all(ok)
-            || text.starts_with('-')
-            || text.ends_with('-')
+        if text.is_empty() || !text.bytes().all(ok) || text.starts_with('-') || text.ends_with('-')
         {
             return Err(BadText::Name);
         }

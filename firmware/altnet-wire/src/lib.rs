@@ -12,8 +12,11 @@
 extern crate std;
 
 pub mod address;
+pub mod canonical;
 pub mod endpoint;
+pub mod envelope;
 pub mod frame;
 pub mod hash;
 pub mod id;
+pub mod record;
 pub mod time;
