@@ -1,0 +1,106 @@
+# Shared words of the scripts in ci/. Sourced, never run.
+#
+# Gives: ROOT (the repository), TOOLS (where fetched tools live), say, die, need_apt,
+# unpack_apt, need_pip. Nothing here writes outside the repository except apt itself.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+TOOLS=$TARGET/ci-tools
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+mkdir -p "$TOOLS"
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# apt without questions, without a terminal, and patient with another apt.
+apt_get() {
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
+        -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+        -o APT::Architectures="$(dpkg --print-architecture)" "$@" </dev/null
+}
+
+# A fresh index, once per process and not again within the hour.
+apt_index() {
+    local stamp=$TOOLS/apt-index
+    [ -n "$(find "$stamp" -mmin -60 2>/dev/null)" ] && return 0
+    say "apt-get update"
+    apt_get update >/dev/null && mkdir -p "$TOOLS" && touch "$stamp"
+}
+
+is_installed() {
+    dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
+}
+
+# need_apt PACKAGE...: installs those that are absent. Quick when none is.
+need_apt() {
+    local package missing=()
+    for package in "$@"; do is_installed "$package" || missing+=("$package"); done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    [ "$(id -u)" = 0 ] || die "these packages are missing and only root can install them: ${missing[*]}"
+    apt_index || die "apt-get update failed"
+    say "installing ${missing[*]}"
+    if ! apt_get install --no-install-recommends "${missing[@]}" >"$TOOLS/apt.log" 2>&1; then
+        # The index may have gone stale under us (a 404 on an old version): once more with a new one.
+        rm -f "$TOOLS/apt-index"
+        apt_index
+        apt_get install --no-install-recommends "${missing[@]}" >"$TOOLS/apt.log" 2>&1 ||
+            { tail -n 20 "$TOOLS/apt.log" >&2; die "apt could not install: ${missing[*]}"; }
+    fi
+}
+
+# The mirror this machine already trusts, for suites it does not list.
+apt_mirror() {
+    awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }' \
+        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null
+}
+
+# unpack_apt SUITE DIR PACKAGE...: fetches packages of any Debian suite with apt's own signature
+# checks through a private apt tree, and unpacks them under DIR. Installs nothing.
+unpack_apt() {
+    local suite=$1 dir=$2 apt=$TOOLS/apt-$1 deb arch
+    shift 2
+    arch=$(dpkg --print-architecture)
+    mkdir -p "$dir" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
+    : >"$apt/status"
+    printf 'deb [arch=%s signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
+        "$arch" "$(apt_mirror)" "$suite" >"$apt/sources.list"
+    cat >"$apt/conf" <<CONF
+APT::Architecture "$arch";
+APT::Architectures { "$arch"; };
+APT::Sandbox::User "root";
+Acquire::Retries "3";
+Dir::State::lists "$apt/lists";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt/cache";
+Dir::Etc::sourcelist "$apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+CONF
+    (
+        export APT_CONFIG=$apt/conf
+        apt-get -qq update </dev/null
+        rm -f "$apt"/debs/*.deb
+        cd "$apt/debs"
+        apt-get -qq download "$@" </dev/null
+    ) 2>"$apt/log" || { tail -n 5 "$apt/log" >&2; die "apt could not fetch from $suite: $*"; }
+    for deb in "$apt"/debs/*.deb; do dpkg-deb -x "$deb" "$dir"; done
+}
+
+# need_pip COMMAND PACKAGE==VERSION...: a tool from PyPI in the tools' own virtual environment.
+need_pip() {
+    local command=$1 venv=$TOOLS/venv
+    shift
+    [ -x "$venv/bin/$command" ] && return 0
+    if [ ! -x "$venv/bin/pip" ]; then
+        python3 -m venv "$venv" >/dev/null 2>&1 || {
+            need_apt python3 python3-venv
+            rm -rf "$venv"
+            /usr/bin/python3 -m venv "$venv"
+        }
+    fi
+    say "fetching $*"
+    "$venv/bin/pip" install -q --cache-dir "$TOOLS/pip-cache" "$@" </dev/null
+}
