@@ -18,5 +18,7 @@ pub mod envelope;
 pub mod frame;
 pub mod hash;
 pub mod id;
+pub mod message;
 pub mod record;
+pub mod relay;
 pub mod time;
