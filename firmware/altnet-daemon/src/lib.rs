@@ -1,1 +1,18 @@
-//! Empty.
+//! The hands of altnet on Linux: `altnetd`, the gateway daemon, and `altnet`, its command line.
+//!
+//! A node's decisions are made in `altnet-core`; this crate carries bytes, time and entropy to
+//! it and does what it says: it opens the TUN device and the sockets, tells the kernel about
+//! addresses and routes, keeps the state directory, and answers people on a UNIX socket.
+//!
+//! The gateway is the loop. Everything else is one device each and knows nothing of the others.
+
+pub mod clock;
+pub mod icmp6;
+pub mod link;
+pub mod log;
+pub mod netlink;
+pub mod privileges;
+pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod tun;

@@ -1,0 +1,169 @@
+//! Giving up what altnetd doesn't need once it runs.
+//!
+//! What stays: CAP_NET_ADMIN (routes and addresses that come and go), CAP_NET_RAW (a LAN
+//! interface that comes back needs a new ICMPv6 socket) and CAP_NET_BIND_SERVICE (a DNS
+//! listener on port 53, likewise). Nothing can be gained again: no_new_privs is set and the
+//! bounding set is emptied of the rest.
+
+use std::fs;
+use std::io;
+
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE);
+
+/// A user to run as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub user: u32,
+    /// Its primary group.
+    pub group: u32,
+}
+
+/// Why privileges could not be dropped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrivilegeError {
+    /// The configured user is not in `/etc/passwd`.
+    #[error("there is no user {name:?}; add it, or remove `user` from the configuration")]
+    NoUser {
+        /// The name.
+        name: String,
+    },
+    /// The kernel refused a step.
+    #[error("can't {step}")]
+    Refused {
+        /// The step.
+        step: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Looks a user up in `/etc/passwd`.
+///
+/// # Errors
+/// [`PrivilegeError::NoUser`].
+pub fn find_user(name: &str) -> Result<User, PrivilegeError> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    user_in(&passwd, name).ok_or_else(|| PrivilegeError::NoUser { name: name.into() })
+}
+
+/// Looks a group up in `/etc/group`.
+pub fn find_group(name: &str) -> Option<u32> {
+    group_in(&fs::read_to_string("/etc/group").unwrap_or_default(), name)
+}
+
+/// Becomes `user`, if there is one, and keeps only the capabilities that are needed. Call it
+/// while the process has one thread: capabilities belong to threads.
+///
+/// # Errors
+/// [`PrivilegeError::Refused`]; the process should end then.
+pub fn drop_to(user: Option<&User>) -> Result<(), PrivilegeError> {
+    use rustix::thread as kernel;
+
+    let refused = |step| {
+        move |e: rustix::io::Errno| PrivilegeError::Refused {
+            step,
+            source: e.into(),
+        }
+    };
+    let has = kernel::capabilities(None).map_err(refused("read the capabilities"))?;
+    if has.effective.contains(CapabilitySet::SETPCAP) {
+        for capability in CapabilitySet::all().difference(KEPT).iter() {
+            // Capabilities newer than the kernel are refused and are not there to drop.
+            let _ = kernel::remove_capability_from_bounding_set(capability);
+        }
+    }
+    if let Some(user) = user {
+        kernel::set_keep_capabilities(true).map_err(refused("keep capabilities"))?;
+        become_user(user)?;
+        kernel::set_keep_capabilities(false).map_err(refused("keep capabilities"))?;
+    }
+    let kept = has.permitted & KEPT;
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    kernel::set_capabilities(None, sets).map_err(refused("drop capabilities"))?;
+    kernel::set_no_new_privs(true).map_err(refused("set no_new_privs"))
+}
+
+fn become_user(user: &User) -> Result<(), PrivilegeError> {
+    let check = |step, result: i32| match result {
+        0 => Ok(()),
+        _ => Err(PrivilegeError::Refused {
+            step,
+            source: io::Error::last_os_error(),
+        }),
+    };
+    // SAFETY: setgroups reads no list when its length is 0; the others take plain numbers.
+    // libc applies each of them to every thread of the process.
+    unsafe {
+        check("leave all groups", libc::setgroups(0, std::ptr::null()))?;
+        check(
+            "change the group",
+            libc::setresgid(user.group, user.group, user.group),
+        )?;
+        check(
+            "change the user",
+            libc::setresuid(user.user, user.user, user.user),
+        )
+    }
+}
+
+fn fields<'a>(file: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    file.lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&name))
+}
+
+fn user_in(passwd: &str, name: &str) -> Option<User> {
+    let fields = fields(passwd, name)?;
+    Some(User {
+        user: fields.get(2)?.parse().ok()?,
+        group: fields.get(3)?.parse().ok()?,
+    })
+}
+
+fn group_in(groups: &str, name: &str) -> Option<u32> {
+    fields(groups, name)?.get(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_its_whole_name() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\naltnet:x:901:902::/:/bin/false\nbad\n";
+        let altnet = User {
+            user: 901,
+            group: 902,
+        };
+        assert_eq!(user_in(passwd, "altnet"), Some(altnet));
+        assert_eq!(user_in(passwd, "alt"), None);
+        assert_eq!(user_in(passwd, "bad"), None);
+        assert_eq!(
+            group_in("wheel:x:10:a,b\naltnet:x:902:\n", "altnet"),
+            Some(902)
+        );
+    }
+
+    #[test]
+    fn only_network_capabilities_are_left() {
+        // On a thread of its own: capabilities are a thread's, and it ends with the test.
+        let left = std::thread::spawn(|| {
+            drop_to(None).unwrap();
+            rustix::thread::capabilities(None).unwrap()
+        });
+        let left = left.join().unwrap();
+        assert!(KEPT.contains(left.permitted) && KEPT.contains(left.effective));
+        assert!(left.inheritable.is_empty());
+    }
+}
