@@ -1,3 +1,16 @@
+//! The mind of altnet: what to believe, whom to admit, where a packet goes.
+//!
+//! Bytes, time and entropy come in; bytes, deadlines and facts come out. Nothing here
+//! touches a socket, a clock, a random source, a thread or a file, and nothing allocates
+//! per packet, timer or query. Every table has a bound given as a value ([`limits::Limits`]).
 #![no_std]
 #![forbid(unsafe_code)]
-//! Placeholder.
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod clock;
+pub mod limits;
+pub mod records;
+pub mod rng;

@@ -137,6 +137,18 @@ bitflags! {
     }
 }
 
+/// How a member came in by an invite: what shows that whoever held the invite's secret half
+/// wanted this device in, so that a stolen issuer key with [`Rights::ADMIT`] alone admits nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redemption {
+    /// The public half of the invite.
+    pub invite: SigningKey,
+    /// What the redemption was bound to: [`redemption_session`].
+    pub session: Hash,
+    /// The invite key's signature over [`redemption_proof`], as two halves.
+    pub proof: [[u8; 32]; 2],
+}
+
 /// A device that belongs to the network. Signed by an issuer.
 ///
 /// The subject is `member`: of two, the one with the larger serial holds.
@@ -158,8 +170,8 @@ pub struct Membership {
     pub groups: Vec<Name, MAX_GROUPS>,
     /// Who invited it.
     pub sponsor: Option<MemberId>,
-    /// The invite it redeemed.
-    pub invite: Option<SigningKey>,
+    /// The invite it redeemed, and the proof that it did.
+    pub invite: Option<Redemption>,
     /// When it was made.
     pub issued: UnixTime,
     /// When it ends, unless renewed.
@@ -282,11 +294,15 @@ pub struct Invite {
 }
 body!(Invite, INVITE);
 
+/// The Noise session a redemption is bound to, so that nobody can pass it on: its handshake
+/// hash and the newcomer's control key.
+pub fn redemption_session(handshake: &Hash, control: &ControlKey) -> Hash {
+    crate::hash::labelled("altnet redemption session v1", &[handshake, &control.0])
+}
+
 /// What a person redeeming an invite signs with its secret half.
-///
-/// Bound to the Noise session by its handshake hash, so that nobody can pass it on.
-pub fn redemption_proof(handshake: &Hash, device: &SigningKey, control: &ControlKey) -> Hash {
-    crate::hash::labelled("altnet redemption v1", &[handshake, &device.0, &control.0])
+pub fn redemption_proof(session: &Hash, device: &SigningKey) -> Hash {
+    crate::hash::labelled("altnet redemption v1", &[session, &device.0])
 }
 
 /// How far an issuer has come: what its peers compare so that nobody can withhold a
