@@ -1,0 +1,1 @@
+"""Scenarios with real binaries. Each module is one family, each function of `SCENARIOS` one claim."""
