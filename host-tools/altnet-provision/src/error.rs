@@ -1,0 +1,204 @@
+//! What can go wrong, each in one clear sentence with what to do next.
+//!
+//! A failed operation has changed nothing that counts: files are written beside the old ones
+//! and put in force by one rename at the very end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why something was not done. `Display` is one sentence; [`Error::next_step`] is the other.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// A verb: read, write, make.
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A file does not hold what was written to it.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        next: &'static str,
+    },
+    /// A file was made by a later version of this program.
+    #[error("{} was made by a newer altnet-provision (format {found}, this one knows {known})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The format's number in the file.
+        found: u32,
+        /// The last one known here.
+        known: u32,
+    },
+    /// Others than its owner may read a file with keys in it.
+    #[error("{} can be read by others (mode {mode:04o})", path.display())]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The passphrase doesn't open a file, or the file is damaged: the two can't be told apart.
+    #[error("the passphrase does not open {}, or the file is damaged", path.display())]
+    Passphrase {
+        /// The encrypted file.
+        path: PathBuf,
+    },
+    /// Another process is changing the same network.
+    #[error("another altnet-provision is working on {}", path.display())]
+    Busy {
+        /// The network's directory.
+        path: PathBuf,
+    },
+    /// What was asked for makes no sense as it stands.
+    #[error("{what}")]
+    Input {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// There is no such thing.
+    #[error("{what}")]
+    NotFound {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// There is one already.
+    #[error("{what}")]
+    Exists {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// The keys on this computer may not do that.
+    #[error("{what}")]
+    NotAllowed {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// Somebody has to say yes first.
+    #[error("{what}")]
+    NeedsConsent {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// The network's directory could not be spoken with.
+    #[error("{what}")]
+    Directory {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+}
+
+/// [`std::result::Result`] with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A short stable word for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::Damaged { .. } => "damaged",
+            Self::Newer { .. } => "newer",
+            Self::Exposed { .. } => "exposed",
+            Self::Passphrase { .. } => "passphrase",
+            Self::Busy { .. } => "busy",
+            Self::Input { .. } => "input",
+            Self::NotFound { .. } => "not_found",
+            Self::Exists { .. } => "exists",
+            Self::NotAllowed { .. } => "not_allowed",
+            Self::NeedsConsent { .. } => "needs_consent",
+            Self::Directory { .. } => "directory",
+        }
+    }
+
+    /// What a person does about it.
+    pub fn next_step(&self) -> String {
+        match self {
+            Self::Io { .. } => "Check the path, its permissions and the free space; nothing was changed.".into(),
+            Self::Damaged { next, .. } => (*next).into(),
+            Self::Newer { .. } => "Update altnet-provision on this computer.".into(),
+            Self::Exposed { path, mode } => {
+                let want = if mode & 0o40_000 != 0 { "700" } else { "600" };
+                format!(
+                    "Run `chmod {want} {}`; if others use this computer, replace its keys.",
+                    path.display()
+                )
+            }
+            Self::Passphrase { .. } => {
+                "Try the passphrase again; if it is right, bring the file back from a backup with `altnet-provision restore`.".into()
+            }
+            Self::Busy { .. } => "Wait until it is done and try again.".into(),
+            Self::Input { next, .. }
+            | Self::NotFound { next, .. }
+            | Self::Exists { next, .. }
+            | Self::NotAllowed { next, .. }
+            | Self::NeedsConsent { next, .. }
+            | Self::Directory { next, .. } => next.clone(),
+        }
+    }
+
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            doing,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(crate) fn damaged(path: &Path, why: impl ToString, next: &'static str) -> Self {
+        Self::Damaged {
+            path: path.to_path_buf(),
+            why: why.to_string(),
+            next,
+        }
+    }
+
+    pub(crate) fn input(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::Input {
+            what: what.into(),
+            next: next.into(),
+        }
+    }
+
+    pub(crate) fn not_found(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::NotFound {
+            what: what.into(),
+            next: next.into(),
+        }
+    }
+
+    pub(crate) fn exists(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::Exists {
+            what: what.into(),
+            next: next.into(),
+        }
+    }
+
+    pub(crate) fn not_allowed(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::NotAllowed {
+            what: what.into(),
+            next: next.into(),
+        }
+    }
+}
