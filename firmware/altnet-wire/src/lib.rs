@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod address;
 pub mod canonical;
+pub mod control;
 pub mod endpoint;
 pub mod envelope;
 pub mod frame;

@@ -9,6 +9,7 @@ use core::net::{Ipv6Addr, SocketAddr};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
+use crate::hash::Hash;
 use crate::id::{ControlKey, MemberId, Name, NetworkId, NodeId, Serial, SigningKey};
 
 /// The largest message in bytes: a policy record and what goes around it.
@@ -113,6 +114,20 @@ pub enum Request<'a> {
         /// Where the asker is.
         presence: Presence,
     },
+    /// To be served like a member: the asker holds an owner's or issuer's key. How an
+    /// owner's computer, which is no member, reads what its network has come to.
+    Prove {
+        /// The owner's or issuer's key.
+        key: SigningKey,
+        /// Its signature over [`operator_proof`].
+        proof: SignatureHalves,
+    },
+}
+
+/// What the holder of an owner's or issuer's key signs in [`Request::Prove`]: bound to the
+/// Noise session by its handshake hash.
+pub fn operator_proof(handshake: &Hash, key: &SigningKey) -> Hash {
+    crate::hash::labelled("altnet operator proof v1", &[handshake, &key.0])
 }
 
 /// A request to be let in by an invite.
