@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod clock;
+pub mod control;
 pub mod limits;
 pub mod records;
 pub mod rng;
