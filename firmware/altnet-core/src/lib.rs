@@ -12,6 +12,8 @@ extern crate std;
 
 pub mod clock;
 pub mod control;
+pub mod ip;
 pub mod limits;
+pub mod policy;
 pub mod records;
 pub mod rng;
