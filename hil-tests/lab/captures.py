@@ -10,6 +10,8 @@ from typing import Iterator
 from .places import Place, wait_for
 
 ETHERNET, IPV4, UDP = 14, 0x0800, 17
+TRANSPORT = bytes([4, 0, 0, 0])
+RELAY_HEADER_BYTES = {b"\x10": 28, b"\x11": 20}
 
 
 class Capture:
@@ -53,9 +55,18 @@ class Capture:
             from_port, to_port, length = struct.unpack_from(">HHH", frame, start)
             yield f"{source}:{from_port}", f"{destination}:{to_port}", frame[start + 8 : start + length]
 
-    def first_bytes(self) -> Counter:
-        """How many datagrams begin with each byte: the kinds of our port's messages."""
-        return Counter(payload[0] for _, _, payload in self.datagrams() if payload)
+    def sealed(self) -> Counter:
+        """How many transport messages passed, `direct` and `relayed`.
+
+        A transport message of WireGuard begins 4 0 0 0; a relay's header (0x10 towards it, 28
+        bytes; 0x11 from it, 20 bytes) may stand before it.
+        """
+        seen = Counter(direct=0, relayed=0)
+        for _, _, payload in self.datagrams():
+            header = RELAY_HEADER_BYTES.get(payload[:1], 0)
+            if payload[header : header + 4] == TRANSPORT:
+                seen["relayed" if header else "direct"] += 1
+        return seen
 
 
 def canary() -> str:

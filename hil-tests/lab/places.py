@@ -53,6 +53,10 @@ def wait_for(what: str, claim, timeout_s: float = 20, every_s: float = 0.05):
         time.sleep(every_s)
 
 
+class CannotRunHere(Exception):
+    """This machine lacks something a scenario needs; the message says what."""
+
+
 class Place:
     """One computer. Made by `Lab.place`."""
 
@@ -145,7 +149,10 @@ class Lab:
         return self
 
     def __exit__(self, *_) -> None:
-        if not self.keep:
+        if self.keep:
+            holders = "".join(f"{place.pid} {place.netns}\n" for place in self.places.values())
+            (self.dir / "holders").write_text(holders)  # for `take_down`
+        else:
             self.close()
 
     def place(self, name: str) -> Place:
@@ -163,10 +170,6 @@ class Lab:
         for started in self._started:
             started.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
-
-    def leave_up(self) -> None:
-        """Writes down what holds the lab, for `take_down`."""
-        (self.dir / "holders").write_text("".join(f"{place.pid} {place.netns}\n" for place in self.places.values()))
 
     def _spawn(self, command: list[str], **options) -> subprocess.Popen:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -9,15 +9,11 @@ import traceback
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 
-from lab.places import LabError  # noqa: E402
-from scenarios import nats  # noqa: E402
+from lab.places import CannotRunHere, LabError  # noqa: E402
+from scenarios import nats, pages  # noqa: E402
 
-FAMILIES = [nats]
+FAMILIES = [nats, pages]
 SKIP = 77
-
-
-class CannotRunHere(Exception):
-    """What a scenario raises when this machine lacks something; the message says what."""
 
 
 def scenarios(long: bool) -> dict:

@@ -1,0 +1,147 @@
+"""The product's main job, shown: a laptop without our software opens a page in another house.
+
+Called by `ci/demo`, which builds the binaries first.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from lab import altnet, captures, clients, network  # noqa: E402
+from lab.places import Lab, LabError, Place, kept_labs, take_down  # noqa: E402
+
+PAGE = """<!doctype html>
+<title>Our wiki</title>
+<h1>The wiki of house B</h1>
+<p>Read over a private network. {canary}</p>
+"""
+
+
+def main() -> int:
+    words = arguments()
+    if words.down:
+        for folder in kept_labs():
+            take_down(folder)
+            say(f"{folder} is down")
+        return 0
+    try:
+        with Lab(keep=words.keep) as lab:
+            try:
+                facts = show(lab, *words.nat)
+            finally:
+                if words.keep:
+                    tell_how_to_enter(lab)
+    except LabError as fault:
+        say(f"ci/demo: {fault}")
+        return 1
+    if words.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        table(facts)
+    return 0 if facts["page_ok"] and facts["canary_seen_lan"] and not facts["plaintext_seen"] else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="ci/demo",
+        description="Builds altnet, makes a lab of two homes and the internet between them, provisions it by the README's "
+        "own commands, and opens a page of home B on a computer of home A that runs nothing of ours.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON instead of a table")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up and say how to enter it")
+    parser.add_argument("--down", action="store_true", help="take down the labs that --keep left up, and nothing else")
+    parser.add_argument("--nat", metavar="A,B", type=kinds, default="portcone,symmetric",
+                        help=f"the NATs before home A and home B, of {', '.join(network.KINDS)} (default: portcone,symmetric)")
+    return parser.parse_args()
+
+
+def kinds(text: str) -> tuple[str, str]:
+    """Reads `A,B`."""
+    first, _, second = text.partition(",")
+    for kind in (first, second):
+        if kind not in network.KINDS:
+            raise argparse.ArgumentTypeError(f"{kind!r} is none of {', '.join(network.KINDS)}")
+    return first, second
+
+
+def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
+    """Tells the whole story and returns what was seen."""
+    began = time.monotonic()
+    canary = captures.canary()
+    say(f"home A behind {kind_a}, home B behind {kind_b}, a relay on the internet")
+    story = altnet.Story(lab, kind_a, kind_b, PAGE.format(canary=canary))
+    client_a, client_b = story.internet.a.client, story.internet.b.client
+    witness = clients.Witness(client_a)
+    on_the_internet = captures.Capture(story.internet.bridge, "br0")
+    in_home_b = captures.Capture(client_b, "eth0")
+
+    story.tell(before=lambda step: say(f"\n[{step.place}]\n{indent(step.script)}"))
+    address = clients.address(client_a)
+    resolver = clients.resolver(client_a)
+    say(f"\n[client-a] took {address} and resolver {resolver} from router advertisements; it opens {story.url()}")
+    page = story.fetch()
+    say(f"\n{indent(page)}")
+    rtt_ms = ping(client_a, story.url())
+    path = altnet.path_between_homes(story)
+
+    on_the_internet.stop()
+    in_home_b.stop()
+    sealed = on_the_internet.sealed()
+    return {
+        "page_ok": canary in page,
+        "url": story.url(),
+        "path": path,
+        "nat": [kind_a, kind_b],
+        "rtt_ms": rtt_ms,
+        "canary_seen_lan": in_home_b.contains(canary),
+        "plaintext_seen": on_the_internet.contains(canary),
+        "sealed_packets": sealed.total(),
+        "sealed_direct": sealed["direct"],
+        "sealed_relayed": sealed["relayed"],
+        "client_address": address,
+        "client_resolver": resolver,
+        "client_processes": witness.stop(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def ping(client: Place, url: str) -> float | None:
+    """The median round trip of ten echoes between the two homes' computers, in milliseconds."""
+    host = re.match(r"http://([^/:]+)", url)[1]
+    said = client.run("ping", "-6", "-n", "-c", "10", "-i", "0.1", "-W", "2", host, check=False).stdout
+    times = sorted(float(found) for found in re.findall(r"time=([\d.]+) ms", said))
+    return times[len(times) // 2] if times else None
+
+
+def table(facts: dict) -> None:
+    """Prints the facts for a person."""
+    width = max(map(len, facts))
+    print()
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else value
+        print(f"{name:{width}}  {shown}")
+
+
+def tell_how_to_enter(lab: Lab) -> None:
+    """Says how to look around, and how to end it."""
+    say(f"\nThe lab stays up; its files are in {lab.dir}. To enter:")
+    for place in lab.places.values():
+        say(f"  {place.name:12} nsenter -t {place.pid} -n -m -- env HOME=/run/home PATH={lab.environment['PATH'].split(':')[0]}:$PATH bash")
+    say("To take it down: ci/demo --down")
+
+
+def indent(text: str) -> str:
+    return "".join(f"    {line}" for line in text.strip().splitlines(True))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Two homes provisioned and running: the README's story, told in a lab.
+
+Everything a person would type comes from the README (`readme`); everything here is what goes on
+around it: computers, cables, a page to be read, and waiting until things are so.
+"""
+
+import json
+import os
+import pathlib
+import secrets
+import shlex
+import signal
+import sys
+
+from . import clients, homes, readme
+from .places import Lab, LabError, Place, end, wait_for
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+PYTHON = os.path.realpath(sys.executable)
+
+
+class Story:
+    """The homes of a lab and the README's steps, told one after another."""
+
+    def __init__(self, lab: Lab, kind_a: str = "portcone", kind_b: str = "symmetric", page: str = "hello"):
+        for binary in ("altnetd", "altnet", "altnet-provision"):
+            if not (BINARIES / binary).exists():
+                raise LabError(f"{BINARIES / binary} is not built")
+        self.lab = lab
+        self.internet = homes.build(lab, kind_a, kind_b)
+        self.scripts: dict[str, str] = {}  # by place: the fence that stays, to be started again
+        lab.environment = {
+            "PATH": f"{BINARIES}:{os.environ['PATH']}",
+            "ALTNET_PASSPHRASE": secrets.token_urlsafe(16),
+            "RELAY_IP": homes.RELAY,
+            "WIKI_MAC": clients.mac(self.internet.b.client),
+        }
+        for home in self.internet.homes:
+            clients.listen_for_advertisements(home.client)
+        self._serve(page)
+
+    def _serve(self, page: str) -> None:
+        """Puts a page on home B's computer, with the web server that comes with Python."""
+        folder = self.lab.dir / "www"
+        folder.mkdir()
+        (folder / "index.html").write_text(page)
+        self.internet.b.client.start(
+            PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log="client-b-http.log"
+        )
+
+    def tell(self, before=lambda step: None, places: set[str] | None = None) -> None:
+        """Types the README's steps at their places; `places` narrows whose.
+
+        The steps of clients are left to `fetch`: they are what the story leads to.
+        """
+        steps = [step for step in readme.steps() if not step.place.startswith("client-")]
+        if not steps:
+            raise LabError("README.md has no fence marked `<!-- demo: ... -->`")
+        for step in steps:
+            if places is None or step.place in places:
+                before(step)
+                self.type(step)
+
+    def type(self, step: readme.Step) -> str:
+        """Types one step; returns what it printed."""
+        place = self.place(step.place)
+        if not step.stays:
+            return place.run("bash", "-euo", "pipefail", "-c", step.script, timeout_s=120).stdout
+        self.scripts[step.place] = step.script
+        self.start(place)
+        return ""
+
+    def place(self, name: str) -> Place:
+        """The computer of this name."""
+        if name not in self.lab.places:
+            raise LabError(f"the README types at {name}, which is none of {', '.join(self.lab.places)}")
+        return self.lab.places[name]
+
+    def start(self, place: Place, wait: bool = True) -> None:
+        """Starts a place's daemon as the README does, and waits until it answers its own command line."""
+        daemon = place.start("bash", "-euo", "pipefail", "-c", self.scripts[place.name], log=f"{place.name}.log")
+
+        def answers() -> bool:
+            if daemon.poll() is not None:
+                log = (self.lab.dir / f"{place.name}.log").read_text()
+                raise LabError(f"{place.name}: the daemon ended at once\n{log[-2000:]}")
+            return place.run("altnet", "status", check=False).returncode == 0
+
+        if wait:
+            wait_for(f"altnetd on {place.name} to answer", answers)
+
+    def stop(self, place: Place, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends a place's daemon, politely or not, and waits until it is gone."""
+        pids = self.daemons(place)
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        wait_for(f"altnetd on {place.name} to end", lambda: not self.daemons(place), timeout_s=10)
+        end([pid for pid, line in place.processes().items() if self.scripts.get(place.name, "\0") in line])
+
+    def daemons(self, place: Place) -> list[int]:
+        """The process ids of the daemons running at a place."""
+        return [pid for pid, line in place.processes().items() if os.path.basename(line.split(" ")[0]) == "altnetd"]
+
+    def fetch(self, timeout_s: float = 60) -> str:
+        """Types the README's step at client A until it succeeds; returns the page."""
+        step = next((step for step in readme.steps() if step.place == "client-a"), None)
+        if step is None:
+            raise LabError("README.md has no fence marked `<!-- demo: client-a -->`")
+        client = self.internet.a.client
+        clients.resolver(client)
+        last = None
+
+        def page() -> str | None:
+            nonlocal last
+            last = client.run("bash", "-euo", "pipefail", "-c", step.script, check=False, timeout_s=30)
+            return last.stdout if last.returncode == 0 else None
+
+        try:
+            return wait_for(f"`{step.script.strip()}` to succeed on {client.name}", page, timeout_s, every_s=0.25)
+        except LabError as fault:
+            raise LabError(f"{fault}; it said: {(last.stderr if last else '').strip()}") from None
+
+    def url(self) -> str:
+        """The address of the page, as the README's client types it."""
+        words = [word for step in readme.steps() if step.place == "client-a" for word in shlex.split(step.script, comments=True)]
+        return next(word for word in words if word.startswith("http://"))
+
+
+def altnet(place: Place, *words: str) -> dict:
+    """Asks a place's daemon by its own command line and returns the answer."""
+    return json.loads(place.run("altnet", *words, "--json").stdout)
+
+
+def path_between_homes(story: Story) -> str:
+    """How gateway A reaches gateway B now: `direct`, `relay` or what it says instead."""
+    for peer in altnet(story.internet.a.gateway, "peers")["peers"]:
+        if peer["name"] == "house-b":
+            return peer["path"]
+    return "unknown"
