@@ -1,0 +1,367 @@
+//! One peer: its keys, sessions, timers and wishes.
+
+use alloc::sync::Arc;
+
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::id::TunnelKey;
+use altnet_wire::time::{Duration, Instant};
+
+use super::api::{LocalKeyId, PeerConfig, PeerStats};
+use crate::aead::Aead;
+use crate::cookie::{CookieJar, MacKeys};
+use crate::counter::REKEY_AFTER_MESSAGES;
+use crate::handshake::{Initiator, TransportKeys};
+use crate::key::{PresharedKey, SharedSecret};
+use crate::message::RESPONSE_BYTES;
+use crate::replay::ReplayWindow;
+use crate::session::{REJECT_AFTER_TIME, RecvSession, SendSession};
+use crate::tai64n::Tai64n;
+
+/// An initiator asks for a new session when the current one is this old and used
+/// (whitepaper section 6.1).
+pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
+/// How long an unanswered initiation is repeated (section 6.1).
+pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
+/// How long an answer is waited for, and the least time between initiations (section 6.1).
+pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who received and has nothing to say sends a keepalive after this (section 6.1).
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who sent data and heard nothing for this long asks for a new session (section 6.5).
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// An initiator that only receives asks for a new session at this age (section 6.2).
+const REKEY_WHEN_RECEIVING: Duration = Duration::from_secs(165);
+
+/// Moments at which a peer wants to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// Repeat the initiation, or give up.
+    Retransmit,
+    /// Say that we are here.
+    Keepalive,
+    /// Data was sent and nothing came back: the session may be dead.
+    Silence,
+    /// Keep a NAT's mapping open.
+    Persistent,
+    /// The oldest session is at its end.
+    Expire,
+}
+
+const TIMERS: usize = 5;
+
+/// One session, as the engine holds it.
+pub(super) struct Session<A> {
+    pub(super) send: Arc<SendSession<A>>,
+    pub(super) recv: Arc<RecvSession<A>>,
+    pub(super) window: ReplayWindow,
+    pub(super) born: Instant,
+    is_initiator: bool,
+}
+
+impl<A: Aead> Session<A> {
+    pub(super) fn new(
+        keys: &TransportKeys,
+        ours: u32,
+        theirs: u32,
+        is_initiator: bool,
+        (window, mtu_bytes): (u16, u16),
+        now: Instant,
+    ) -> Self {
+        Self {
+            send: Arc::new(SendSession::new(&keys.send, theirs, now, mtu_bytes)),
+            recv: Arc::new(RecvSession::new(&keys.receive, ours, now)),
+            window: ReplayWindow::new(window),
+            born: now,
+            is_initiator,
+        }
+    }
+
+    /// Whether a packet just sent makes a new session due: after a time only its initiator
+    /// asks, so that the two don't at once (section 6.2).
+    pub(super) fn is_due_on_send(&self, now: Instant) -> bool {
+        self.send.used() >= REKEY_AFTER_MESSAGES
+            || (self.is_initiator && now.saturating_since(self.born) >= REKEY_AFTER_TIME)
+    }
+
+    fn is_due_on_receive(&self, now: Instant) -> bool {
+        self.is_initiator && now.saturating_since(self.born) >= REKEY_WHEN_RECEIVING
+    }
+
+    fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_since(self.born) >= REJECT_AFTER_TIME
+    }
+}
+
+/// An initiation that waits for its response.
+pub(super) struct Shaking {
+    pub(super) initiator: Initiator,
+    pub(super) index: u32,
+    pub(super) local: LocalKeyId,
+}
+
+/// What the peer wants sent.
+#[derive(Default)]
+pub(super) struct Wants {
+    pub(super) response: Option<(Endpoint, [u8; RESPONSE_BYTES])>,
+    pub(super) initiation: bool,
+    pub(super) keepalive: bool,
+    pub(super) queued: bool,
+}
+
+/// What the driver was not told yet.
+#[derive(Default)]
+pub(super) struct News {
+    pub(super) sessions: bool,
+    pub(super) rekeyed: bool,
+    pub(super) failed: bool,
+    pub(super) roamed: bool,
+}
+
+pub(super) struct Peer<A> {
+    pub(super) public: TunnelKey,
+    pub(super) local: LocalKeyId,
+    /// The key shown before, which initiations may still be made for.
+    pub(super) former: Option<LocalKeyId>,
+    pub(super) macs: MacKeys,
+    pub(super) preshared: PresharedKey,
+    /// What `local` and `public` agree on.
+    pub(super) shared: SharedSecret,
+    pub(super) jar: CookieJar,
+    pub(super) endpoint: Option<Endpoint>,
+    roams: bool,
+    pub(super) persistent: Option<Duration>,
+
+    pub(super) shaking: Option<Shaking>,
+    /// Since when a session is being asked for.
+    pub(super) asking_since: Option<Instant>,
+    pub(super) last_initiation: Option<Instant>,
+    pub(super) waits_for_stamp: bool,
+    /// The greatest stamp of the peer's initiations, and when the last one came.
+    pub(super) last_stamp: Option<(Tai64n, Instant)>,
+
+    pub(super) previous: Option<Session<A>>,
+    pub(super) current: Option<Session<A>>,
+    pub(super) next: Option<Session<A>>,
+
+    timers: [Instant; TIMERS],
+    keepalive_again: bool,
+    pub(super) wants: Wants,
+    pub(super) news: News,
+    pub(super) told_up: bool,
+    pub(super) is_ready: bool,
+    pub(super) stats: PeerStats,
+}
+
+impl<A: Aead> Peer<A> {
+    pub(super) fn new(config: PeerConfig, shared: SharedSecret) -> Self {
+        Self {
+            public: config.public,
+            local: config.local,
+            former: None,
+            macs: MacKeys::new(&config.public),
+            preshared: config.preshared,
+            shared,
+            jar: CookieJar::default(),
+            endpoint: config.endpoint,
+            roams: config.roams,
+            persistent: config.persistent_keepalive,
+            shaking: None,
+            asking_since: None,
+            last_initiation: None,
+            waits_for_stamp: false,
+            last_stamp: None,
+            previous: None,
+            current: None,
+            next: None,
+            timers: [Instant::NEVER; TIMERS],
+            keepalive_again: false,
+            wants: Wants::default(),
+            news: News::default(),
+            told_up: false,
+            is_ready: false,
+            stats: PeerStats::default(),
+        }
+    }
+
+    pub(super) fn set(&mut self, timer: Timer, at: Instant) {
+        if let Some(slot) = self.timers.get_mut(timer as usize) {
+            *slot = at;
+        }
+    }
+
+    pub(super) fn at(&self, timer: Timer) -> Instant {
+        self.timers
+            .get(timer as usize)
+            .copied()
+            .unwrap_or(Instant::NEVER)
+    }
+
+    /// Whether the timer has run out; if so it is unset.
+    pub(super) fn take_due(&mut self, timer: Timer, now: Instant) -> bool {
+        let is_due = self.at(timer) <= now;
+        if is_due {
+            self.set(timer, Instant::NEVER);
+        }
+        is_due
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.timers.iter().copied().min().unwrap_or(Instant::NEVER)
+    }
+
+    pub(super) fn accepts(&self, public: &TunnelKey, local: LocalKeyId) -> bool {
+        self.public == *public && (self.local == local || self.former == Some(local))
+    }
+
+    /// The session that can seal at `now`.
+    pub(super) fn usable(&self, now: Instant) -> Option<&Session<A>> {
+        self.current
+            .as_ref()
+            .filter(|session| !session.send.is_expired(now))
+    }
+
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Session<A>> {
+        [&self.current, &self.next, &self.previous]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Asks for a new session, unless that is under way.
+    pub(super) fn ask(&mut self, now: Instant) {
+        if self.asking_since.is_some() {
+            return;
+        }
+        self.asking_since = Some(now);
+        let earliest = self
+            .last_initiation
+            .map_or(Instant::ZERO, |last| last.after(REKEY_TIMEOUT));
+        if earliest > now {
+            self.set(Timer::Retransmit, earliest);
+        } else {
+            self.wants.initiation = true;
+        }
+    }
+
+    /// Forgets that a session is asked for: there is one, or nobody answers.
+    pub(super) fn stop_asking(&mut self) {
+        self.asking_since = None;
+        self.waits_for_stamp = false;
+        self.wants.initiation = false;
+        self.set(Timer::Retransmit, Instant::NEVER);
+    }
+
+    /// Any authentic datagram was given out for sending (section 6.5).
+    pub(super) fn note_sent(&mut self, bytes: usize, now: Instant) {
+        self.stats.tx_bytes = self.stats.tx_bytes.saturating_add(bytes as u64);
+        self.stats.tx_packets = self.stats.tx_packets.saturating_add(1);
+        self.set(Timer::Keepalive, Instant::NEVER);
+        self.keepalive_again = false;
+        self.note_traffic(now);
+    }
+
+    /// Data was sent: something has to come back.
+    pub(super) fn note_sent_data(&mut self, jitter: Duration, now: Instant) {
+        if self.at(Timer::Silence) == Instant::NEVER {
+            self.set(Timer::Silence, now.after(SILENCE_TIMEOUT).after(jitter));
+        }
+    }
+
+    /// Any authentic datagram came in.
+    pub(super) fn note_received(&mut self, from: Endpoint, bytes: usize, now: Instant) {
+        self.stats.rx_bytes = self.stats.rx_bytes.saturating_add(bytes as u64);
+        self.stats.rx_packets = self.stats.rx_packets.saturating_add(1);
+        self.stats.last_received = Some(now);
+        self.set(Timer::Silence, Instant::NEVER);
+        self.note_traffic(now);
+        if self.endpoint != Some(from) && (self.roams || self.endpoint.is_none()) {
+            self.endpoint = Some(from);
+            self.news.roamed = true;
+        }
+    }
+
+    /// Data came in: something has to go back.
+    pub(super) fn note_received_data(&mut self, now: Instant) {
+        if self.at(Timer::Keepalive) == Instant::NEVER {
+            self.set(Timer::Keepalive, now.after(KEEPALIVE_TIMEOUT));
+        } else {
+            self.keepalive_again = true;
+        }
+    }
+
+    /// Asks for a new session if the current one is about to end and only receives.
+    pub(super) fn keep_fresh(&mut self, now: Instant) {
+        let is_due = |session: &Session<A>| session.is_due_on_receive(now);
+        if self.current.as_ref().is_some_and(is_due) {
+            self.ask(now);
+        }
+    }
+
+    fn note_traffic(&mut self, now: Instant) {
+        if let Some(every) = self.persistent {
+            self.set(Timer::Persistent, now.after(every));
+        }
+    }
+
+    /// The keepalive timer ran out: one is sent now, and one later if data came meanwhile.
+    pub(super) fn keepalive_due(&mut self, now: Instant) {
+        self.wants.keepalive = true;
+        if core::mem::take(&mut self.keepalive_again) {
+            self.set(Timer::Keepalive, now.after(KEEPALIVE_TIMEOUT));
+        }
+    }
+
+    /// Puts a session in place that we asked for: it is confirmed. Returns what gave way.
+    pub(super) fn install_initiated(&mut self, session: Session<A>) -> [Option<Session<A>>; 2] {
+        let is_rekey = self.current.is_some();
+        let former = self.current.take();
+        let (previous, lost) = match self.next.take() {
+            Some(next) => (Some(next), former),
+            None => (former, None),
+        };
+        let lost_too = core::mem::replace(&mut self.previous, previous);
+        self.current = Some(session);
+        self.note_installed(is_rekey);
+        [lost, lost_too]
+    }
+
+    /// Puts a session in place that the peer asked for: it is confirmed by its first packet.
+    pub(super) fn install_responded(&mut self, session: Session<A>) -> [Option<Session<A>>; 2] {
+        let lost = self.next.replace(session);
+        self.news.sessions = true;
+        self.set_expiry();
+        [lost, self.previous.take()]
+    }
+
+    /// The first packet of the next session came: it is confirmed. Returns what gave way.
+    pub(super) fn confirm_next(&mut self) -> Option<Session<A>> {
+        let next = self.next.take()?;
+        let is_rekey = self.current.is_some();
+        let former = self.current.replace(next);
+        let lost = core::mem::replace(&mut self.previous, former);
+        self.note_installed(is_rekey);
+        lost
+    }
+
+    fn note_installed(&mut self, is_rekey: bool) {
+        self.stats.last_handshake = self.current.as_ref().map(|session| session.born);
+        self.news.rekeyed = is_rekey;
+        self.news.sessions = true;
+        self.set_expiry();
+    }
+
+    /// Drops sessions that are too old; what is dropped is returned.
+    pub(super) fn expire(&mut self, now: Instant) -> [Option<Session<A>>; 3] {
+        let dropped = [&mut self.previous, &mut self.current, &mut self.next]
+            .map(|slot| slot.take_if(|session| session.is_expired(now)));
+        if dropped.iter().any(Option::is_some) {
+            self.news.sessions = true;
+        }
+        self.set_expiry();
+        dropped
+    }
+
+    fn set_expiry(&mut self) {
+        let oldest = self.sessions().map(|session| session.born).min();
+        let at = oldest.map_or(Instant::NEVER, |born| born.after(REJECT_AFTER_TIME));
+        self.set(Timer::Expire, at);
+    }
+}
