@@ -14,6 +14,7 @@ import tempfile
 import time
 
 PREFIX = "altnet-lab-"
+MARK = "ALTNET_LAB"  # in the environment of all that a lab starts: the lab's folder
 PR_SET_PDEATHSIG = 1
 
 # Run once in the new namespaces; `read` then tells the lab that the place stands.
@@ -70,7 +71,7 @@ class Place:
         if self._holder.stdout.readline() != b"stands\n":
             raise LabError(f"{name} cannot be made: {self._holder.stderr.read().decode().strip()}")
         self.pid = self._holder.pid
-        self.netns = os.stat(f"/proc/{self.pid}/ns/net").st_ino
+        self._netns = os.stat(f"/proc/{self.pid}/ns/net").st_ino
 
     def enter(self) -> list[str]:
         """The words that go before a command to run it here."""
@@ -78,7 +79,7 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """What a shell here would see: the machine's, with a home of its own."""
-        return {**os.environ, **self.lab.environment, "HOME": "/run/home"}
+        return {**os.environ, **self.lab.environment, MARK: str(self.lab.dir), "HOME": "/run/home"}
 
     def run(self, *command: str, check: bool = True, timeout_s: float = 60, stdin: str | None = None,
             env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -122,7 +123,7 @@ class Place:
         found = {}
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if int(entry) != self.pid and os.stat(f"/proc/{entry}/ns/net").st_ino == self.netns:
+                if int(entry) != self.pid and os.stat(f"/proc/{entry}/ns/net").st_ino == self._netns:
                     words = pathlib.Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
                     found[int(entry)] = b" ".join(words).decode(errors="replace").strip()
             except OSError:
@@ -150,8 +151,7 @@ class Lab:
 
     def __exit__(self, *_) -> None:
         if self.keep:
-            holders = "".join(f"{place.pid} {place.netns}\n" for place in self.places.values())
-            (self.dir / "holders").write_text(holders)  # for `take_down`
+            (self.dir / "kept").touch()
         else:
             self.close()
 
@@ -162,16 +162,11 @@ class Lab:
 
     def close(self) -> None:
         """Ends all that runs in the lab's places, and only that."""
-        for place in self.places.values():
-            end(list(place.processes()))
-        for started in self._started:
-            if started.poll() is None:
-                started.kill()
+        take_down(self.dir)
         for started in self._started:
             started.wait()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
-    def _spawn(self, command: list[str], **options) -> subprocess.Popen:
+    def _spawn(self, command: list[str], env: dict[str, str] | None = None, **options) -> subprocess.Popen:
         libc = ctypes.CDLL(None, use_errno=True)
         parent = os.getpid()
 
@@ -181,6 +176,7 @@ class Lab:
                 os._exit(1)
 
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,
+                                   env={**(env or os.environ), MARK: str(self.dir)},
                                    preexec_fn=None if self.keep else die_with_the_lab, **options)
         self._started.append(started)
         return started
@@ -208,28 +204,26 @@ def _is_alive(pid: int) -> bool:
 
 def kept_labs() -> list[pathlib.Path]:
     """The folders of labs that were left up."""
-    return sorted(path.parent for path in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*/holders"))
+    return sorted(mark.parent for mark in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*/kept"))
 
 
 def take_down(folder: pathlib.Path) -> None:
-    """Ends a lab that was left up: everything in the network namespaces its holders still hold."""
-    for line in (folder / "holders").read_text().splitlines():
-        holder, netns = map(int, line.split())
-        inside = []
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if os.stat(f"/proc/{entry}/ns/net").st_ino == netns:
-                    inside.append(int(entry))
-            except OSError:
-                continue
-        if holder in inside:  # else the number means another process by now
-            end(inside)
+    """Ends all that a lab started, known by the mark it carries, and removes the lab's folder."""
+    mark = f"{MARK}={folder}".encode()
+    marked = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark in pathlib.Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                marked.append(int(entry))
+        except OSError:
+            continue  # it ended while we looked
+    end(marked)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep() -> None:
-    """Removes the folders of labs whose process was killed; the kernel ended what they held."""
+    """Takes down labs whose own process was killed: a child of a child may have outlived it."""
     for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         owner = folder.name.removeprefix(PREFIX).split("-")[0]
-        if not (folder / "holders").exists() and not pathlib.Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        if not (folder / "kept").exists() and not pathlib.Path(f"/proc/{owner}").exists():
+            take_down(folder)
