@@ -14,6 +14,7 @@ pub mod clock;
 pub mod control;
 pub mod ip;
 pub mod limits;
+pub mod names;
 pub mod policy;
 pub mod records;
 pub mod rng;

@@ -1,0 +1,1 @@
+//! Replies are read back by `hickory-proto`, which also writes the questions.
