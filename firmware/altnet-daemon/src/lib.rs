@@ -6,10 +6,16 @@
 //!
 //! The gateway is the loop. Everything else is one device each and knows nothing of the others.
 
+pub mod aead;
+pub mod api;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod dns;
 pub mod icmp6;
 pub mod link;
 pub mod log;
+pub mod metrics;
 pub mod netlink;
 pub mod privileges;
 pub mod store;

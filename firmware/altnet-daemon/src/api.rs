@@ -1,0 +1,239 @@
+//! The local API: what people and dashboards on this machine ask of altnetd.
+//!
+//! One JSON object a line over a UNIX socket, several requests on one connection:
+//!
+//! ```text
+//! > {"v":1,"id":7,"method":"status","params":{}}
+//! < {"v":1,"id":7,"result":{...}}
+//! < {"v":1,"id":7,"error":{"code":"not-a-member","message":"...","hint":"..."}}
+//! ```
+//! `events` answers once and then streams lines `{"v":1,"event":"path-changed","id":12,...}`
+//! until the connection closes. An `id` of a request is the client's own; that of an event
+//! counts up by one since altnetd started, so that a gap shows. Event names, error codes and
+//! fields stay what they are within a version; fields may be added.
+//!
+//! Who may do what follows from who is at the other end ([`Role`]); there are no passwords.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub mod client;
+pub mod server;
+pub mod types;
+
+/// The version of the API that is spoken.
+pub const VERSION: u8 = 1;
+/// The longest line in either direction, in bytes.
+pub const MAX_LINE_BYTES: usize = 256 * 1024;
+/// The most connections at a time.
+pub const MAX_CLIENTS: usize = 32;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The version, [`VERSION`].
+    pub v: u8,
+    /// The client's number for the request.
+    pub id: u64,
+    /// What is asked.
+    pub method: String,
+    /// With what; methods without parameters take none or an empty object.
+    #[serde(default)]
+    pub params: Value,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// The version, [`VERSION`].
+    pub v: u8,
+    /// The request's number; 0 if the request could not be read.
+    pub id: u64,
+    /// What was asked for or why not.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What was asked for or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was done.
+    Result(Value),
+    /// It was not done, and nothing was changed.
+    Error(ApiError),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}; {hint}")]
+pub struct ApiError {
+    /// For programs.
+    pub code: Code,
+    /// What happened, for people.
+    pub message: String,
+    /// What to do next, for people.
+    pub hint: String,
+}
+
+/// What kind of thing went wrong. New ones may be added at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Code {
+    /// The request is not one, or its parameters are wrong.
+    BadRequest,
+    /// No such method in this version.
+    UnknownMethod,
+    /// Who asks may not.
+    Forbidden,
+    /// Too many requests or connections.
+    Busy,
+    /// This node is in no network yet.
+    NotAMember,
+    /// This node is in a network already.
+    AlreadyAMember,
+    /// What was named does not exist.
+    NotFound,
+    /// The network, an issuer or a peer refused.
+    Refused,
+    /// Nobody answered in time.
+    Timeout,
+    /// altnetd could not do it; its log says more.
+    Failed,
+    /// A code that a newer altnetd has.
+    #[serde(other)]
+    Other,
+}
+
+impl ApiError {
+    /// Makes an error.
+    pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+/// What somebody may do; each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Change what can be changed back.
+    Operate,
+    /// Everything: join and leave networks.
+    Own,
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Method {
+    /// The node and its network at a glance.
+    Status,
+    /// Every peer with its path.
+    Peers,
+    /// Round trips to one peer, through the tunnel.
+    Ping,
+    /// Why a peer's path is what it is, or why there is none.
+    Why,
+    /// The records in force.
+    Records,
+    /// Redeem an invite.
+    Join,
+    /// Forget the network and this node's keys.
+    Leave,
+    /// New tunnel keys.
+    Rotate,
+    /// Give a LAN machine a name.
+    HostAdd,
+    /// Take a name back.
+    HostRemove,
+    /// The names this gateway gave.
+    Hosts,
+    /// Counters, in Prometheus text.
+    Metrics,
+    /// What happens from now on.
+    Events,
+}
+
+impl Method {
+    const ALL: [(&'static str, Self, Role); 13] = [
+        ("status", Self::Status, Role::Read),
+        ("peers", Self::Peers, Role::Read),
+        ("ping", Self::Ping, Role::Operate),
+        ("why", Self::Why, Role::Read),
+        ("records", Self::Records, Role::Read),
+        ("join", Self::Join, Role::Own),
+        ("leave", Self::Leave, Role::Own),
+        ("rotate", Self::Rotate, Role::Operate),
+        ("host-add", Self::HostAdd, Role::Operate),
+        ("host-remove", Self::HostRemove, Role::Operate),
+        ("hosts", Self::Hosts, Role::Read),
+        ("metrics", Self::Metrics, Role::Read),
+        ("events", Self::Events, Role::Read),
+    ];
+
+    /// The method called `name` and the least role that may use it.
+    pub fn find(name: &str) -> Option<(Self, Role)> {
+        let found = Self::ALL.iter().find(|(known, ..)| *known == name);
+        found.map(|(_, method, role)| (*method, *role))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, known, _)| *known == self);
+        found.map_or("", |(name, ..)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(response: &Response, line: &str) {
+        assert_eq!(serde_json::to_string(response).unwrap(), line);
+        assert_eq!(serde_json::from_str::<Response>(line).unwrap(), *response);
+    }
+
+    #[test]
+    fn lines_are_what_the_documentation_shows() {
+        check(
+            &Response {
+                v: 1,
+                id: 7,
+                outcome: Outcome::Result(serde_json::json!({"a": 1})),
+            },
+            r#"{"v":1,"id":7,"result":{"a":1}}"#,
+        );
+        check(
+            &Response {
+                v: 1,
+                id: 7,
+                outcome: Outcome::Error(ApiError::new(Code::NotAMember, "no network", "join one")),
+            },
+            r#"{"v":1,"id":7,"error":{"code":"not-a-member","message":"no network","hint":"join one"}}"#,
+        );
+    }
+
+    #[test]
+    fn a_code_of_a_newer_version_reads_as_other() {
+        assert_eq!(
+            serde_json::from_str::<Code>(r#""new-code""#).unwrap(),
+            Code::Other
+        );
+    }
+
+    #[test]
+    fn every_method_has_a_name_and_changes_need_a_role() {
+        for (name, method, role) in Method::ALL {
+            assert_eq!(Method::find(name), Some((method, role)));
+            assert_eq!(method.name(), name);
+        }
+        assert!(Method::find("leave").unwrap().1 == Role::Own);
+        assert!(Method::find("nothing").is_none());
+    }
+}

@@ -1,0 +1,385 @@
+//! `altnet`: the command line. Asks the local altnetd and prints tables for people, or with
+//! `--json` exactly what the API answered.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::api::Method;
+use crate::api::client::Client;
+use crate::api::types;
+use crate::config::{self, Config};
+
+mod table;
+
+/// Operate this machine's altnet node.
+#[derive(Debug, Parser)]
+#[command(name = "altnet", version, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// Where altnetd listens.
+    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// This node and its network at a glance.
+    Status,
+    /// The peers and the paths to them.
+    Peers,
+    /// Round trips to a peer through the tunnel.
+    Ping {
+        /// A peer's or host's name or address.
+        target: String,
+        /// How often.
+        #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+    },
+    /// Why the path to a peer is what it is, or why there is none.
+    Why {
+        /// A peer's or host's name or address.
+        target: String,
+    },
+    /// The records in force.
+    Records,
+    /// Join a network with an invite.
+    Join {
+        /// The invite's link, or `-` to read it from standard input, where other users'
+        /// process lists don't show it.
+        invite: String,
+        /// The name this node asks for.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Leave the network and forget this node's keys.
+    Leave {
+        /// Yes, forget them: coming back takes a new invite.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make new tunnel keys now.
+    Rotate,
+    /// Names of machines on this gateway's LAN.
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Counters, in the Prometheus text format.
+    Metrics,
+    /// What happens, until interrupted.
+    Events,
+    /// A completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum HostCommand {
+    /// Give a machine a name.
+    Add {
+        /// The name.
+        name: String,
+        /// The machine's address on this LAN.
+        address: std::net::Ipv6Addr,
+    },
+    /// Take a name back.
+    Remove {
+        /// The name.
+        name: String,
+    },
+    /// The names given by this gateway.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a file and print it with every default filled in.
+    Check {
+        /// The file.
+        #[arg(default_value = config::DEFAULT_PATH)]
+        file: PathBuf,
+    },
+}
+
+/// Runs the command line of this process. Says what went wrong on standard error and returns
+/// 1 if something did.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match run(arguments, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has read enough.
+        Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            if json {
+                println!("{}", json!({ "error": error_value(&e) }));
+            }
+            eprintln!("altnet: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn error_value(error: &anyhow::Error) -> Value {
+    use crate::api::client::ClientError;
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Api(e)) => serde_json::to_value(e).unwrap_or(Value::Null),
+        _ => json!({ "code": "failed", "message": format!("{error:#}") }),
+    }
+}
+
+/// Does what `arguments` say and writes to `out`.
+///
+/// # Errors
+/// Texts that say what happened and what to do next.
+pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::Config(ConfigCommand::Check { file }) => check(file, arguments.json, out),
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);
+            Ok(())
+        }
+        _ => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(ask(&arguments, out)),
+    }
+}
+
+fn check(file: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&config)?)?;
+    } else {
+        writeln!(out, "# {} is good. With every default:", file.display())?;
+        write!(out, "{}", toml::to_string(&config)?)?;
+    }
+    Ok(())
+}
+
+struct Session<'a, W> {
+    client: Client,
+    json: bool,
+    out: &'a mut W,
+}
+
+impl<W: Write> Session<'_, W> {
+    /// Calls `method` and prints its result: as JSON, or with `print`.
+    async fn show<T: Serialize + DeserializeOwned>(
+        &mut self,
+        method: Method,
+        params: impl Serialize,
+        print: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            // As altnetd said it: a newer one may say more than this program knows.
+            let value: Value = self.client.call(method, &params).await?;
+            writeln!(self.out, "{}", serde_json::to_string_pretty(&value)?)?;
+        } else {
+            let value: T = self.client.call(method, &params).await?;
+            write!(self.out, "{}", print(&value))?;
+        }
+        Ok(())
+    }
+}
+
+async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let client = Client::connect(&arguments.socket).await?;
+    let json = arguments.json;
+    let mut session = Session { client, json, out };
+    let none = json!({});
+    match &arguments.command {
+        Command::Status => session.show(Method::Status, none, table::status).await,
+        Command::Peers => session.show(Method::Peers, none, table::peers).await,
+        Command::Ping { target, count } => ping(&mut session, target, *count).await,
+        Command::Why { target } => {
+            let target = target.clone();
+            session
+                .show(Method::Why, types::Target { target }, table::why)
+                .await
+        }
+        Command::Records => session.show(Method::Records, none, table::records).await,
+        Command::Join { invite, name } => {
+            let join = types::Join {
+                invite: invite_text(invite)?,
+                name: name.clone(),
+            };
+            session.show(Method::Join, join, table::joined).await
+        }
+        Command::Leave { yes } => {
+            anyhow::ensure!(
+                *yes,
+                "leaving forgets this node's keys, and coming back takes a new invite; run `altnet leave --yes` if that is meant"
+            );
+            session.show(Method::Leave, none, table::left).await
+        }
+        Command::Rotate => session.show(Method::Rotate, none, table::rotated).await,
+        Command::Host(HostCommand::Add { name, address }) => {
+            let host = types::Host {
+                name: name.clone(),
+                address: address.to_string(),
+            };
+            session.show(Method::HostAdd, host, table::host_added).await
+        }
+        Command::Host(HostCommand::Remove { name }) => {
+            let text = format!("{name} is no longer a name of this gateway's\n");
+            let name = types::HostName { name: name.clone() };
+            session
+                .show(Method::HostRemove, name, |_: &Value| text)
+                .await
+        }
+        Command::Host(HostCommand::List) => session.show(Method::Hosts, none, table::hosts).await,
+        Command::Metrics => {
+            let print = |metrics: &types::Metrics| metrics.text.clone();
+            session.show(Method::Metrics, none, print).await
+        }
+        Command::Events => events(&mut session).await,
+        Command::Config(_) | Command::Completion { .. } => Ok(()),
+    }
+}
+
+fn invite_text(argument: &str) -> anyhow::Result<String> {
+    if argument != "-" {
+        return Ok(argument.into());
+    }
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line.trim().into())
+}
+
+/// Pings once a second; fails if nothing came back.
+async fn ping<W: Write>(
+    session: &mut Session<'_, W>,
+    target: &str,
+    count: u32,
+) -> anyhow::Result<()> {
+    let params = types::Target {
+        target: target.into(),
+    };
+    let mut pongs = Vec::new();
+    let mut last_error = None;
+    for n in 1..=count {
+        match session
+            .client
+            .call::<types::Pong>(Method::Ping, &params)
+            .await
+        {
+            Ok(pong) => {
+                if !session.json {
+                    write!(session.out, "{}", table::pong(n, &pong))?;
+                }
+                pongs.push(pong);
+            }
+            Err(crate::api::client::ClientError::Api(e)) if e.code == crate::api::Code::Timeout => {
+                if !session.json {
+                    writeln!(session.out, "{n}: no answer")?;
+                }
+                last_error = Some(e);
+            }
+            Err(e) => return Err(e.into()),
+        }
+        session.out.flush()?;
+        if n < count {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    if session.json {
+        let summary = json!({ "target": target, "sent": count, "pongs": pongs });
+        writeln!(session.out, "{}", serde_json::to_string_pretty(&summary)?)?;
+    } else {
+        writeln!(session.out, "{} of {count} answered", pongs.len())?;
+    }
+    match last_error {
+        Some(e) if pongs.is_empty() => Err(crate::api::client::ClientError::Api(e).into()),
+        _ => Ok(()),
+    }
+}
+
+async fn events<W: Write>(session: &mut Session<'_, W>) -> anyhow::Result<()> {
+    let _: Value = session.client.call(Method::Events, &json!({})).await?;
+    while let Some(line) = session.client.next_line().await? {
+        if session.json {
+            writeln!(session.out, "{line}")?;
+        } else {
+            let event: types::Event = serde_json::from_str(&line)?;
+            writeln!(
+                session.out,
+                "{} {:<22} {}",
+                event.at, event.event, event.text
+            )?;
+        }
+        session.out.flush()?;
+    }
+    anyhow::bail!("altnetd ended the stream; it was stopped or restarted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> anyhow::Result<String> {
+        let arguments = Arguments::try_parse_from(line.split(' '))?;
+        let mut out = Vec::new();
+        run(arguments, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_config_is_checked_and_shown_with_its_defaults() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("altnet.toml");
+        std::fs::write(&file, "listen_port = 4500\n").unwrap();
+        let shown = check(&format!("altnet config check {}", file.display())).unwrap();
+        assert!(
+            shown.contains("listen_port = 4500") && shown.contains("mtu_bytes = 1280"),
+            "{shown}"
+        );
+        let shown = check(&format!("altnet --json config check {}", file.display())).unwrap();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["tun"]["name"], "altnet0");
+        std::fs::write(&file, "port = 4500\n").unwrap();
+        let error = check(&format!("altnet config check {}", file.display())).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("altnet.toml:1:1: unknown field `port`")
+        );
+    }
+
+    #[test]
+    fn a_missing_daemon_is_said_with_what_to_do() {
+        let error = check("altnet --socket /nonexistent/a.sock status").unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("start it"), "{text}");
+    }
+
+    #[test]
+    fn completion_knows_the_commands() {
+        let script = check("altnet completion bash").unwrap();
+        assert!(script.contains("rotate") && script.contains("host"));
+    }
+}
