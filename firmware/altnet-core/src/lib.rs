@@ -13,6 +13,7 @@ extern crate std;
 pub mod clock;
 pub mod control;
 pub mod ip;
+pub mod lan;
 pub mod limits;
 pub mod names;
 pub mod policy;
