@@ -80,7 +80,7 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
     on_the_internet = captures.Capture(story.internet.bridge, "br0")
     in_home_b = captures.Capture(client_b, "eth0")
 
-    story.tell(before=lambda step: say(f"\n[{step.place}]\n{indent(step.script)}"))
+    story.tell(before=lambda step: say(f"\n[{step.place}]\n{indent(step.text)}"))
     address = clients.address(client_a)
     resolver = clients.resolver(client_a)
     say(f"\n[client-a] took {address} and resolver {resolver} from router advertisements; it opens {story.url()}")

@@ -9,14 +9,16 @@ import os
 import pathlib
 import secrets
 import shlex
+import shutil
 import signal
 import sys
 
 from . import clients, homes, readme
-from .places import Lab, LabError, Place, end, wait_for
+from .places import Lab, LabError, Place, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+SHELL = ("bash", "-euo", "pipefail", "-c")
 PYTHON = os.path.realpath(sys.executable)
 
 
@@ -29,7 +31,7 @@ class Story:
                 raise LabError(f"{BINARIES / binary} is not built")
         self.lab = lab
         self.internet = homes.build(lab, kind_a, kind_b)
-        self.scripts: dict[str, str] = {}  # by place: the fence that stays, to be started again
+        self.daemons: dict[str, str] = {}  # by place: the command that stays, to be started again
         lab.environment = {
             "PATH": f"{BINARIES}:{os.environ['PATH']}",
             "ALTNET_PASSPHRASE": secrets.token_urlsafe(16),
@@ -49,27 +51,33 @@ class Story:
             PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log="client-b-http.log"
         )
 
-    def tell(self, before=lambda step: None, places: set[str] | None = None) -> None:
-        """Types the README's steps at their places; `places` narrows whose.
-
-        The steps of clients are left to `fetch`: they are what the story leads to.
-        """
+    def tell(self, before=lambda step: None) -> None:
+        """Types the README's steps at their places, up to those of clients, which `fetch` types."""
         steps = [step for step in readme.steps() if not step.place.startswith("client-")]
         if not steps:
             raise LabError("README.md has no fence marked `<!-- demo: ... -->`")
         for step in steps:
-            if places is None or step.place in places:
-                before(step)
-                self.type(step)
+            before(step)
+            self.type(step)
 
-    def type(self, step: readme.Step) -> str:
-        """Types one step; returns what it printed."""
+    def type(self, step: readme.Step) -> None:
+        """Types one step: its file, or its daemon and then its commands."""
         place = self.place(step.place)
-        if not step.stays:
-            return place.run("bash", "-euo", "pipefail", "-c", step.script, timeout_s=120).stdout
-        self.scripts[step.place] = step.script
-        self.start(place)
-        return ""
+        if step.file:
+            (place.folder / step.file).write_text(step.text)
+            return
+        self._carry(step, place)
+        if step.daemon:
+            self.daemons[step.place] = step.daemon
+            self.start(place)
+        if step.script.strip():
+            place.run(*SHELL, step.script, timeout_s=120)
+
+    def _carry(self, step: readme.Step, place: Place) -> None:
+        """Brings the files a step names from the owner's computer, as a person would on a stick."""
+        for file in self.internet.owner.folder.iterdir():
+            if file.name in step.text and place is not self.internet.owner:
+                shutil.copy(file, place.folder)
 
     def place(self, name: str) -> Place:
         """The computer of this name."""
@@ -79,12 +87,12 @@ class Story:
 
     def start(self, place: Place, wait: bool = True) -> None:
         """Starts a place's daemon as the README does, and waits until it answers its own command line."""
-        daemon = place.start("bash", "-euo", "pipefail", "-c", self.scripts[place.name], log=f"{place.name}.log")
+        (place.folder / "altnet.toml").touch()
+        daemon = place.start(*SHELL, f"exec {self.daemons[place.name]}", log=f"{place.name}.log")
 
         def answers() -> bool:
             if daemon.poll() is not None:
-                log = (self.lab.dir / f"{place.name}.log").read_text()
-                raise LabError(f"{place.name}: the daemon ended at once\n{log[-2000:]}")
+                raise LabError(f"{place.name}: the daemon ended at once\n{self.log(place)}")
             return place.run("altnet", "status", check=False).returncode == 0
 
         if wait:
@@ -92,18 +100,20 @@ class Story:
 
     def stop(self, place: Place, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends a place's daemon, politely or not, and waits until it is gone."""
-        pids = self.daemons(place)
-        for pid in pids:
+        for pid in self.running(place):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
-        wait_for(f"altnetd on {place.name} to end", lambda: not self.daemons(place), timeout_s=10)
-        end([pid for pid, line in place.processes().items() if self.scripts.get(place.name, "\0") in line])
+        wait_for(f"altnetd on {place.name} to end", lambda: not self.running(place), timeout_s=10, every_s=0.01)
 
-    def daemons(self, place: Place) -> list[int]:
+    def running(self, place: Place) -> list[int]:
         """The process ids of the daemons running at a place."""
         return [pid for pid, line in place.processes().items() if os.path.basename(line.split(" ")[0]) == "altnetd"]
+
+    def log(self, place: Place) -> str:
+        """The end of what a place's daemon wrote."""
+        return (self.lab.dir / f"{place.name}.log").read_text(errors="replace")[-3000:]
 
     def fetch(self, timeout_s: float = 60) -> str:
         """Types the README's step at client A until it succeeds; returns the page."""
@@ -116,7 +126,7 @@ class Story:
 
         def page() -> str | None:
             nonlocal last
-            last = client.run("bash", "-euo", "pipefail", "-c", step.script, check=False, timeout_s=30)
+            last = client.run(*SHELL, step.script, check=False, timeout_s=30)
             return last.stdout if last.returncode == 0 else None
 
         try:

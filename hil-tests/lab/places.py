@@ -63,6 +63,8 @@ class Place:
 
     def __init__(self, lab: "Lab", name: str):
         self.lab, self.name = lab, name
+        self.folder = lab.dir / name  # where commands are typed
+        self.folder.mkdir()
         self.history: list[list[str]] = []  # every command line the lab ran here
         self._holder = lab._spawn(
             ["unshare", "--net", "--mount", "--propagation", "private", "bash", "-c", SETUP],
@@ -75,7 +77,7 @@ class Place:
 
     def enter(self) -> list[str]:
         """The words that go before a command to run it here."""
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", f"--wdns={self.lab.dir}", "--"]
+        return ["nsenter", "-t", str(self.pid), "-n", "-m", f"--wdns={self.folder}", "--"]
 
     def environment(self) -> dict[str, str]:
         """What a shell here would see: the machine's, with a home of its own."""

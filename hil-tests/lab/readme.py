@@ -1,14 +1,17 @@
 """The commands a person would type, taken from the README so that it cannot go stale.
 
-A fence of shell under an HTML comment is a step:
+A fence of shell under an HTML comment is a step, typed at the place the comment names:
 
     <!-- demo: gateway-a -->
     ```sh
-    altnet join --bundle house-a.bundle
+    altnetd --config altnet.toml &
+    altnet join "$(cat house-a.invite)"
     ```
 
-The word after `demo:` names the place it is typed at. `stays` after it means that the fence's
-commands keep running (a daemon in the foreground), and the story goes on beside them.
+A line that ends in `&` starts a daemon that stays; the lines after it are typed once the daemon
+answers. A fence under a comment with `file=NAME` is the text of a file at the places it names:
+
+    <!-- demo: gateway-a gateway-b file=altnet.toml -->
 """
 
 import pathlib
@@ -16,19 +19,31 @@ import re
 from dataclasses import dataclass
 
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
-STEP = re.compile(r"<!--\s*demo:\s*(?P<place>[\w-]+)(?P<stays>\s+stays)?\s*-->\s*```sh\n(?P<script>.*?)^```", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"<!--\s*demo:\s*(?P<places>[\w -]+?)(?:\s+file=(?P<file>\S+))?\s*-->\s*```\w*\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One fence."""
+    """One fence, at one place."""
 
     place: str
-    stays: bool
-    script: str
+    text: str
+    file: str | None = None  # what the text is written to; none for commands
+
+    @property
+    def daemon(self) -> str | None:
+        """The command that stays, without its `&`."""
+        return next((line.strip().removesuffix("&").strip() for line in self.text.splitlines() if line.rstrip().endswith("&")), None)
+
+    @property
+    def script(self) -> str:
+        """The commands that end."""
+        return "".join(line for line in self.text.splitlines(True) if not line.rstrip().endswith("&"))
 
 
 def steps(text: str | None = None) -> list[Step]:
     """The README's steps in the order a reader meets them."""
     text = README.read_text() if text is None else text
-    return [Step(found["place"], bool(found["stays"]), found["script"]) for found in STEP.finditer(text)]
+    return [Step(place, found["text"], found["file"]) for found in FENCE.finditer(text) for place in found["places"].split()]
