@@ -12,10 +12,13 @@ extern crate std;
 
 pub mod clock;
 pub mod control;
+pub mod invite;
 pub mod ip;
+pub mod issuer;
 pub mod lan;
 pub mod limits;
 pub mod names;
 pub mod policy;
 pub mod records;
+pub mod registry;
 pub mod rng;

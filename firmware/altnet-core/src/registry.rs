@@ -1,0 +1,481 @@
+//! Every record in force: what this node believes about its network.
+//!
+//! In: record envelopes from any carrier, in any order. Out: who the owners, issuers and members
+//! are, who has which address and name, and the bytes to store and to pass on. A record is
+//! applied whole or not at all, after its whole chain of signatures up to the genesis was
+//! checked; who carried it never matters.
+//!
+//! # Which of two records wins
+//! - Of two about the same subject, one whose signer may (still) sign it beats one whose signer
+//!   may not; then the larger serial; then the smaller record id.
+//! - Owner changes form a tree. At a fork a change signed by the recovery key beats one signed
+//!   by an owner, then one that a recovery change follows, then the smaller record id; what
+//!   follows the loser is void. So only the recovery key ends a quarrel between owners.
+//! - A certificate holds while its owner is one. When an owner leaves, what it certified or
+//!   revoked stands aside (held, passed over) until a present owner signs it anew: see
+//!   [`Registry::standing_aside`].
+//! - A revoked issuer's records stand as far as they say they were issued no later than the
+//!   revocation; those without a time stand aside.
+//! - A revocation is final and beats everything, whatever came first.
+//! - Of two members with the same name, device key or site to be gateway of, the one with the
+//!   smaller member id is in force, unless the other's membership replaces its device. Control and
+//!   tunnel keys belong to the first that came with them.
+//! - Of two hosts with the same name in different sites, one that an issuer signed wins, then
+//!   the smaller site id.
+//!
+//! So the records in force follow from the set of records alone, not from their order, once each
+//! was offered after what it rests on ([`Registry::apply_all`]).
+//!
+//! # Bounds
+//! Each kind has a table of its own bounded by [`Limits`]. A full table gives up a record that
+//! stands aside before it refuses a new one. Look-ups don't allocate; applying does.
+
+mod error;
+mod held;
+mod judge;
+mod look_up;
+mod owners;
+mod slot;
+mod view;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use altnet_wire::envelope::{Envelope, RecordKind};
+use altnet_wire::hash::Hash;
+use altnet_wire::id::{self, NetworkId, RecordId, Serial, SigningKey};
+use altnet_wire::record::{self, Genesis, Rights};
+
+use crate::clock::Clock;
+use crate::limits::Limits;
+use crate::records;
+
+pub use error::{Applied, Changes, Claim, Missing, RecordError};
+pub use look_up::{App, Host, Member, Subject};
+pub use slot::Slot;
+
+use held::{Body, Held};
+use owners::Owners;
+use view::View;
+
+/// The longest a membership may last, from `issued` to `expires`, in seconds: 90 days.
+pub const MAX_MEMBERSHIP_S: u64 = 90 * 86_400;
+
+/// What this node believes about one network.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    network: NetworkId,
+    genesis: Genesis,
+    genesis_bytes: Box<[u8]>,
+    limits: Limits,
+    records: BTreeMap<Slot, Held>,
+    owners: Owners,
+    view: View,
+    revision: u64,
+    by_revision: BTreeMap<u64, Slot>,
+    unsaved: BTreeSet<Slot>,
+    refused_full: u64,
+}
+
+/// What became of the records given to [`Registry::apply_all`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records taken in.
+    pub new: usize,
+    /// Records that were refused to the last, or held already.
+    pub rest: usize,
+}
+
+impl Registry {
+    /// Begins with the signed genesis of a network, which gives the network its id.
+    ///
+    /// # Errors
+    /// [`RecordError`] if it isn't a genesis signed by one of its owners.
+    pub fn new(genesis: &[u8], limits: Limits) -> Result<Self, RecordError> {
+        let envelope = Envelope::parse(genesis)?;
+        let header = envelope.header();
+        let bad = RecordError::Body(RecordKind::GENESIS);
+        if header.kind != RecordKind::GENESIS || header.version != 1 || header.network.0 != [0; 32]
+        {
+            return Err(bad);
+        }
+        let body: Genesis = record::decode(envelope.body()).map_err(|_| bad)?;
+        if !owners::is_list(&body.owners) {
+            return Err(bad);
+        }
+        if !body.owners.contains(&header.signer) {
+            return Err(RecordError::NotAuthorized);
+        }
+        records::verify(&envelope)?;
+        let mut unsaved = BTreeSet::new();
+        unsaved.insert(Slot::GENESIS);
+        Ok(Self {
+            network: id::network_id(genesis),
+            owners: Owners::new(&body, id::record_id(genesis)),
+            genesis: body,
+            genesis_bytes: genesis.into(),
+            limits,
+            records: BTreeMap::new(),
+            view: View::default(),
+            revision: 1,
+            by_revision: BTreeMap::from([(1, Slot::GENESIS)]),
+            unsaved,
+            refused_full: 0,
+        })
+    }
+
+    /// Verifies a record and takes it in if it is newer than what is held. Raises the clock's
+    /// floor to its `issued` if an owner, or an issuer that may invite, signed it. (Issuers that
+    /// only countersign run where the clock may be forged.)
+    ///
+    /// # Errors
+    /// See [`RecordError`]; nothing was changed then.
+    pub fn apply(&mut self, bytes: &[u8], clock: &mut Clock) -> Result<Applied, RecordError> {
+        let envelope = Envelope::parse(bytes)?;
+        if bytes == &*self.genesis_bytes {
+            clock.raise(self.genesis.issued);
+            return Ok(Applied::Same);
+        }
+        let header = *envelope.header();
+        if header.network != self.network {
+            return Err(RecordError::OtherNetwork(header.network));
+        }
+        let body = Body::read(&envelope)?;
+        let id = envelope.id();
+        let slot = body.slot(&header, id);
+        if let Some(held) = self.records.get(&slot) {
+            if held.id == id {
+                return Ok(Applied::Same);
+            }
+        }
+        self.judge(&header, &body)?;
+        self.check_newer(&slot, header.serial, id)?;
+        self.check_clash(&header, &body)?;
+        self.verify(&envelope, &body)?;
+        self.make_room(&slot, &body)?;
+        if let Some(issued) = body.issued() {
+            if self.vouches(&header.signer) {
+                clock.raise(issued);
+            }
+        }
+        let unknown = matches!(body, Body::Unknown);
+        let changes = self.insert(
+            slot,
+            Held {
+                bytes: bytes.into(),
+                id,
+                header,
+                body,
+                revision: 0,
+                standing: true,
+                in_force: true,
+            },
+        );
+        Ok(if unknown {
+            Applied::Kept { slot }
+        } else {
+            Applied::New { slot, changes }
+        })
+    }
+
+    /// Applies records in any order: again and again, until a round brings nothing new.
+    pub fn apply_all<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a [u8]> + Clone,
+        clock: &mut Clock,
+    ) -> Tally {
+        // A chain needs no more rounds than it has links: owner changes can follow each other,
+        // then certificate, invite, membership, node. The bound only stops what can't happen.
+        let most = usize::from(self.limits.owner_changes) + 8;
+        let mut tally = Tally::default();
+        for _ in 0..most {
+            let (mut new, mut all) = (0, 0usize);
+            for bytes in records.clone() {
+                all += 1;
+                if matches!(
+                    self.apply(bytes, clock),
+                    Ok(Applied::New { .. } | Applied::Kept { .. })
+                ) {
+                    new += 1;
+                }
+            }
+            tally.new += new;
+            tally.rest = all.saturating_sub(tally.new);
+            if new == 0 {
+                break;
+            }
+        }
+        tally
+    }
+
+    /// The network's id.
+    pub const fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// How the network began.
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The bounds it was made with.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The present owners.
+    pub fn owners(&self) -> &[SigningKey] {
+        self.owners.present()
+    }
+
+    /// The present recovery key.
+    pub fn recovery(&self) -> SigningKey {
+        self.owners.recovery()
+    }
+
+    /// The last owner change in force, or the genesis, and its serial: what the next owner
+    /// change names as `previous`, and one less than its serial.
+    pub fn owner_head(&self) -> (RecordId, Serial) {
+        self.owners.head()
+    }
+
+    /// How many records were refused because a table was full.
+    pub const fn refused_full(&self) -> u64 {
+        self.refused_full
+    }
+
+    /// The bytes kept in `slot`; none means that nothing is to be stored there.
+    pub fn bytes(&self, slot: &Slot) -> Option<&[u8]> {
+        if *slot == Slot::GENESIS {
+            return Some(&self.genesis_bytes);
+        }
+        self.records.get(slot).map(|held| &*held.bytes)
+    }
+
+    /// The next slot whose stored bytes are no longer those of [`Registry::bytes`]: to be
+    /// written, or removed. Each is named once per change.
+    pub fn next_unsaved(&mut self) -> Option<Slot> {
+        self.unsaved.pop_first()
+    }
+
+    /// Forgets that anything is unsaved: the records were just read from storage.
+    pub fn mark_saved(&mut self) {
+        self.unsaved.clear();
+    }
+
+    /// The serial for the next record in `slot`: one more than the largest seen there.
+    pub fn next_serial(&self, slot: &Slot) -> Serial {
+        self.records
+            .get(slot)
+            .map_or(Serial(1), |held| held.header.serial.next())
+    }
+
+    /// This registry's count of changes. It begins anew with the process.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Records taken in, or standing again, after `revision`, the oldest first: with 0 all of
+    /// them, the genesis first. Those that stand aside are left out.
+    pub fn changes_since(&self, revision: u64) -> impl Iterator<Item = (u64, Slot, &[u8])> {
+        let after = revision.saturating_add(1);
+        self.by_revision
+            .range(after..)
+            .filter_map(|(revision, slot)| {
+                if *slot == Slot::GENESIS {
+                    return Some((*revision, *slot, &*self.genesis_bytes));
+                }
+                let held = self.records.get(slot).filter(|held| held.standing)?;
+                Some((*revision, *slot, &*held.bytes))
+            })
+    }
+
+    /// Every record's place and bytes, in the order of slots, the genesis first.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &[u8])> {
+        core::iter::once((Slot::GENESIS, &*self.genesis_bytes)).chain(
+            self.records
+                .iter()
+                .map(|(slot, held)| (*slot, &*held.bytes)),
+        )
+    }
+
+    /// Records whose signer may no longer sign them. After an owner left, a present owner signs
+    /// the certificates and revocations among them anew.
+    pub fn standing_aside(&self) -> impl Iterator<Item = (Slot, &[u8])> {
+        self.records
+            .iter()
+            .filter(|(_, held)| !held.standing)
+            .map(|(slot, held)| (*slot, &*held.bytes))
+    }
+
+    /// Verifies the envelope's signature and those inside its body.
+    fn verify(&self, envelope: &Envelope<'_>, body: &Body) -> Result<(), RecordError> {
+        records::verify(envelope)?;
+        match body {
+            Body::Membership(body, _) => {
+                if let Some(redemption) = &body.invite {
+                    records::verify_redemption(redemption, &body.device)?;
+                }
+            }
+            Body::App(body) => {
+                records::verify_binding(&self.network, body, &envelope.header().signer)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether what `signer` says of the time raises the floor.
+    fn vouches(&self, signer: &SigningKey) -> bool {
+        self.owners().contains(signer)
+            || self.recovery() == *signer
+            || self
+                .issuer(signer)
+                .is_some_and(|certificate| certificate.rights.contains(Rights::INVITE))
+    }
+
+    /// Refuses what isn't newer than the record held in its place.
+    fn check_newer(&self, slot: &Slot, found: Serial, id: RecordId) -> Result<(), RecordError> {
+        let Some(held) = self.records.get(slot).filter(|held| held.standing) else {
+            return Ok(());
+        };
+        let current = held.header.serial;
+        if found > current || (found == current && id < held.id) {
+            Ok(())
+        } else {
+            Err(RecordError::Stale { current, found })
+        }
+    }
+
+    /// Sees to it that the table of the new record's kind has room.
+    fn make_room(&mut self, slot: &Slot, body: &Body) -> Result<(), RecordError> {
+        if self.records.contains_key(slot) {
+            return Ok(());
+        }
+        let kind = slot.kind();
+        let unknown = matches!(body, Body::Unknown);
+        let limit = self.limit(kind, unknown);
+        let alike = |held: &Held| {
+            unknown == matches!(held.body, Body::Unknown) && (unknown || held.header.kind == kind)
+        };
+        if self.records.values().filter(|held| alike(held)).count() < usize::from(limit) {
+            return Ok(());
+        }
+        let spare = match body {
+            Body::OwnerChange(_) => self.owners.spare(),
+            _ => self
+                .records
+                .iter()
+                .find(|(_, held)| alike(held) && !held.standing)
+                .map(|(slot, _)| *slot),
+        };
+        let Some(spare) = spare else {
+            self.refused_full = self.refused_full.saturating_add(1);
+            return Err(RecordError::Full { kind, limit });
+        };
+        self.remove(&spare);
+        Ok(())
+    }
+
+    fn limit(&self, kind: RecordKind, unknown: bool) -> u16 {
+        let limits = &self.limits;
+        match kind {
+            _ if unknown => limits.unknown_records,
+            RecordKind::OWNER_CHANGE => limits.owner_changes,
+            RecordKind::ISSUER_CERTIFICATE | RecordKind::NETWORK_HEAD => limits.issuers,
+            RecordKind::MEMBERSHIP | RecordKind::NODE => limits.members,
+            RecordKind::HOST => limits.hosts,
+            RecordKind::APP => limits.apps,
+            RecordKind::REVOCATION => limits.revocations,
+            RecordKind::INVITE => limits.invites,
+            RecordKind::POLICY => 1,
+            _ => limits.unknown_records,
+        }
+    }
+
+    fn insert(&mut self, slot: Slot, held: Held) -> Changes {
+        let changes = changes_of(&held.body);
+        if let Body::OwnerChange(body) = &held.body {
+            self.owners
+                .add(held.id, held.header.serial, held.header.signer, body);
+        }
+        let simple = !self.records.contains_key(&slot);
+        if let Some(old) = self.records.insert(slot, held) {
+            self.by_revision.remove(&old.revision);
+        }
+        self.unsaved.insert(slot);
+        self.touch(&slot);
+        self.settle(&slot, simple);
+        changes
+    }
+
+    fn remove(&mut self, slot: &Slot) {
+        if let Some(old) = self.records.remove(slot) {
+            self.by_revision.remove(&old.revision);
+            self.unsaved.insert(*slot);
+            if matches!(old.body, Body::OwnerChange(_)) {
+                self.owners.remove(old.id);
+            }
+        }
+    }
+
+    /// Gives the record in `slot` the next revision.
+    fn touch(&mut self, slot: &Slot) {
+        self.revision = self.revision.saturating_add(1);
+        if let Some(held) = self.records.get_mut(slot) {
+            self.by_revision.remove(&held.revision);
+            held.revision = self.revision;
+            self.by_revision.insert(self.revision, *slot);
+        }
+    }
+}
+
+fn changes_of(body: &Body) -> Changes {
+    let mut changes = Changes::default();
+    match body {
+        Body::OwnerChange(_) => {
+            changes.owners = true;
+            changes.issuers = true;
+            changes.members = true;
+            changes.names = true;
+            changes.nodes = true;
+            changes.policy = true;
+        }
+        Body::Certificate(_) => {
+            changes.issuers = true;
+            changes.members = true;
+            changes.names = true;
+            changes.policy = true;
+        }
+        Body::Revocation(_) => {
+            changes.revocations = true;
+            changes.issuers = true;
+            changes.members = true;
+            changes.names = true;
+        }
+        Body::Membership(..) => {
+            changes.members = true;
+            changes.names = true;
+        }
+        Body::Invite(_) => changes.members = true,
+        Body::Node(_) => changes.nodes = true,
+        Body::Host(_) | Body::App(_) => changes.names = true,
+        Body::Policy => changes.policy = true,
+        Body::Head(_) => changes.heads = true,
+        Body::Unknown => {}
+    }
+    changes
+}
+
+/// What a [`record::NetworkHead`] says of the registry it was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Hash over the ids of the revocations in force, in ascending order.
+    pub revocations: Hash,
+    /// How many they are.
+    pub revocation_count: u32,
+    /// The id of the policy in force, zero if none.
+    pub policy: Hash,
+    /// Serial of the last owner change in force.
+    pub owner_serial: u64,
+}

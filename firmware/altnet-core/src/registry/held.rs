@@ -1,0 +1,113 @@
+//! A record as it is held: its bytes, and its body read once.
+
+use alloc::boxed::Box;
+
+use altnet_wire::address;
+use altnet_wire::envelope::{Envelope, Header, RecordKind};
+use altnet_wire::id::{NodeId, RecordId};
+use altnet_wire::record::{
+    self, AppRecord, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead, NodeRecord,
+    OwnerChange, Revocation,
+};
+use altnet_wire::time::UnixTime;
+
+use super::{RecordError, Slot};
+
+/// A body that was read.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    OwnerChange(Box<OwnerChange>),
+    Certificate(Box<IssuerCertificate>),
+    Membership(Box<Membership>, NodeId),
+    Node(Box<NodeRecord>),
+    Host(Box<HostRecord>),
+    App(Box<AppRecord>),
+    Policy,
+    Revocation(Box<Revocation>),
+    Invite(Box<Invite>),
+    Head(Box<NetworkHead>),
+    Unknown,
+}
+
+/// A record that was accepted once.
+///
+/// Its signer may lose the power to sign it and get it back (an owner leaves, another certifies
+/// the issuer anew), so the record is held on and `standing` says how things are now.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) bytes: Box<[u8]>,
+    pub(super) id: RecordId,
+    pub(super) header: Header,
+    pub(super) body: Body,
+    /// Its place in this registry's order of changes.
+    pub(super) revision: u64,
+    /// Whether its signer may sign it.
+    pub(super) standing: bool,
+    /// Standing, and neither revoked nor replaced nor the loser of a clash.
+    pub(super) in_force: bool,
+}
+
+impl Body {
+    /// Reads the body of an envelope; unknown kinds and versions are [`Body::Unknown`].
+    pub(super) fn read(envelope: &Envelope<'_>) -> Result<Self, RecordError> {
+        let header = envelope.header();
+        if header.version != 1 {
+            return Ok(Self::Unknown);
+        }
+        let bytes = envelope.body();
+        let bad = |_| RecordError::Body(header.kind);
+        Ok(match header.kind {
+            RecordKind::OWNER_CHANGE => {
+                Self::OwnerChange(Box::new(record::decode(bytes).map_err(bad)?))
+            }
+            RecordKind::ISSUER_CERTIFICATE => {
+                Self::Certificate(Box::new(record::decode(bytes).map_err(bad)?))
+            }
+            RecordKind::MEMBERSHIP => {
+                let body: Membership = record::decode(bytes).map_err(bad)?;
+                let node = address::node_id(&header.network, &body.device);
+                Self::Membership(Box::new(body), node)
+            }
+            RecordKind::NODE => Self::Node(Box::new(record::decode(bytes).map_err(bad)?)),
+            RecordKind::HOST => Self::Host(Box::new(record::decode(bytes).map_err(bad)?)),
+            RecordKind::APP => Self::App(Box::new(record::decode(bytes).map_err(bad)?)),
+            RecordKind::POLICY => Self::Policy,
+            RecordKind::REVOCATION => {
+                Self::Revocation(Box::new(record::decode(bytes).map_err(bad)?))
+            }
+            RecordKind::INVITE => Self::Invite(Box::new(record::decode(bytes).map_err(bad)?)),
+            RecordKind::NETWORK_HEAD => Self::Head(Box::new(record::decode(bytes).map_err(bad)?)),
+            _ => Self::Unknown,
+        })
+    }
+
+    /// The place of a record with this body.
+    pub(super) fn slot(&self, header: &Header, id: RecordId) -> Slot {
+        match self {
+            Self::OwnerChange(_) => Slot::owner_change(id),
+            Self::Certificate(body) => Slot::certificate(body.issuer),
+            Self::Membership(body, _) => Slot::membership(body.member),
+            Self::Node(_) => Slot::node(header.signer),
+            Self::Host(body) => Slot::host(body.site, &body.name),
+            Self::App(body) => Slot::app(body.app),
+            Self::Policy => Slot::POLICY,
+            Self::Revocation(body) => Slot::revocation(&body.target),
+            Self::Invite(body) => Slot::invite(body.invite),
+            Self::Head(_) => Slot::head(header.signer),
+            Self::Unknown => Slot::unknown(header.kind, id),
+        }
+    }
+
+    /// When it says it was made.
+    pub(super) fn issued(&self) -> Option<UnixTime> {
+        match self {
+            Self::OwnerChange(body) => Some(body.issued),
+            Self::Certificate(body) => Some(body.issued),
+            Self::Membership(body, _) => Some(body.issued),
+            Self::Revocation(body) => Some(body.issued),
+            Self::Invite(body) => Some(body.issued),
+            Self::Head(body) => Some(body.issued),
+            Self::Node(_) | Self::Host(_) | Self::App(_) | Self::Policy | Self::Unknown => None,
+        }
+    }
+}

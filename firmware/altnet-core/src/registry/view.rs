@@ -1,0 +1,314 @@
+//! What follows from the records held: indexes, made anew when something changes.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::Ipv6Addr;
+
+use altnet_wire::address;
+use altnet_wire::envelope::RecordKind;
+use altnet_wire::id::{
+    ControlKey, MemberId, Name, NetworkId, NodeId, SigningKey, SiteId, TunnelKey,
+};
+use altnet_wire::record::{RevocationTarget, Roles};
+use altnet_wire::time::UnixTime;
+
+use super::held::{Body, Held};
+use super::{Registry, Slot};
+
+/// Indexes over the records in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// What is revoked, and when it was said.
+    pub(super) revoked: BTreeMap<RevocationTarget, UnixTime>,
+    /// Devices that another member's device took the place of.
+    pub(super) replaced: BTreeSet<SigningKey>,
+    pub(super) devices: BTreeMap<SigningKey, MemberId>,
+    pub(super) nodes: BTreeMap<NodeId, MemberId>,
+    pub(super) names: BTreeMap<Name, MemberId>,
+    pub(super) gateways: BTreeMap<SiteId, MemberId>,
+    pub(super) tunnels: BTreeMap<TunnelKey, MemberId>,
+    pub(super) controls: BTreeMap<ControlKey, MemberId>,
+    pub(super) host_names: BTreeMap<Name, Slot>,
+    pub(super) host_addresses: BTreeMap<Ipv6Addr, Slot>,
+    pub(super) app_names: BTreeMap<Name, SigningKey>,
+    pub(super) app_addresses: BTreeMap<Ipv6Addr, SigningKey>,
+    pub(super) app_tunnels: BTreeMap<TunnelKey, SigningKey>,
+    /// How many records held are not in force.
+    aside: usize,
+}
+
+impl View {
+    /// Enters a record in force. Who came first keeps names and addresses.
+    fn enter(&mut self, network: &NetworkId, slot: Slot, held: &Held) {
+        match &held.body {
+            Body::Revocation(body) => {
+                self.revoked.insert(body.target, body.issued);
+            }
+            Body::Membership(body, node) => {
+                self.devices.insert(body.device, body.member);
+                self.nodes.insert(*node, body.member);
+                self.names.insert(body.name.clone(), body.member);
+                if let Some(site) = body.site.filter(|_| body.roles.contains(Roles::GATEWAY)) {
+                    self.gateways.insert(site, body.member);
+                }
+            }
+            Body::Node(body) => {
+                let Some(member) = self.devices.get(&held.header.signer).copied() else {
+                    return;
+                };
+                self.controls.insert(body.control, member);
+                for tunnel in core::iter::once(&body.tunnel).chain(&body.previous_tunnel) {
+                    self.tunnels.insert(tunnel.key, member);
+                }
+            }
+            Body::Host(body) => {
+                if let Some(address) = body.address {
+                    self.host_names.entry(body.name.clone()).or_insert(slot);
+                    self.host_addresses.entry(address).or_insert(slot);
+                }
+            }
+            Body::App(body) => {
+                if let Some(tunnel) = &body.tunnel {
+                    let app = body.app;
+                    self.app_names.entry(body.name.clone()).or_insert(app);
+                    self.app_addresses
+                        .insert(address::app_address(network, &app), app);
+                    self.app_tunnels.insert(tunnel.key, app);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Registry {
+    /// Brings the view up to date after the record in `slot` came; `fresh` says that nothing was
+    /// held there before.
+    pub(super) fn settle(&mut self, slot: &Slot, fresh: bool) {
+        if fresh && self.view.aside == 0 && self.stands_alone(slot) {
+            self.enter(slot);
+        } else {
+            self.rebuild();
+        }
+    }
+
+    /// Whether the new record only adds to the view: nothing else looks different by it.
+    fn stands_alone(&self, slot: &Slot) -> bool {
+        let Some(held) = self.records.get(slot) else {
+            return false;
+        };
+        let view = &self.view;
+        match &held.body {
+            Body::Membership(body, node) => {
+                body.replaces.is_none()
+                    && self.is_live(held)
+                    && !view.names.contains_key(&body.name)
+                    && !view.devices.contains_key(&body.device)
+                    && !view.nodes.contains_key(node)
+                    && !body
+                        .site
+                        .is_some_and(|site| view.gateways.contains_key(&site))
+            }
+            Body::Host(body) => {
+                !view.host_names.contains_key(&body.name)
+                    && !body
+                        .address
+                        .is_some_and(|address| view.host_addresses.contains_key(&address))
+            }
+            Body::App(body) => !view.app_names.contains_key(&body.name),
+            Body::Node(_) | Body::Invite(_) | Body::Policy | Body::Head(_) | Body::Unknown => true,
+            Body::OwnerChange(_) | Body::Certificate(_) | Body::Revocation(_) => false,
+        }
+    }
+
+    fn enter(&mut self, slot: &Slot) {
+        let Self {
+            records,
+            view,
+            network,
+            ..
+        } = self;
+        if let Some(held) = records.get(slot) {
+            view.enter(network, *slot, held);
+        }
+    }
+
+    /// Makes the view anew from the records held, from the owners down.
+    pub(super) fn rebuild(&mut self) {
+        self.view = View::default();
+        self.settle_kind(RecordKind::OWNER_CHANGE, |_, _| true);
+        self.settle_kind(RecordKind::ISSUER_CERTIFICATE, |_, _| true);
+        // An owner may revoke an issuer; what an issuer revoked is judged after that.
+        self.settle_kind(RecordKind::REVOCATION, |this, held| {
+            this.is_owner(&held.header.signer)
+        });
+        self.settle_kind(RecordKind::REVOCATION, |this, held| {
+            !this.is_owner(&held.header.signer)
+        });
+        self.settle_kind(RecordKind::INVITE, |_, _| true);
+        self.find_replaced();
+        self.settle_kind(RecordKind::MEMBERSHIP, |_, _| true);
+        self.settle_nodes();
+        self.settle_kind(RecordKind::HOST, |this, held| !this.is_device(held));
+        self.settle_hosts();
+        for kind in [
+            RecordKind::APP,
+            RecordKind::POLICY,
+            RecordKind::NETWORK_HEAD,
+        ] {
+            self.settle_kind(kind, |_, _| true);
+        }
+        self.settle_unknown();
+        self.sweep_void();
+        self.view.aside = self.records.values().filter(|held| !held.in_force).count();
+    }
+
+    fn slots(&self, kind: RecordKind) -> Vec<Slot> {
+        self.records
+            .range(Slot::first(kind)..=Slot::last(kind))
+            .filter(|(_, held)| !matches!(held.body, Body::Unknown))
+            .map(|(slot, _)| *slot)
+            .collect()
+    }
+
+    fn settle_kind(&mut self, kind: RecordKind, which: impl Fn(&Self, &Held) -> bool) {
+        for slot in self.slots(kind) {
+            if self
+                .records
+                .get(&slot)
+                .is_some_and(|held| which(self, held))
+            {
+                self.settle_one(&slot);
+            }
+        }
+    }
+
+    fn is_device(&self, held: &Held) -> bool {
+        self.view.devices.contains_key(&held.header.signer)
+    }
+
+    /// Nodes in the order of their members' ids, so that no device can choose to come first.
+    fn settle_nodes(&mut self) {
+        let mut slots = self.slots(RecordKind::NODE);
+        slots.sort_by_key(|slot| self.view.devices.get(&SigningKey(*slot.subject())).copied());
+        for slot in slots {
+            self.settle_one(&slot);
+        }
+    }
+
+    /// Hosts that a gateway signed, by site.
+    fn settle_hosts(&mut self) {
+        let mut slots = self.slots(RecordKind::HOST);
+        slots.retain(|slot| {
+            self.records
+                .get(slot)
+                .is_some_and(|held| self.is_device(held))
+        });
+        slots.sort_by_key(|slot| match self.records.get(slot).map(|held| &held.body) {
+            Some(Body::Host(body)) => Some(body.site),
+            _ => None,
+        });
+        for slot in slots {
+            self.settle_one(&slot);
+        }
+    }
+
+    fn settle_unknown(&mut self) {
+        let slots: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| matches!(held.body, Body::Unknown))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in slots {
+            self.settle_one(&slot);
+        }
+    }
+
+    fn find_replaced(&mut self) {
+        let replaced = self
+            .records
+            .values()
+            .filter_map(|held| match &held.body {
+                Body::Membership(body, _) => Some((body.replaces?, held)),
+                _ => None,
+            })
+            .filter(|(_, held)| self.judge(&held.header, &held.body).is_ok())
+            .map(|(device, _)| device)
+            .collect();
+        self.view.replaced = replaced;
+    }
+
+    /// Decides whether one record stands and is in force, and enters it if so.
+    fn settle_one(&mut self, slot: &Slot) {
+        let Some(held) = self.records.get(slot) else {
+            return;
+        };
+        let is_change = matches!(held.body, Body::OwnerChange(_));
+        let standing = is_change || self.judge(&held.header, &held.body).is_ok();
+        let in_force =
+            standing && self.is_live(held) && self.check_clash(&held.header, &held.body).is_ok();
+        let stands_again = standing && !held.standing;
+        if let Some(held) = self.records.get_mut(slot) {
+            held.standing = standing;
+            held.in_force = in_force;
+        }
+        if stands_again {
+            self.touch(slot);
+        }
+        if in_force {
+            self.enter(slot);
+        }
+    }
+
+    /// Whether the record's subject is neither revoked nor replaced.
+    fn is_live(&self, held: &Held) -> bool {
+        match &held.body {
+            Body::OwnerChange(_) => self.owners.path().contains(&held.id),
+            Body::Membership(body, _) => {
+                !self.view.replaced.contains(&body.device)
+                    && !self.is_revoked(&RevocationTarget::Device(body.device))
+                    && !self.is_revoked(&RevocationTarget::Member(body.member))
+            }
+            _ => true,
+        }
+    }
+
+    /// Removes what can never be in force again: the records of revoked members and devices, and
+    /// of devices that no membership names any more.
+    fn sweep_void(&mut self) {
+        let devices: BTreeSet<SigningKey> = self
+            .records
+            .values()
+            .filter_map(|held| match &held.body {
+                Body::Membership(body, _)
+                    if !self.is_revoked(&RevocationTarget::Member(body.member)) =>
+                {
+                    Some(body.device)
+                }
+                _ => None,
+            })
+            .collect();
+        let void: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| self.is_void(held, &devices))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in void {
+            self.remove(&slot);
+        }
+    }
+
+    fn is_void(&self, held: &Held, devices: &BTreeSet<SigningKey>) -> bool {
+        let signer = &held.header.signer;
+        let is_gone =
+            || !devices.contains(signer) || self.is_revoked(&RevocationTarget::Device(*signer));
+        match &held.body {
+            Body::Membership(body, _) => self.is_revoked(&RevocationTarget::Member(body.member)),
+            Body::Node(_) | Body::App(_) => is_gone(),
+            Body::Host(_) => is_gone() && !self.records.contains_key(&Slot::certificate(*signer)),
+            _ => false,
+        }
+    }
+}
