@@ -442,3 +442,6 @@ impl FlowTable {
         self.note(key, direction, class, now);
     }
 }
+
+#[cfg(test)]
+mod tests;

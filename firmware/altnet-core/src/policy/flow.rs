@@ -444,3 +444,23 @@ fn sip_round(v: &mut [u64; 4]) {
     let (c, b) = (c.wrapping_add(b), b.rotate_left(17) ^ c.wrapping_add(b));
     *v = [a, b, c.rotate_left(32), d];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::hash::Hasher;
+    use proptest::prelude::*;
+    use std::hash::DefaultHasher;
+
+    proptest! {
+        #[test]
+        fn the_hash_is_the_standard_librarys(words: std::vec::Vec<u64>) {
+            // Not promised for ever, but it is SipHash-1-3 under a zero key.
+            let mut hasher = DefaultHasher::new();
+            for word in &words {
+                hasher.write(&word.to_le_bytes());
+            }
+            prop_assert_eq!(siphash_1_3((0, 0), &words), hasher.finish());
+        }
+    }
+}
