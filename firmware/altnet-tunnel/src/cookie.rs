@@ -241,3 +241,103 @@ fn split(message: &[u8]) -> Option<(&[u8], &Mac, &Mac)> {
 fn split_at_mac2(message: &[u8]) -> Option<(&[u8], &Mac)> {
     message.split_last_chunk()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altnet_wire::id::NodeId;
+
+    fn hex(bytes: &[u8]) -> std::string::String {
+        bytes.iter().map(|b| std::format!("{b:02x}")).collect()
+    }
+
+    fn keys() -> MacKeys {
+        MacKeys::new(&TunnelKey(core::array::from_fn(|i| i as u8)))
+    }
+
+    fn message() -> [u8; 148] {
+        core::array::from_fn(|i| if i < 116 { i as u8 } else { 0 })
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    fn source(last: u8) -> Endpoint {
+        Endpoint::Direct(([192, 0, 2, last], 9).into())
+    }
+
+    /// Computed with Python's `hashlib.blake2s`.
+    #[test]
+    fn the_macs_are_the_papers() {
+        let mut bytes = message();
+        let mut jar = CookieJar {
+            cookie: Some(Zeroizing::new([0xc0; 16])),
+            ..CookieJar::default()
+        };
+        jar.stamp(&keys(), &mut bytes, Instant::ZERO);
+        assert_eq!(hex(&bytes[116..132]), "3a7d1b865f062f4af4677f1d88d7ea74");
+        assert_eq!(hex(&bytes[132..]), "57467545bfdfe55f7e4afb00cc33c4bf");
+        assert!(keys().is_for_us(&bytes));
+        bytes[5] ^= 1;
+        assert!(!keys().is_for_us(&bytes));
+        assert_eq!(hex(&keys().cookie), "3dd5869c5202e45146936d1644f76ff697061661c181f3fd450eae43932eacec");
+        assert!(!keys().is_for_us(&[0; 31]));
+    }
+
+    #[test]
+    fn a_cookie_is_believed_from_its_address_until_it_is_old() {
+        let (from, other) = (source(1), source(2));
+        let mut maker = CookieMaker::new();
+        let mut random = Random::new([0; 32]);
+        let mut jar = CookieJar::default();
+        let mut bytes = message();
+        jar.stamp(&keys(), &mut bytes, at(0));
+        assert!(!maker.knows(&bytes, &from, at(0)), "no cookie was made yet");
+        let reply = maker.reply(&keys(), 7, &bytes, &from, &mut random, at(0));
+        let reply = reply.unwrap();
+        assert!(reply.encode().len() < crate::message::RESPONSE_BYTES);
+        assert_eq!(reply.receiver, 7);
+        assert!(jar.take(&keys(), &reply, at(0)));
+        assert!(!jar.take(&keys(), &reply, at(0)), "one answer to each");
+
+        jar.stamp(&keys(), &mut bytes, at(1));
+        assert!(maker.knows(&bytes, &from, at(1)));
+        assert!(!maker.knows(&bytes, &other, at(1)));
+        assert!(!maker.knows(&bytes, &from, at(120)));
+        jar.stamp(&keys(), &mut bytes, at(116));
+        assert_eq!(bytes[132..], [0; 16], "an old cookie is not used");
+    }
+
+    #[test]
+    fn a_cookie_for_another_message_is_not_taken() {
+        let mut maker = CookieMaker::new();
+        let mut random = Random::new([0; 32]);
+        let mut jar = CookieJar::default();
+        let mut bytes = message();
+        jar.stamp(&keys(), &mut bytes, at(0));
+        let mut reply = maker
+            .reply(&keys(), 7, &bytes, &source(1), &mut random, at(0))
+            .unwrap();
+        bytes[9] ^= 1;
+        jar.stamp(&keys(), &mut bytes, at(0));
+        assert!(!jar.take(&keys(), &reply, at(0)));
+        reply.sealed_cookie[0] ^= 1;
+        assert!(!jar.take(&keys(), &reply, at(0)));
+    }
+
+    #[test]
+    fn no_two_sources_read_the_same() {
+        let (a, b) = (NodeId([1; 16]), NodeId([2; 16]));
+        let sources = [
+            source(1),
+            source(2),
+            Endpoint::Direct(([192, 0, 2, 1], 10).into()),
+            Endpoint::Direct((core::net::Ipv6Addr::LOCALHOST, 9).into()),
+            Endpoint::Relayed { relay: a, node: b },
+            Endpoint::Relayed { relay: b, node: a },
+        ];
+        let bytes: std::collections::BTreeSet<_> = sources.iter().map(source_bytes).collect();
+        assert_eq!(bytes.len(), sources.len());
+    }
+}

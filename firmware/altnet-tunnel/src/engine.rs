@@ -78,6 +78,7 @@ pub struct Engine<A> {
     /// No timer of any peer is earlier.
     earliest: Instant,
     calendar: Option<(UnixTime, Instant)>,
+    silence_jitter: Duration,
 }
 
 impl<A: Aead> Engine<A> {
@@ -105,6 +106,7 @@ impl<A: Aead> Engine<A> {
             has_stamp_news: false,
             earliest: Instant::NEVER,
             calendar: None,
+            silence_jitter: Duration::ZERO,
             limits,
         }
     }
@@ -402,9 +404,12 @@ impl<A: Aead> Engine<A> {
         }
     }
 
-    fn jitter(&mut self) -> Duration {
+    /// Draws new jitter. Packets use what the last handshake drew, so that sealing one costs
+    /// no random number.
+    fn draw_jitter(&mut self) -> Duration {
         let span = JITTER.as_micros() as u32;
-        Duration::from_micros((self.random.number() % span).into())
+        self.silence_jitter = Duration::from_micros((self.random.number() % span).into());
+        self.silence_jitter
     }
 }
 

@@ -377,3 +377,181 @@ fn kdf<const N: usize>(chain: &Hash, input: &[u8]) -> [SecretHash; N] {
         output
     })
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use snow::params::{CipherChoice, DHChoice, HashChoice};
+    use snow::resolvers::{CryptoResolver, DefaultResolver};
+    use std::boxed::Box;
+
+    const PSK: [u8; 32] = [0x77; 32];
+
+    fn secret(byte: u8) -> TunnelSecret {
+        TunnelSecret::new([byte; 32])
+    }
+
+    fn preshared() -> PresharedKey {
+        PresharedKey::new(PSK)
+    }
+
+    /// The other Noise, which writes with an ephemeral key that the test chose.
+    struct Resolver;
+    struct NoRandom;
+
+    impl snow::types::Random for NoRandom {
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), snow::Error> {
+            Err(snow::Error::Rng)
+        }
+    }
+
+    impl CryptoResolver for Resolver {
+        fn resolve_rng(&self) -> Option<Box<dyn snow::types::Random>> {
+            Some(Box::new(NoRandom))
+        }
+        fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn snow::types::Dh>> {
+            DefaultResolver.resolve_dh(choice)
+        }
+        fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn snow::types::Hash>> {
+            DefaultResolver.resolve_hash(choice)
+        }
+        fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn snow::types::Cipher>> {
+            DefaultResolver.resolve_cipher(choice)
+        }
+    }
+
+    fn snow<'a>(own: &'a TunnelSecret, ephemeral: &'a TunnelSecret) -> snow::Builder<'a> {
+        let params = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s".parse().unwrap();
+        snow::Builder::with_resolver(params, Box::new(Resolver))
+            .prologue(IDENTIFIER)
+            .unwrap()
+            .local_private_key(own.expose())
+            .unwrap()
+            .fixed_ephemeral_key_for_testing_only(ephemeral.expose())
+            .psk(2, &PSK)
+            .unwrap()
+    }
+
+    #[test]
+    fn our_messages_are_another_noises_messages_byte_for_byte() {
+        let (ours, theirs) = (secret(1), secret(2));
+        let (e1, e2) = (secret(3), secret(4));
+        let stamp = Tai64n::from_unix(1_800_000_000, 7);
+        let mut initiator = snow(&ours, &e1)
+            .remote_public_key(theirs.public().as_bytes())
+            .unwrap()
+            .build_initiator()
+            .unwrap();
+        let mut responder = snow(&theirs, &e2).build_responder().unwrap();
+
+        let shared = ours.agree(&theirs.public()).unwrap();
+        let (mine, first) = Initiator::start_with(
+            &ours.public(),
+            &theirs.public(),
+            &shared,
+            0x0102_0304,
+            stamp,
+            secret(3),
+        )
+        .unwrap();
+        let mut noise = [0; 108];
+        initiator
+            .write_message(&stamp.to_bytes(), &mut noise)
+            .unwrap();
+        assert_eq!(first.encode()[8..116], noise);
+
+        let named = Named::read(&theirs, &theirs.public(), &first).unwrap();
+        assert_eq!(named.public, ours.public());
+        let proved = named.prove(&shared, &first).unwrap();
+        assert_eq!(proved.stamp, stamp);
+        let (their_keys, second) = proved
+            .respond_with(&preshared(), 9, 0x0102_0304, secret(4))
+            .unwrap();
+        responder.read_message(&noise, &mut [0; 12]).unwrap();
+        let mut noise = [0; 48];
+        responder.write_message(&[], &mut noise).unwrap();
+        assert_eq!(second.encode()[12..60], noise);
+
+        let our_keys = mine.finish(&ours, &preshared(), &second).unwrap();
+        initiator.read_message(&noise, &mut []).unwrap();
+        assert_eq!(our_keys.send, their_keys.receive);
+        assert_eq!(our_keys.receive, their_keys.send);
+        // And the keys are the ones that the other Noise split into.
+        let transport = initiator.into_stateless_transport_mode().unwrap();
+        let mut sealed = [0; 16];
+        transport.write_message(5, &[], &mut sealed).unwrap();
+        let tag = ChaChaPoly::new(&our_keys.send).seal(5, &mut []);
+        assert_eq!(tag, Ok(sealed));
+    }
+
+    fn handshake() -> (Initiator, Initiation, SharedSecret) {
+        let shared = secret(1).agree(&secret(2).public()).unwrap();
+        let (initiator, first) = Initiator::start(
+            &secret(1).public(),
+            &secret(2).public(),
+            &shared,
+            1,
+            Tai64n::ZERO,
+            &mut Random::new([0; 32]),
+        )
+        .unwrap();
+        (initiator, first, shared)
+    }
+
+    fn respond(first: &Initiation, shared: &SharedSecret, preshared: &PresharedKey) -> Response {
+        let two = secret(2);
+        Named::read(&two, &two.public(), first)
+            .and_then(|named| named.prove(shared, first))
+            .map(|proved| proved.respond(preshared, 2, 1, &mut Random::new([1; 32])))
+            .unwrap()
+            .unwrap()
+            .1
+    }
+
+    #[test]
+    fn any_bit_of_a_field_that_is_bent_is_noticed() {
+        let (initiator, first, shared) = handshake();
+        let two = secret(2);
+        let read = |message: &Initiation| {
+            Named::read(&two, &two.public(), message).and_then(|named| named.prove(&shared, message))
+        };
+        assert!(read(&first).is_ok());
+        let mut bent = first.clone();
+        bent.ephemeral[0] ^= 1;
+        assert_eq!(read(&bent).err(), Some(HandshakeError::BadSeal));
+        let mut bent = first.clone();
+        bent.sealed_static[0] ^= 1;
+        assert_eq!(read(&bent).err(), Some(HandshakeError::BadSeal));
+        let mut bent = first.clone();
+        bent.sealed_stamp[27] ^= 1;
+        assert_eq!(read(&bent).err(), Some(HandshakeError::BadSeal));
+
+        let second = respond(&first, &shared, &preshared());
+        let mut bent = second.clone();
+        bent.sealed_nothing[0] ^= 1;
+        let finish = |message| initiator.finish(&secret(1), &preshared(), message).err();
+        assert_eq!(finish(&bent), Some(HandshakeError::BadSeal));
+        assert_eq!(finish(&second), None, "a bad answer does not spoil the true one");
+    }
+
+    #[test]
+    fn another_preshared_key_is_noticed() {
+        let (initiator, first, shared) = handshake();
+        let second = respond(&first, &shared, &preshared());
+        let finished = initiator.finish(&secret(1), &PresharedKey::NONE, &second);
+        assert_eq!(finished.err(), Some(HandshakeError::BadSeal));
+    }
+
+    #[test]
+    fn an_ephemeral_key_of_low_order_is_refused_in_both_roles() {
+        let (initiator, first, shared) = handshake();
+        let mut weak = first.clone();
+        weak.ephemeral = [0; 32];
+        let read = Named::read(&secret(2), &secret(2).public(), &weak);
+        assert_eq!(read.err(), Some(HandshakeError::WeakKey));
+        let mut weak = respond(&first, &shared, &preshared());
+        weak.ephemeral = [0; 32];
+        let finished = initiator.finish(&secret(1), &preshared(), &weak);
+        assert_eq!(finished.err(), Some(HandshakeError::WeakKey));
+    }
+}

@@ -71,7 +71,6 @@ impl<A: Aead> Engine<A> {
         let Some(Some(peer)) = self.peers.get_mut(usize::from(index.0)) else {
             return Err(DropReason::UnknownReceiver);
         };
-        let mut is_next = false;
         let session = [&mut peer.current, &mut peer.next, &mut peer.previous]
             .into_iter()
             .enumerate()
@@ -80,7 +79,7 @@ impl<A: Aead> Engine<A> {
         let Some((at, session)) = session else {
             return Err(DropReason::UnknownReceiver);
         };
-        is_next |= at == 1;
+        let is_next = at == 1;
         session
             .window
             .note(packet.counter)

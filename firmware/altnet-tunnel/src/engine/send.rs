@@ -5,7 +5,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::api::{Output, PeerIndex, SealRefused, Sealed, TunnelEvent};
 use super::peer::{Peer, REKEY_TIMEOUT, Shaking, Timer};
-use super::{Engine, LocalKey};
+use super::Engine;
 use crate::aead::Aead;
 use crate::handshake::Initiator;
 use crate::session::SealError;
@@ -26,7 +26,7 @@ impl<A: Aead> Engine<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Sealed, SealRefused> {
-        let jitter = self.jitter_if_needed(peer);
+        let jitter = self.silence_jitter;
         let Some(Some(entry)) = self.peers.get_mut(usize::from(peer.0)) else {
             return Err(SealRefused::UnknownPeer);
         };
@@ -49,12 +49,13 @@ impl<A: Aead> Engine<A> {
 
     /// Takes note of packets that a worker sealed with the peer's [`Engine::sender`].
     pub fn note_sealed(&mut self, peer: PeerIndex, packets: u32, bytes: u64, now: Instant) {
-        let jitter = self.jitter_if_needed(peer);
+        let jitter = self.silence_jitter;
         let Some(entry) = self.peer_mut(peer) else {
             return;
         };
         let last = usize::try_from(bytes).unwrap_or(usize::MAX);
-        entry.stats.tx_packets += u64::from(packets.saturating_sub(1));
+        let others = u64::from(packets.saturating_sub(1));
+        entry.stats.tx_packets = entry.stats.tx_packets.saturating_add(others);
         entry.note_sent(last, now);
         entry.note_sent_data(jitter, now);
         entry.ask_if_due(now);
@@ -145,7 +146,7 @@ impl<A: Aead> Engine<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Option<Output> {
-        let jitter = self.jitter_if_needed(index);
+        let jitter = self.silence_jitter;
         let Some(Some(peer)) = self.peers.get_mut(usize::from(index.0)) else {
             return None;
         };
@@ -188,21 +189,21 @@ impl<A: Aead> Engine<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Option<Output> {
-        let again = now.after(REKEY_TIMEOUT).after(self.jitter());
+        let again = now.after(REKEY_TIMEOUT).after(self.draw_jitter());
         let calendar = self.calendar(now);
         let Some(Some(peer)) = self.peers.get_mut(usize::from(index.0)) else {
             return None;
         };
         peer.set(Timer::Retransmit, again);
         let to = peer.endpoint?;
-        let Some(Some(LocalKey { public, stamps, .. })) =
-            self.locals.get_mut(usize::from(peer.local.0))
-        else {
+        let Some(Some(key)) = self.locals.get_mut(usize::from(peer.local.0)) else {
             return None;
         };
-        let stamp = stamps.stamp(calendar);
-        self.has_stamp_news |= stamps.to_save().is_some();
+        let stamp = key.stamps.stamp(calendar);
+        self.has_stamp_news |= key.stamps.to_save().is_some();
         let Ok(stamp) = stamp else {
+            // If saving failed, the driver is asked anew with every attempt.
+            key.told = None;
             peer.waits_for_stamp = true;
             return None;
         };
@@ -211,7 +212,7 @@ impl<A: Aead> Engine<A> {
         }
         let sender = self.indices.draw(index, &mut self.random)?;
         let (initiator, message) = Initiator::start(
-            public,
+            &key.public,
             &peer.public,
             &peer.shared,
             sender,
@@ -239,16 +240,6 @@ impl<A: Aead> Engine<A> {
             time.as_secs().saturating_add(since.as_secs()),
             since.subsec_nanos(),
         ))
-    }
-
-    /// Draws jitter only when a timer is about to be set, so that sealing a packet costs no
-    /// random number.
-    fn jitter_if_needed(&mut self, peer: PeerIndex) -> Duration {
-        let is_set = |peer: &Peer<A>| peer.at(Timer::Silence) != Instant::NEVER;
-        if self.peer(peer).is_some_and(is_set) {
-            return Duration::ZERO;
-        }
-        self.jitter()
     }
 }
 
