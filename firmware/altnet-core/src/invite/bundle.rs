@@ -266,7 +266,7 @@ mod tests {
         let text = bundle().to_text().unwrap();
         let body = BEGIN.len()..text.len() - END.len() - 1;
         for at in body.clone().filter(|at| text.as_bytes()[*at] != b'\n') {
-            let mut changed = text.clone().into_bytes();
+            let mut changed = text.as_bytes().to_vec();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             assert!(Bundle::parse(core::str::from_utf8(&changed).unwrap()).is_err());
         }

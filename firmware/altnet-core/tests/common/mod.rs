@@ -1,0 +1,247 @@
+//! A small network with fixed keys, for tests to build on.
+#![allow(dead_code)]
+
+use altnet_core::clock::Clock;
+use altnet_core::limits::Limits;
+use altnet_core::records::{self, ControlSecret, SigningSecret, TunnelSecret};
+use altnet_core::registry::Registry;
+use altnet_wire::address;
+use altnet_wire::envelope::{MAX_POLICY_BYTES, RecordKind};
+use altnet_wire::id::{MemberId, Name, NetworkId, RecordId, Serial, SigningKey, SiteId, record_id};
+use altnet_wire::record::*;
+use altnet_wire::time::UnixTime;
+
+pub const DAY: u64 = 86_400;
+pub const T0: u64 = 1_790_000_000;
+
+pub fn secret(byte: u8) -> SigningSecret {
+    SigningSecret::from_bytes(&[byte; 32])
+}
+
+pub fn at(seconds: u64) -> UnixTime {
+    UnixTime::from_secs(T0 + seconds)
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn site(id: u16) -> SiteId {
+    SiteId::new(id).unwrap()
+}
+
+pub fn member(byte: u8) -> MemberId {
+    MemberId([byte; 16])
+}
+
+pub fn keys<const N: usize>(secrets: &[&SigningSecret]) -> heapless::Vec<SigningKey, N> {
+    secrets.iter().map(|secret| secret.public()).collect()
+}
+
+/// The keys of a network, and its genesis.
+pub struct Town {
+    pub owner: SigningSecret,
+    pub second: SigningSecret,
+    pub recovery: SigningSecret,
+    /// May do everything.
+    pub issuer: SigningSecret,
+    /// May countersign invites.
+    pub porter: SigningSecret,
+    pub genesis: Vec<u8>,
+    pub network: NetworkId,
+}
+
+impl Town {
+    pub fn new() -> Self {
+        let (owner, second, recovery) = (secret(1), secret(2), secret(3));
+        let body = Genesis {
+            name: name("town"),
+            owners: keys(&[&owner, &second]),
+            recovery: recovery.public(),
+            issued: at(0),
+            nonce: [4; 16],
+        };
+        let genesis = sign(&owner, NetworkId([0; 32]), &body, 0);
+        let network = altnet_wire::id::network_id(&genesis);
+        Self {
+            owner,
+            second,
+            recovery,
+            issuer: secret(5),
+            porter: secret(6),
+            genesis,
+            network,
+        }
+    }
+
+    pub fn registry(&self, limits: Limits) -> Registry {
+        Registry::new(&self.genesis, limits).unwrap()
+    }
+
+    pub fn sign<T: Body>(&self, by: &SigningSecret, body: &T, serial: u64) -> Vec<u8> {
+        sign(by, self.network, body, serial)
+    }
+
+    pub fn opaque(&self, by: &SigningSecret, kind: u16, version: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; MAX_POLICY_BYTES];
+        let kind = RecordKind(kind);
+        records::sign_body(by, self.network, kind, version, body, Serial(1), &mut out)
+            .unwrap()
+            .to_vec()
+    }
+
+    pub fn certificate(&self, issuer: &SigningSecret, rights: Rights) -> IssuerCertificate {
+        IssuerCertificate {
+            issuer: issuer.public(),
+            rights,
+            roles: Roles::all(),
+            first_site: site(0),
+            last_site: site(99),
+            issued: at(1),
+            expires: at(400 * DAY),
+        }
+    }
+
+    /// Certificates of the issuer and the porter.
+    pub fn certificates(&self) -> Vec<Vec<u8>> {
+        vec![
+            self.sign(&self.owner, &self.certificate(&self.issuer, Rights::all()), 1),
+            self.sign(&self.owner, &self.certificate(&self.porter, Rights::ADMIT), 1),
+        ]
+    }
+
+    pub fn membership(&self, id: u8, device: &SigningSecret, label: &str) -> Membership {
+        Membership {
+            member: member(id),
+            name: name(label),
+            person: None,
+            device: device.public(),
+            roles: Roles::empty(),
+            site: None,
+            groups: heapless::Vec::new(),
+            sponsor: None,
+            invite: None,
+            issued: at(10),
+            expires: at(30 * DAY),
+            replaces: None,
+        }
+    }
+
+    pub fn gateway(&self, id: u8, device: &SigningSecret, label: &str, at: u16) -> Membership {
+        Membership {
+            roles: Roles::GATEWAY | Roles::APPS,
+            site: Some(site(at)),
+            ..self.membership(id, device, label)
+        }
+    }
+
+    pub fn node(&self, byte: u8) -> NodeRecord {
+        NodeRecord {
+            control: ControlSecret::from_bytes(&[byte; 32]).public(),
+            tunnel: TunnelEpoch {
+                epoch: 1,
+                key: TunnelSecret::from_bytes(&[byte; 32]).public(),
+            },
+            previous_tunnel: None,
+            home_relays: heapless::Vec::new(),
+            fixed_endpoints: heapless::Vec::new(),
+        }
+    }
+
+    pub fn host(&self, label: &str, id: u16, last: u16) -> HostRecord {
+        let mut octets = address::site_prefix(&self.network, site(id)).address().octets();
+        octets[14..].copy_from_slice(&last.to_be_bytes());
+        HostRecord {
+            name: name(label),
+            site: site(id),
+            address: Some(octets.into()),
+        }
+    }
+
+    pub fn app(&self, app: &SigningSecret, device: &SigningSecret, label: &str) -> AppRecord {
+        AppRecord {
+            name: name(label),
+            app: app.public(),
+            tunnel: Some(TunnelEpoch {
+                epoch: 1,
+                key: TunnelSecret::from_bytes(&app.public().0).public(),
+            }),
+            binding: records::bind_app(&self.network, app, &device.public()),
+        }
+    }
+
+    pub fn revocation(&self, target: RevocationTarget, issued: u64) -> Revocation {
+        Revocation {
+            target,
+            issued: at(issued),
+            reason: heapless::String::try_from("test").unwrap(),
+        }
+    }
+
+    pub fn invite(&self, secret: &[u8; 16]) -> Invite {
+        Invite {
+            invite: SigningSecret::of_invite(secret).public(),
+            issuer: self.porter.public(),
+            name: None,
+            person: None,
+            roles: Roles::empty(),
+            site: None,
+            groups: heapless::Vec::new(),
+            sponsor: None,
+            uses: 1,
+            issued: at(5),
+            expires: at(7 * DAY),
+        }
+    }
+
+    pub fn change(&self, previous: RecordId, owners: &[&SigningSecret], issued: u64) -> OwnerChange {
+        OwnerChange {
+            previous,
+            owners: keys(owners),
+            recovery: self.recovery.public(),
+            issued: at(issued),
+        }
+    }
+
+    pub fn genesis_id(&self) -> RecordId {
+        record_id(&self.genesis)
+    }
+}
+
+pub fn sign<T: Body>(by: &SigningSecret, network: NetworkId, body: &T, serial: u64) -> Vec<u8> {
+    let mut out = [0; 1024];
+    records::sign_record(by, network, body, Serial(serial), &mut out)
+        .unwrap()
+        .to_vec()
+}
+
+pub fn clock() -> Clock {
+    Clock::new(UnixTime::EPOCH)
+}
+
+/// What a registry shows to the world, without what depends on the order of arrival.
+pub fn picture(registry: &Registry) -> String {
+    let mut text = format!("{:?}\n{:?}\n", registry.owners(), registry.owner_head());
+    for issuer in registry.issuers() {
+        text += &format!("{issuer:?}\n");
+    }
+    for member in registry.members() {
+        text += &format!("{member:?}\n");
+        let mut count = 0;
+        assert!(registry.chain_for(&member.membership.device, &mut |_| count += 1));
+        text += &format!("{count}\n");
+    }
+    for host in registry.hosts() {
+        text += &format!("{host:?}\n");
+    }
+    for app in registry.apps() {
+        text += &format!("{app:?}\n");
+    }
+    for invite in registry.invites() {
+        text += &format!("{invite:?}\n");
+    }
+    for head in registry.heads() {
+        text += &format!("{head:?}\n");
+    }
+    text + &format!("{:?} {:?}", registry.summary(), registry.policy())
+}
