@@ -281,7 +281,10 @@ mod tests {
         assert!(keys().is_for_us(&bytes));
         bytes[5] ^= 1;
         assert!(!keys().is_for_us(&bytes));
-        assert_eq!(hex(&keys().cookie), "3dd5869c5202e45146936d1644f76ff697061661c181f3fd450eae43932eacec");
+        assert_eq!(
+            hex(&keys().cookie),
+            "3dd5869c5202e45146936d1644f76ff697061661c181f3fd450eae43932eacec"
+        );
         assert!(!keys().is_for_us(&[0; 31]));
     }
 

@@ -37,7 +37,7 @@ pub use self::api::{
 use self::index::IndexTable;
 use self::load::Load;
 pub use self::peer::{KEEPALIVE_TIMEOUT, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT};
-use self::peer::{Peer, Session, Timer};
+use self::peer::{Peer, Session};
 use self::queue::Queue;
 use crate::aead::Aead;
 use crate::cookie::{CookieMaker, MacKeys};
@@ -291,7 +291,8 @@ impl<A: Aead> Engine<A> {
         Ok(())
     }
 
-    /// Changes how often something is sent when nothing else is; `None` for never.
+    /// Changes how often something is sent when nothing else is: a second at least, `None`
+    /// for never. A keepalive goes out now.
     ///
     /// # Errors
     /// [`ConfigError::UnknownPeer`].
@@ -302,9 +303,7 @@ impl<A: Aead> Engine<A> {
         now: Instant,
     ) -> Result<(), ConfigError> {
         let entry = self.peer_mut(peer).ok_or(ConfigError::UnknownPeer)?;
-        entry.persistent = every;
-        let at = every.map_or(Instant::NEVER, |_| now);
-        entry.set(Timer::Persistent, at);
+        entry.set_persistent(every, now);
         self.note_ready(peer);
         Ok(())
     }

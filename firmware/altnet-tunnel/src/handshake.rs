@@ -513,7 +513,8 @@ mod tests {
         let (initiator, first, shared) = handshake();
         let two = secret(2);
         let read = |message: &Initiation| {
-            Named::read(&two, &two.public(), message).and_then(|named| named.prove(&shared, message))
+            Named::read(&two, &two.public(), message)
+                .and_then(|named| named.prove(&shared, message))
         };
         assert!(read(&first).is_ok());
         let mut bent = first.clone();
@@ -531,7 +532,11 @@ mod tests {
         bent.sealed_nothing[0] ^= 1;
         let finish = |message| initiator.finish(&secret(1), &preshared(), message).err();
         assert_eq!(finish(&bent), Some(HandshakeError::BadSeal));
-        assert_eq!(finish(&second), None, "a bad answer does not spoil the true one");
+        assert_eq!(
+            finish(&second),
+            None,
+            "a bad answer does not spoil the true one"
+        );
     }
 
     #[test]

@@ -95,7 +95,8 @@ pub struct PeerConfig {
     pub local: LocalKeyId,
     /// What both mix in besides, or [`PresharedKey::NONE`].
     pub preshared: PresharedKey,
-    /// How often something is sent when nothing else is, to keep a NAT's mapping open.
+    /// How often something is sent when nothing else is, to keep a NAT's mapping open: a
+    /// second at least.
     pub persistent_keepalive: Option<Duration>,
     /// Where datagrams to it go, if known.
     pub endpoint: Option<Endpoint>,

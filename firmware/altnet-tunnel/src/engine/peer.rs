@@ -48,6 +48,9 @@ pub(super) enum Timer {
 
 const TIMERS: usize = 5;
 
+/// Persistent keepalives come no faster than this.
+const LEAST_PERSISTENT: Duration = Duration::from_secs(1);
+
 /// One session, as the engine holds it.
 pub(super) struct Session<A> {
     pub(super) send: Arc<SendSession<A>>,
@@ -163,7 +166,9 @@ impl<A: Aead> Peer<A> {
             jar: CookieJar::default(),
             endpoint: config.endpoint,
             roams: config.roams,
-            persistent: config.persistent_keepalive,
+            persistent: config
+                .persistent_keepalive
+                .map(|every| every.max(LEAST_PERSISTENT)),
             shaking: None,
             asking_since: None,
             last_initiation: None,
@@ -293,6 +298,13 @@ impl<A: Aead> Peer<A> {
         if self.current.as_ref().is_some_and(is_due) {
             self.ask(now);
         }
+    }
+
+    pub(super) fn set_persistent(&mut self, every: Option<Duration>, now: Instant) {
+        self.persistent = every.map(|every| every.max(LEAST_PERSISTENT));
+        self.wants.keepalive |= every.is_some();
+        self.set(Timer::Persistent, Instant::NEVER);
+        self.note_traffic(now);
     }
 
     fn note_traffic(&mut self, now: Instant) {

@@ -3,9 +3,9 @@
 use altnet_wire::frame::Frame;
 use altnet_wire::time::{Duration, Instant};
 
+use super::Engine;
 use super::api::{Output, PeerIndex, SealRefused, Sealed, TunnelEvent};
 use super::peer::{Peer, REKEY_TIMEOUT, Shaking, Timer};
-use super::Engine;
 use crate::aead::Aead;
 use crate::handshake::Initiator;
 use crate::session::SealError;
