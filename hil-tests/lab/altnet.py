@@ -17,7 +17,8 @@ from . import clients, homes, readme
 from .places import Lab, LabError, Place, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BINARIES = TARGET / "release"
 SHELL = ("bash", "-euo", "pipefail", "-c")
 PYTHON = os.path.realpath(sys.executable)
 

@@ -10,9 +10,9 @@ HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 
 from lab.places import CannotRunHere, LabError  # noqa: E402
-from scenarios import nats, pages  # noqa: E402
+from scenarios import interop, nats, pages  # noqa: E402
 
-FAMILIES = [nats, pages]
+FAMILIES = [nats, interop, pages]
 SKIP = 77
 
 
