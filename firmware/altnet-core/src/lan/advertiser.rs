@@ -243,3 +243,176 @@ impl Advertiser {
         least + Duration::from_micros(x % span_us.saturating_add(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altnet_wire::address::Prefix;
+    use altnet_wire::id::Name;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn network(number: u16) -> Network {
+        let at = |site, host| Ipv6Addr::new(0xfd01, number, 0, site, 0, 0, 0, host);
+        Network {
+            site: Prefix::new(at(7, 0), 64),
+            network: Prefix::new(at(0, 0), 48),
+            resolver: at(7, 1),
+            petname: Some(Name::new("home").unwrap()),
+        }
+    }
+
+    fn solicitation() -> Solicitation {
+        Solicitation::parse(&[133, 0, 0, 0, 0, 0, 0, 0], Ipv6Addr::UNSPECIFIED, 255).unwrap()
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    /// Runs until `until`: when each advertisement was sent and what it said.
+    fn run(advertiser: &mut Advertiser, until: Instant) -> Vec<(Instant, Vec<u8>)> {
+        let mut sent = Vec::new();
+        while advertiser.deadline() <= until {
+            let now = advertiser.deadline();
+            let mut out = [0; 1240];
+            let (to, length) = advertiser.poll(&mut out, now).unwrap();
+            assert_eq!(to, ALL_NODES);
+            assert!(advertiser.deadline() > now);
+            sent.push((now, out[..length].to_vec()));
+        }
+        sent
+    }
+
+    fn router_lifetime(message: &[u8]) -> u16 {
+        u16::from_be_bytes([message[6], message[7]])
+    }
+
+    /// The valid and preferred lifetimes of every prefix.
+    fn prefixes(message: &[u8]) -> Vec<(u16, u32, u32)> {
+        let mut found = Vec::new();
+        let mut at = 16;
+        while at < message.len() {
+            if message[at] == 3 {
+                let word =
+                    |i: usize| u32::from_be_bytes(message[at + i..at + i + 4].try_into().unwrap());
+                found.push((word(16 + 2).wrapping_shr(16) as u16, word(4), word(8)));
+            }
+            at += usize::from(message[at + 1]) * 8;
+        }
+        found
+    }
+
+    #[test]
+    fn the_first_three_come_soon_and_the_rest_now_and_then() {
+        let mut advertiser = Advertiser::new(None, 7);
+        assert_eq!(advertiser.deadline(), Instant::NEVER);
+        advertiser.advertise(Mode::OnlyRouter, network(1), at(5));
+        let times: Vec<Instant> = run(&mut advertiser, at(100_000))
+            .iter()
+            .map(|s| s.0)
+            .collect();
+        assert_eq!(times[..3], [at(5), at(21), at(37)]);
+        for pair in times[2..].windows(2) {
+            let wait = pair[1].saturating_since(pair[0]);
+            assert!((MIN_INTERVAL..=MAX_INTERVAL).contains(&wait), "{wait:?}");
+        }
+        assert!(times.len() > 166);
+    }
+
+    #[test]
+    fn only_the_only_router_is_a_default_router() {
+        let mut advertiser = Advertiser::new(Some([2, 0, 0, 0, 0, 1]), 7);
+        advertiser.advertise(Mode::OnlyRouter, network(1), at(0));
+        let sent = run(&mut advertiser, at(0));
+        assert_eq!(router_lifetime(&sent[0].1), ROUTER_LIFETIME_S);
+        advertiser.advertise(Mode::BesideRouter, network(1), at(1));
+        let sent = run(&mut advertiser, at(3));
+        assert_eq!((sent.len(), sent[0].0), (1, at(3)));
+        assert_eq!(router_lifetime(&sent[0].1), 0);
+    }
+
+    #[test]
+    fn a_flood_of_questions_gets_one_answer_in_three_seconds() {
+        let mut advertiser = Advertiser::new(None, 7);
+        advertiser.advertise(Mode::OnlyRouter, network(1), at(0));
+        run(&mut advertiser, at(50));
+        let mut sent = Vec::new();
+        for ms in 50_001..60_000 {
+            let now = Instant::from_micros(ms * 1000);
+            advertiser.handle_solicitation(&solicitation(), now);
+            sent.extend(run(&mut advertiser, now));
+        }
+        assert!((3..=4).contains(&sent.len()), "{}", sent.len());
+        assert!(sent[0].0 <= Instant::from_micros(50_501_000));
+        for pair in sent.windows(2) {
+            assert!(pair[1].0.saturating_since(pair[0].0) >= MIN_DELAY);
+        }
+    }
+
+    #[test]
+    fn an_old_prefix_is_taken_back_until_its_addresses_end() {
+        let mut advertiser = Advertiser::new(None, 7);
+        advertiser.advertise(Mode::OnlyRouter, network(1), at(0));
+        run(&mut advertiser, at(50));
+        advertiser.advertise(Mode::OnlyRouter, network(2), at(100));
+        let sent = run(&mut advertiser, at(10_000));
+        assert_eq!(sent[0].0, at(100));
+        assert_eq!(prefixes(&sent[0].1), [(2, 5400, 2700), (1, 5400, 0)]);
+        let (time, last) = sent
+            .iter()
+            .rev()
+            .find(|s| prefixes(&s.1).len() == 2)
+            .unwrap();
+        assert!(*time < at(5500));
+        assert!(prefixes(last)[1].1 < 700 && prefixes(last)[1].2 == 0);
+        // Coming back ends the taking back.
+        advertiser.advertise(Mode::OnlyRouter, network(3), at(10_100));
+        advertiser.advertise(Mode::OnlyRouter, network(2), at(10_101));
+        let sent = run(&mut advertiser, at(10_200));
+        assert_eq!(prefixes(&sent[0].1), [(2, 5400, 2700), (3, 5400, 0)]);
+    }
+
+    #[test]
+    fn a_goodbye_ends_routes_and_new_flows_but_not_addresses() {
+        let mut advertiser = Advertiser::new(None, 7);
+        advertiser.advertise(Mode::OnlyRouter, network(1), at(0));
+        run(&mut advertiser, at(50));
+        advertiser.close(at(51));
+        advertiser.handle_solicitation(&solicitation(), at(51));
+        let sent = run(&mut advertiser, at(1000));
+        assert_eq!(
+            sent.iter().map(|s| s.0).collect::<Vec<_>>(),
+            [at(51), at(54), at(57)]
+        );
+        assert_eq!(router_lifetime(&sent[0].1), 0);
+        assert_eq!(prefixes(&sent[0].1), [(1, 5400, 0)]);
+        assert!(advertiser.is_silent());
+        assert_eq!(advertiser.deadline(), Instant::NEVER);
+        advertiser.advertise(Mode::OnlyRouter, network(1), at(1001));
+        assert_eq!(run(&mut advertiser, at(1001)).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn two_are_never_closer_than_three_seconds_but_for_goodbye(events in proptest::collection::vec((0u64..30_000, 0u8..4, 0u16..4), 0..60), seed: u64) {
+            let mut advertiser = Advertiser::new(None, seed);
+            let (mut now, mut last) = (Instant::ZERO, None::<Instant>);
+            for (ms, event, number) in events {
+                now = now.after(Duration::from_millis(ms));
+                for (time, message) in run(&mut advertiser, now) {
+                    if let Some(last) = last {
+                        prop_assert!(time.saturating_since(last) >= MIN_DELAY);
+                    }
+                    prop_assert!(message.len() <= 1240);
+                    last = Some(time);
+                }
+                match event {
+                    0 => advertiser.advertise(Mode::OnlyRouter, network(number), now),
+                    1 => advertiser.advertise(Mode::BesideRouter, network(number), now),
+                    _ => advertiser.handle_solicitation(&solicitation(), now),
+                }
+            }
+        }
+    }
+}

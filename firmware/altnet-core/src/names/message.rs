@@ -207,7 +207,7 @@ impl<'a> Labels<'a> {
     }
 
     /// The label `index` places before the root: 0 is the top-level one.
-    pub(super) fn from_root(&self, index: usize) -> Option<&'a [u8]> {
+    pub(super) fn label(&self, index: usize) -> Option<&'a [u8]> {
         let at = usize::from(self.offset_from_root(index)?);
         let length = usize::from(*self.name.get(at)?);
         self.name.get(at + 1..at + 1 + length)

@@ -60,7 +60,6 @@ pub(super) fn resolve(query: &Query<'_>, zones: &impl ZoneView, mut reply: Reply
 /// Where a zone begins, and its SOA.
 struct Zone {
     apex: Suffix,
-    /// The labels in front of `server_suffix` in the name of the zone's server.
     server: ServerName,
     serial: u32,
 }
@@ -134,7 +133,7 @@ impl<Z: ZoneView> Asked<'_, Z> {
 
     /// `<host>.<network>.alt`.
     fn host(&self, index: ZoneIndex, zone: &Zone, mut reply: Reply<'_>) -> Option<usize> {
-        let Some(name) = self.labels.from_root(2).and_then(name_of) else {
+        let Some(name) = self.labels.label(2).and_then(name_of) else {
             return self.absent(zone, Rcode::NXDOMAIN, reply);
         };
         let is_wanted = self.kind == RecordType::AAAA || self.kind == RecordType::ANY;
@@ -236,7 +235,7 @@ impl<Z: ZoneView> Asked<'_, Z> {
     /// The network that the question's second label from the root names. The id comes
     /// first: no petname can stand in for it.
     fn network(&self) -> Option<ZoneIndex> {
-        let label = self.labels.from_root(1)?;
+        let label = self.labels.label(1)?;
         let text = core::str::from_utf8(label).ok()?;
         let by_id = text.parse::<NetworkId>().ok();
         by_id
@@ -256,7 +255,7 @@ fn name_of(label: &[u8]) -> Option<Name> {
 
 fn is_label(labels: &Labels<'_>, from_root: usize, text: &str) -> bool {
     labels
-        .from_root(from_root)
+        .label(from_root)
         .is_some_and(|label| label.eq_ignore_ascii_case(text.as_bytes()))
 }
 
@@ -278,7 +277,7 @@ fn reverse_prefix(labels: &Labels<'_>) -> Option<Reverse> {
     }
     let (mut address, mut bits) = (0u128, 0u8);
     for index in ARPA_LABELS..labels.count() {
-        let nibble = match labels.from_root(index) {
+        let nibble = match labels.label(index) {
             Some([digit]) => char::from(*digit).to_digit(16),
             _ => None,
         };

@@ -330,18 +330,19 @@ impl FlowTable {
         };
         self.unlink(slot);
         let bucket = self.bucket(&entry.flow.key);
-        let mut at = self.buckets.get(bucket).copied().unwrap_or(NIL);
-        if at == slot {
-            if let Some(head) = self.buckets.get_mut(bucket) {
-                *head = entry.next;
+        match self.buckets.get_mut(bucket) {
+            Some(head) if *head == slot => *head = entry.next,
+            Some(head) => {
+                let mut at = *head;
+                while let Some(before) = self.entries.get_mut(at as usize) {
+                    if before.next == slot {
+                        before.next = entry.next;
+                        break;
+                    }
+                    at = before.next;
+                }
             }
-        }
-        while let Some(before) = self.entries.get_mut(at as usize) {
-            if before.next == slot {
-                before.next = entry.next;
-                break;
-            }
-            at = before.next;
+            None => {}
         }
         if let Some(place) = self.entries.get_mut(slot as usize) {
             place.next = self.free;
