@@ -39,7 +39,10 @@ fn a_networks_id_is_the_hash_of_its_genesis() {
     let town = Town::new();
     let registry = town.registry(Limits::MICRO);
     assert_eq!(registry.network(), town.network);
-    assert_eq!(registry.owners(), [town.owner.public(), town.second.public()]);
+    assert_eq!(
+        registry.owners(),
+        [town.owner.public(), town.second.public()]
+    );
     let mut bytes = town.genesis.clone();
     bytes[60] ^= 1;
     assert!(Registry::new(&bytes, Limits::MICRO).is_err());
@@ -75,11 +78,22 @@ fn a_member_is_found_by_everything_it_has() {
     is_it(registry.by_tunnel(&town.node(30).tunnel.key));
     is_it(registry.by_control(&town.node(30).control));
     is_it(registry.gateway(site(3)));
-    assert!(matches!(registry.by_address(id.address()), Some(Subject::Node(_))));
-    let host = registry.host(&name("wiki")).unwrap().record.address.unwrap();
+    assert!(matches!(
+        registry.by_address(id.address()),
+        Some(Subject::Node(_))
+    ));
+    let host = registry
+        .host(&name("wiki"))
+        .unwrap()
+        .record
+        .address
+        .unwrap();
     is_it(registry.by_address(host).unwrap().member().copied());
     let unnamed = town.host("x", 3, 77).address.unwrap();
-    assert!(matches!(registry.by_address(unnamed), Some(Subject::Site(..))));
+    assert!(matches!(
+        registry.by_address(unnamed),
+        Some(Subject::Site(..))
+    ));
     let app = registry.app_by_name(&name("chat")).unwrap().address;
     assert!(matches!(registry.by_address(app), Some(Subject::App(..))));
     let elsewhere = town.host("x", 4, 77).address.unwrap();
@@ -142,7 +156,10 @@ fn an_issuer_signs_within_its_certificate_only() {
     body.roles = Roles::GATEWAY;
     body.site = Some(site(7));
     let wrong_site = town.sign(&town.issuer, &body, 1);
-    assert_eq!(refused(&mut registry, &wrong_site), RecordError::NotAuthorized);
+    assert_eq!(
+        refused(&mut registry, &wrong_site),
+        RecordError::NotAuthorized
+    );
     body.site = Some(site(6));
     body.expires = at(200 * DAY);
     let long = town.sign(&town.issuer, &body, 1);
@@ -156,9 +173,19 @@ fn an_issuer_signs_within_its_certificate_only() {
     give(&mut registry, &[town.sign(&town.issuer, &body, 1)]);
     let revocation = town.revocation(RevocationTarget::Member(member(1)), 20);
     let revocation = town.sign(&town.issuer, &revocation, 1);
-    assert_eq!(refused(&mut registry, &revocation), RecordError::NotAuthorized);
-    let by_itself = town.sign(&town.issuer, &town.certificate(&secret(40), Rights::all()), 1);
-    assert_eq!(refused(&mut registry, &by_itself), RecordError::NotAuthorized);
+    assert_eq!(
+        refused(&mut registry, &revocation),
+        RecordError::NotAuthorized
+    );
+    let by_itself = town.sign(
+        &town.issuer,
+        &town.certificate(&secret(40), Rights::all()),
+        1,
+    );
+    assert_eq!(
+        refused(&mut registry, &by_itself),
+        RecordError::NotAuthorized
+    );
 }
 
 #[test]
@@ -177,7 +204,10 @@ fn a_stolen_porter_admits_nobody_without_an_invites_secret() {
         refused(&mut registry, &unknown),
         RecordError::Missing(Missing::Invite(key.public()))
     );
-    give(&mut registry, &[town.sign(&town.issuer, &town.invite(&[9; 16]), 1)]);
+    give(
+        &mut registry,
+        &[town.sign(&town.issuer, &town.invite(&[9; 16]), 1)],
+    );
 
     let mut greedy = body.clone();
     greedy.roles = Roles::RELAY;
@@ -211,7 +241,13 @@ fn a_revoked_member_is_gone_and_stays_gone() {
     assert!(registry.host(&name("wiki")).is_none());
     let unsaved: Vec<Slot> = core::iter::from_fn(|| registry.next_unsaved()).collect();
     assert_eq!(unsaved.len(), 4, "three to remove and one to write");
-    assert_eq!(unsaved.iter().filter(|s| registry.bytes(s).is_none()).count(), 3);
+    assert_eq!(
+        unsaved
+            .iter()
+            .filter(|s| registry.bytes(s).is_none())
+            .count(),
+        3
+    );
     assert_eq!(refused(&mut registry, &membership), RecordError::Revoked);
     assert_eq!(
         refused(&mut registry, &node),
@@ -231,7 +267,10 @@ fn a_revoked_device_is_followed_by_a_new_one_and_never_by_an_old_record() {
     let revocation = town.revocation(RevocationTarget::Device(lost.public()), 20);
     give(&mut registry, &[town.sign(&town.issuer, &revocation, 1)]);
     assert!(registry.by_member(&member(1)).is_none());
-    assert!(matches!(refused(&mut registry, &first), RecordError::Stale { .. }));
+    assert!(matches!(
+        refused(&mut registry, &first),
+        RecordError::Stale { .. }
+    ));
     give(&mut registry, &[third]);
     assert!(registry.by_device(&new.public()).is_some());
 }
@@ -246,7 +285,10 @@ fn a_revoked_issuers_earlier_members_stay_and_later_ones_do_not_come() {
     );
     let revocation = town.revocation(RevocationTarget::Issuer(town.issuer.public()), 20);
     let by_issuer = town.sign(&town.issuer, &revocation, 1);
-    assert_eq!(refused(&mut registry, &by_issuer), RecordError::NotAuthorized);
+    assert_eq!(
+        refused(&mut registry, &by_issuer),
+        RecordError::NotAuthorized
+    );
     give(&mut registry, &[town.sign(&town.second, &revocation, 1)]);
     assert!(registry.by_member(&member(1)).is_some());
     let mut late = town.membership(2, &secret(21), "beta");
@@ -293,7 +335,11 @@ fn only_the_recovery_key_ends_a_quarrel_between_owners() {
     let thief = &town.owner;
     let mut registry = town.registry(Limits::ROUTER);
     // The second owner removes the thief, who answers with forks until one has a smaller id.
-    let removal = town.sign(&town.second, &town.change(town.genesis_id(), &[&town.second], 30), 1);
+    let removal = town.sign(
+        &town.second,
+        &town.change(town.genesis_id(), &[&town.second], 30),
+        1,
+    );
     give(&mut registry, &[removal.clone()]);
     let fork = (31..)
         .map(|t| town.sign(thief, &town.change(town.genesis_id(), &[thief], t), 1))
@@ -308,7 +354,10 @@ fn only_the_recovery_key_ends_a_quarrel_between_owners() {
         ..last.clone()
     };
     let by_owner = town.sign(&town.second, &by_owner, 2);
-    assert_eq!(refused(&mut registry, &by_owner), RecordError::NotAuthorized);
+    assert_eq!(
+        refused(&mut registry, &by_owner),
+        RecordError::NotAuthorized
+    );
     last.recovery = secret(60).public();
     give(&mut registry, &[town.sign(&town.recovery, &last, 2)]);
     assert_eq!(registry.owners(), [town.second.public()]);
@@ -329,10 +378,16 @@ fn two_members_cannot_have_the_same_name_or_site() {
     give(&mut registry, &[town.sign(&town.issuer, &one, 1)]);
     let same_name = town.membership(2, &secret(21), "alpha");
     let same_name = town.sign(&town.issuer, &same_name, 1);
-    assert_eq!(refused(&mut registry, &same_name), RecordError::Taken(Claim::Name));
+    assert_eq!(
+        refused(&mut registry, &same_name),
+        RecordError::Taken(Claim::Name)
+    );
     let mut same_site = town.gateway(2, &secret(21), "beta", 3);
     let bytes = town.sign(&town.issuer, &same_site, 1);
-    assert_eq!(refused(&mut registry, &bytes), RecordError::Taken(Claim::Site));
+    assert_eq!(
+        refused(&mut registry, &bytes),
+        RecordError::Taken(Claim::Site)
+    );
     same_site.replaces = Some(secret(20).public());
     give(&mut registry, &[town.sign(&town.issuer, &same_site, 1)]);
     assert_eq!(
@@ -356,7 +411,10 @@ fn a_node_cannot_take_anothers_keys() {
         ],
     );
     let copy = town.sign(&two, &town.node(30), 1);
-    assert_eq!(refused(&mut registry, &copy), RecordError::Taken(Claim::Key));
+    assert_eq!(
+        refused(&mut registry, &copy),
+        RecordError::Taken(Claim::Key)
+    );
     let mut rotated = town.node(31);
     rotated.previous_tunnel = Some(town.node(30).tunnel);
     give(&mut registry, &[town.sign(&one, &rotated, 2)]);
@@ -396,7 +454,10 @@ fn a_host_is_its_own_sites_gateways_or_an_issuers_word() {
         ],
     );
     assert_eq!(registry.host(&name("wiki")).unwrap().record.site, site(3));
-    give(&mut registry, &[town.sign(&town.issuer, &town.host("wiki", 4, 9), 8)]);
+    give(
+        &mut registry,
+        &[town.sign(&town.issuer, &town.host("wiki", 4, 9), 8)],
+    );
     assert_eq!(registry.host(&name("wiki")).unwrap().record.site, site(4));
 }
 
@@ -406,7 +467,10 @@ fn what_is_not_understood_is_kept_in_bounds_and_only_from_somebody_known() {
     let mut registry = town.registry(Limits::MICRO);
     give(&mut registry, &town.certificates());
     let stranger = town.opaque(&secret(99), 300, 1, b"?");
-    assert!(matches!(refused(&mut registry, &stranger), RecordError::Missing(_)));
+    assert!(matches!(
+        refused(&mut registry, &stranger),
+        RecordError::Missing(_)
+    ));
     let mut count = 0;
     for n in 0..20u8 {
         let bytes = town.opaque(&town.issuer, if n % 2 == 0 { 4 } else { 300 }, 2, &[n]);
@@ -423,8 +487,14 @@ fn what_is_not_understood_is_kept_in_bounds_and_only_from_somebody_known() {
 fn an_unreadable_policy_keeps_the_last_valid_one() {
     let town = Town::new();
     let mut registry = begun(&town);
-    give(&mut registry, &[town.opaque(&town.issuer, 8, 1, b"policy one")]);
-    give(&mut registry, &[town.opaque(&town.issuer, 8, 2, b"of the future")]);
+    give(
+        &mut registry,
+        &[town.opaque(&town.issuer, 8, 1, b"policy one")],
+    );
+    give(
+        &mut registry,
+        &[town.opaque(&town.issuer, 8, 2, b"of the future")],
+    );
     assert_eq!(registry.policy(), Some(&b"policy one"[..]));
     assert_ne!(registry.summary().policy, [0; 32]);
 }

@@ -105,8 +105,16 @@ impl Town {
     /// Certificates of the issuer and the porter.
     pub fn certificates(&self) -> Vec<Vec<u8>> {
         vec![
-            self.sign(&self.owner, &self.certificate(&self.issuer, Rights::all()), 1),
-            self.sign(&self.owner, &self.certificate(&self.porter, Rights::ADMIT), 1),
+            self.sign(
+                &self.owner,
+                &self.certificate(&self.issuer, Rights::all()),
+                1,
+            ),
+            self.sign(
+                &self.owner,
+                &self.certificate(&self.porter, Rights::ADMIT),
+                1,
+            ),
         ]
     }
 
@@ -149,7 +157,9 @@ impl Town {
     }
 
     pub fn host(&self, label: &str, id: u16, last: u16) -> HostRecord {
-        let mut octets = address::site_prefix(&self.network, site(id)).address().octets();
+        let mut octets = address::site_prefix(&self.network, site(id))
+            .address()
+            .octets();
         octets[14..].copy_from_slice(&last.to_be_bytes());
         HostRecord {
             name: name(label),
@@ -194,7 +204,12 @@ impl Town {
         }
     }
 
-    pub fn change(&self, previous: RecordId, owners: &[&SigningSecret], issued: u64) -> OwnerChange {
+    pub fn change(
+        &self,
+        previous: RecordId,
+        owners: &[&SigningSecret],
+        issued: u64,
+    ) -> OwnerChange {
         OwnerChange {
             previous,
             owners: keys(owners),
