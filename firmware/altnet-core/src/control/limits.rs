@@ -88,3 +88,14 @@ pub(super) const MAX_CHALLENGES: usize = 16;
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Datagrams that one key seals at most.
 pub(super) const MAX_COUNTER: u64 = 1 << 32;
+/// Messages that are under way at once in one direction.
+pub(super) const MESSAGE_WINDOW: u32 = 8;
+/// Messages, those of the window and as many before it, whose acknowledgements wait to be sent, per session.
+pub(super) const MAX_ACKS: usize = 16;
+
+/// How long to wait for an answer to a handshake message that was sent again `tries` times.
+pub(super) fn retry_wait(tries: u8) -> Duration {
+    FIRST_RETRANSMIT
+        .saturating_mul(1 << tries.min(MAX_TRIES))
+        .min(MAX_RETRANSMIT)
+}

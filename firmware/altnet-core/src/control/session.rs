@@ -1,0 +1,515 @@
+//! One established session: sealed datagrams in and out, what is due when, when it ends.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use altnet_tunnel::replay::ReplayWindow;
+use altnet_wire::control::{
+    ChallengeToken, CloseReason, ControlFrame, ControlPacket, DATA_HEADER_BYTES,
+    MAX_DATAGRAM_BYTES, MAX_SENT_BYTES, Pattern, TAG_BYTES,
+};
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::frame::{Frame, HEADROOM, TAILROOM};
+use altnet_wire::hash::Hash;
+use altnet_wire::time::{Duration, Instant};
+
+use super::event::{ClosedWhy, ControlEvent, DropReason, MessageId, SendError, SessionId};
+use super::inbound::Inbound;
+use super::limits::{
+    CHALLENGE_LIFE, ControlLimits, MAX_AGE, MAX_CHALLENGES, MAX_COUNTER, MAX_TRIES, retry_wait,
+};
+use super::noise::Keys;
+use super::outbound::Outbound;
+
+/// Counters that are told apart behind the newest: more than two windows of fragments.
+const REPLAY_COUNTERS: u16 = 128;
+/// The most plaintext that a datagram of ours seals.
+const PLAIN_BYTES: usize = MAX_SENT_BYTES - DATA_HEADER_BYTES - TAG_BYTES;
+
+/// An established session.
+pub(super) struct Session {
+    id: SessionId,
+    /// The other side's index.
+    peer: u32,
+    keys: Keys,
+    pub(super) pattern: Pattern,
+    pub(super) initiator: bool,
+    pub(super) endpoint: Endpoint,
+    counter: u64,
+    window: ReplayWindow,
+    outbound: Outbound,
+    inbound: Inbound,
+    paths: Paths,
+    /// A Ping or Pong is to be sent.
+    ping: bool,
+    pong: bool,
+    beginning: Beginning,
+    born: Instant,
+    heard: Instant,
+    sent: Instant,
+    idle: Duration,
+    keepalive: Duration,
+}
+
+/// How much of the beginning isn't over yet.
+enum Beginning {
+    /// We called and don't know whether the last word of the handshake (a Finish, or with IK
+    /// the first Ping) arrived.
+    Unconfirmed {
+        finish: Option<Vec<u8>>,
+        tries: u8,
+        due: bool,
+        next: Instant,
+    },
+    /// We were called: the same Finish may come again until the caller has heard us.
+    Finished { finish: Hash },
+    /// Both know.
+    Over,
+}
+
+#[derive(Default)]
+struct Paths {
+    challenges: VecDeque<Challenge>,
+    answers: VecDeque<Answer>,
+}
+
+struct Challenge {
+    token: ChallengeToken,
+    to: Endpoint,
+    /// When it was asked for, and then sent.
+    at: Instant,
+    is_sent: bool,
+}
+
+struct Answer {
+    to: Endpoint,
+    token: ChallengeToken,
+    observed: Option<SocketAddr>,
+}
+
+/// What makes a session: the two indexes, the keys, and who is where.
+pub(super) struct Start {
+    pub(super) id: SessionId,
+    pub(super) peer: u32,
+    pub(super) keys: Keys,
+    pub(super) pattern: Pattern,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Session {
+    /// The caller's side. `finish` is the third Noise message, with XX.
+    pub(super) fn called(
+        start: Start,
+        finish: Option<Vec<u8>>,
+        limits: &ControlLimits,
+        now: Instant,
+    ) -> Self {
+        let beginning = Beginning::Unconfirmed {
+            finish,
+            tries: 0,
+            due: true,
+            next: now,
+        };
+        Self::new(start, true, beginning, limits, now)
+    }
+
+    /// The side that was called. `finish` is the hash of the third Noise message, with XX.
+    pub(super) fn answered(
+        start: Start,
+        finish: Option<Hash>,
+        limits: &ControlLimits,
+        now: Instant,
+    ) -> Self {
+        let beginning = finish.map_or(Beginning::Over, |finish| Beginning::Finished { finish });
+        let mut session = Self::new(start, false, beginning, limits, now);
+        // Lets the caller know that its last word arrived.
+        session.pong = true;
+        session
+    }
+
+    fn new(
+        start: Start,
+        initiator: bool,
+        beginning: Beginning,
+        limits: &ControlLimits,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id: start.id,
+            peer: start.peer,
+            keys: start.keys,
+            pattern: start.pattern,
+            initiator,
+            endpoint: start.endpoint,
+            counter: 0,
+            window: ReplayWindow::new(REPLAY_COUNTERS),
+            outbound: Outbound::new(),
+            inbound: Inbound::new(limits.reassembly_bytes),
+            paths: Paths::default(),
+            ping: false,
+            pong: false,
+            beginning,
+            born: now,
+            heard: now,
+            sent: now,
+            idle: limits.idle,
+            keepalive: limits.keepalive,
+        }
+    }
+
+    pub(super) fn established(&self) -> ControlEvent {
+        ControlEvent::Established {
+            session: self.id,
+            remote: self.keys.remote,
+            pattern: self.pattern,
+            initiator: self.initiator,
+            handshake: self.keys.hash,
+            endpoint: self.endpoint,
+        }
+    }
+
+    pub(super) const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.outbound.rtt()
+    }
+
+    pub(super) fn measure(&mut self, rtt: Duration) {
+        self.outbound.measure(rtt);
+    }
+
+    pub(super) fn send(
+        &mut self,
+        message: &[u8],
+        limits: &ControlLimits,
+    ) -> Result<MessageId, SendError> {
+        self.outbound.push(message, limits).map(MessageId)
+    }
+
+    pub(super) fn challenge(&mut self, token: ChallengeToken, to: Endpoint, now: Instant) {
+        let challenges = &mut self.paths.challenges;
+        while challenges.len() >= MAX_CHALLENGES {
+            challenges.pop_front();
+        }
+        challenges.push_back(Challenge {
+            token,
+            to,
+            at: now,
+            is_sent: false,
+        });
+    }
+
+    /// A Finish for a session that has one: answered while the caller may not know.
+    pub(super) fn finish_again(&mut self, hash: &Hash) -> Result<(), DropReason> {
+        match &self.beginning {
+            Beginning::Finished { finish } if finish == hash => {
+                self.pong = true;
+                Ok(())
+            }
+            _ => Err(DropReason::OutOfTurn),
+        }
+    }
+
+    /// Opens a datagram and does what its frames say. `Ok(Some(..))` ends the session.
+    pub(super) fn receive(
+        &mut self,
+        from: Endpoint,
+        counter: u64,
+        sealed: &[u8],
+        events: &mut VecDeque<ControlEvent>,
+        now: Instant,
+    ) -> Result<Option<ClosedWhy>, DropReason> {
+        let mut plain = [0; MAX_DATAGRAM_BYTES];
+        let used = self
+            .keys
+            .open(counter, sealed, &mut plain)
+            .ok_or(DropReason::BadSeal)?;
+        // The order matters: only an authentic counter moves the window.
+        self.window
+            .note(counter)
+            .map_err(|_| DropReason::Replayed)?;
+        self.heard = now;
+        self.beginning = Beginning::Over;
+        if from != self.endpoint {
+            events.push_back(ControlEvent::Heard {
+                session: self.id,
+                from,
+            });
+        }
+        let mut rest = plain.get(..used).unwrap_or(&[]);
+        while !rest.is_empty() {
+            let Ok((frame, behind)) = ControlFrame::take(rest) else {
+                return Ok(Some(ClosedWhy::Damaged));
+            };
+            rest = behind;
+            if let Some(why) = self.handle_frame(frame, from, events, now) {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    }
+
+    fn handle_frame(
+        &mut self,
+        frame: ControlFrame<'_>,
+        from: Endpoint,
+        events: &mut VecDeque<ControlEvent>,
+        now: Instant,
+    ) -> Option<ClosedWhy> {
+        match frame {
+            ControlFrame::Fragment {
+                message,
+                index,
+                count,
+                bytes,
+            } => {
+                if self.inbound.fragment(message, index, count, bytes).is_err() {
+                    return Some(ClosedWhy::Damaged);
+                }
+                while let Some(bytes) = self.inbound.next_message() {
+                    events.push_back(ControlEvent::Message {
+                        session: self.id,
+                        from,
+                        bytes,
+                    });
+                }
+            }
+            ControlFrame::Ack { message, fragments } => {
+                if self.outbound.ack(message, fragments, now) {
+                    events.push_back(ControlEvent::Delivered {
+                        session: self.id,
+                        message: MessageId(message),
+                    });
+                }
+            }
+            ControlFrame::PathChallenge(token) => self.paths.asked(token, from),
+            ControlFrame::PathResponse { token, observed } => {
+                events.extend(self.paths.answered(self.id, token, observed, now));
+            }
+            ControlFrame::Ping => self.pong = true,
+            ControlFrame::Pong => {}
+            ControlFrame::Close(reason) => return Some(ClosedWhy::Remote(reason)),
+        }
+        None
+    }
+
+    /// Puts the next datagram into `frame` and returns where it goes.
+    pub(super) fn transmit(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Endpoint> {
+        if self.begin(frame, now) {
+            return Some(self.endpoint);
+        }
+        let mut plain = [0; PLAIN_BYTES];
+        if let Some((to, probe)) = self.paths.next(now) {
+            let used = probe.encode(&mut plain).ok()?;
+            self.seal(plain.get(..used)?, frame)?;
+            return Some(to);
+        }
+        let used = self.fill(&mut plain, now);
+        if used == 0 {
+            return None;
+        }
+        self.seal(plain.get(..used)?, frame)?;
+        self.sent = now;
+        Some(self.endpoint)
+    }
+
+    /// Sends the Finish again, or has a Ping sent, until the other side was heard.
+    fn begin(&mut self, frame: &mut Frame<'_>, now: Instant) -> bool {
+        let Beginning::Unconfirmed {
+            finish,
+            tries,
+            due,
+            next,
+        } = &mut self.beginning
+        else {
+            return false;
+        };
+        if !core::mem::take(due) {
+            return false;
+        }
+        *next = now.after(retry_wait(*tries));
+        match finish {
+            None => {
+                self.ping = true;
+                false
+            }
+            Some(noise) => {
+                let packet = ControlPacket::Finish {
+                    receiver: self.peer,
+                    noise,
+                };
+                put(&packet, frame)
+            }
+        }
+    }
+
+    /// Collects frames for one datagram to the session's endpoint.
+    fn fill(&mut self, plain: &mut [u8], now: Instant) -> usize {
+        let mut used = 0;
+        let mut put = |frame: ControlFrame<'_>, used: usize| {
+            let room = plain.get_mut(used..).unwrap_or(&mut []);
+            frame.encode(room).map_or(used, |len| used + len)
+        };
+        if core::mem::take(&mut self.pong) {
+            used = put(ControlFrame::Pong, used);
+        }
+        if core::mem::take(&mut self.ping) {
+            used = put(ControlFrame::Ping, used);
+        }
+        // All acknowledgements that may wait fit before a small fragment.
+        while let Some(ack) = self.inbound.next_ack() {
+            used = put(ack, used);
+        }
+        while let Some(fragment) = self.outbound.next_fragment(PLAIN_BYTES - used, now) {
+            used = put(fragment, used);
+        }
+        used
+    }
+
+    /// Seals `plain` into a Data datagram. Nothing if the frame is too small or the
+    /// counters are used up.
+    fn seal(&mut self, plain: &[u8], frame: &mut Frame<'_>) -> Option<()> {
+        let counter = self.counter;
+        if counter >= MAX_COUNTER {
+            return None;
+        }
+        self.counter = counter + 1;
+        let mut sealed = [0; MAX_SENT_BYTES];
+        let used = self.keys.seal(counter, plain, &mut sealed)?;
+        let packet = ControlPacket::Data {
+            receiver: self.peer,
+            counter,
+            sealed: sealed.get(..used)?,
+        };
+        put(&packet, frame).then_some(())
+    }
+
+    /// The datagram that tells of the session's end.
+    pub(super) fn farewell(&mut self, reason: CloseReason) -> Option<Vec<u8>> {
+        let mut plain = [0; 2];
+        let used = ControlFrame::Close(reason).encode(&mut plain).ok()?;
+        let mut buffer = [0; HEADROOM + 64 + TAILROOM];
+        let mut frame = Frame::new(&mut buffer);
+        self.seal(plain.get(..used)?, &mut frame)?;
+        Some(frame.packet().to_vec())
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Instant {
+        if self.is_exhausted() {
+            return Instant::ZERO;
+        }
+        let beginning = match &self.beginning {
+            Beginning::Unconfirmed { next, .. } => *next,
+            Beginning::Finished { .. } | Beginning::Over => Instant::NEVER,
+        };
+        self.outbound
+            .deadline()
+            .min(beginning)
+            .min(self.heard.after(self.idle))
+            .min(self.sent.after(self.keepalive))
+            .min(self.born.after(MAX_AGE))
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.counter >= MAX_COUNTER || self.outbound.is_exhausted()
+    }
+
+    /// Does what is due. `Some` ends the session.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<ClosedWhy> {
+        if self.is_exhausted() || self.born.after(MAX_AGE) <= now {
+            return Some(ClosedWhy::Expired);
+        }
+        if self.heard.after(self.idle) <= now {
+            return Some(ClosedWhy::Idle);
+        }
+        if self.outbound.handle_timeout(now).is_err() {
+            return Some(ClosedWhy::NoAnswer);
+        }
+        if let Beginning::Unconfirmed {
+            tries, due, next, ..
+        } = &mut self.beginning
+            && *next <= now
+            && !*due
+        {
+            *tries = tries.saturating_add(1);
+            *due = true;
+            if *tries > MAX_TRIES {
+                return Some(ClosedWhy::NoAnswer);
+            }
+        }
+        if self.sent.after(self.keepalive) <= now {
+            self.ping = true;
+            // Also when nothing can be sent now, the next one is due later.
+            self.sent = now;
+        }
+        self.paths.forget(now);
+        None
+    }
+}
+
+impl Paths {
+    /// Has a challenge answered to where it came from.
+    fn asked(&mut self, token: ChallengeToken, from: Endpoint) {
+        if self.answers.len() < MAX_CHALLENGES {
+            self.answers.push_back(Answer {
+                to: from,
+                token,
+                observed: from.direct(),
+            });
+        }
+    }
+
+    fn answered(
+        &mut self,
+        session: SessionId,
+        token: ChallengeToken,
+        observed: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<ControlEvent> {
+        let is_it = |challenge: &Challenge| challenge.is_sent && challenge.token == token;
+        let place = self.challenges.iter().position(is_it)?;
+        let challenge = self.challenges.remove(place)?;
+        let rtt = now.saturating_since(challenge.at);
+        (rtt < CHALLENGE_LIFE).then_some(ControlEvent::PathAnswered {
+            session,
+            endpoint: challenge.to,
+            rtt,
+            observed,
+        })
+    }
+
+    /// The next answer or challenge to send.
+    fn next(&mut self, now: Instant) -> Option<(Endpoint, ControlFrame<'static>)> {
+        if let Some(Answer {
+            to,
+            token,
+            observed,
+        }) = self.answers.pop_front()
+        {
+            return Some((to, ControlFrame::PathResponse { token, observed }));
+        }
+        let challenge = self.challenges.iter_mut().find(|c| !c.is_sent)?;
+        challenge.is_sent = true;
+        challenge.at = now;
+        Some((challenge.to, ControlFrame::PathChallenge(challenge.token)))
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.challenges
+            .retain(|challenge| now.saturating_since(challenge.at) < CHALLENGE_LIFE);
+    }
+}
+
+/// Writes a datagram into a frame; false if there is no room.
+pub(super) fn put(packet: &ControlPacket<'_>, frame: &mut Frame<'_>) -> bool {
+    frame.clear();
+    let space = frame.space();
+    match packet.encode(space) {
+        Ok(used) => frame.set_len(used).is_ok(),
+        Err(_) => false,
+    }
+}
