@@ -203,6 +203,11 @@ impl Issuer {
         self.secret.public()
     }
 
+    /// Its secret half, to be kept where nobody else reads it.
+    pub const fn secret(&self) -> &SigningSecret {
+        &self.secret
+    }
+
     /// Whether [`Issuer::uses_bytes`] is to be stored. Asking answers no until the next change.
     pub const fn is_unsaved(&mut self) -> bool {
         core::mem::replace(&mut self.unsaved, false)

@@ -1,0 +1,359 @@
+//! A node: everything altnet decides on one device, as one machine.
+//!
+//! In: packets from our side ([`Node::handle_lan`]), datagrams from the world
+//! ([`Node::handle_wan`]), DNS questions, router solicitations, commands, time, entropy, and
+//! word that state is synced. Out: the packet in hand with a [`Verdict`], and then whatever
+//! [`Node::poll_output`] says until it says [`Output::Wait`]. A driver gives one input,
+//! drains the outputs, and sleeps.
+//!
+//! Promises: no input makes it panic or grow past its [`Limits`]; a packet leaves or is
+//! delivered only if policy allows the flow and the source belongs to whoever sent it;
+//! nothing is acknowledged before it is on disk; with no server, no clock and no ISP it goes
+//! on from its last valid state.
+//!
+//! Deliberately absent: sockets, files, clocks, chance of its own, logs.
+
+mod command;
+mod counters;
+mod data;
+mod directory;
+mod event;
+mod facts;
+mod housekeeping;
+mod identity;
+mod join;
+mod membership;
+mod output;
+mod peers;
+mod relays;
+mod sessions;
+mod state;
+mod view;
+mod views;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use altnet_tunnel::aead::Aead;
+use altnet_tunnel::engine::{Engine, EngineLimits, LocalKeyId};
+use altnet_wire::id::{MemberId, Name, NodeId, SigningKey};
+use altnet_wire::message::{Cursor, MAX_CANDIDATES, Presence};
+use altnet_wire::record::MAX_FIXED_ENDPOINTS;
+use altnet_wire::time::{Instant, UnixTime};
+
+pub use command::{Command, CommandError};
+pub use counters::{Counters, DROP_REASONS, DropReason};
+pub use event::{Event, JoinError};
+pub use identity::{BadIdentity, Identity};
+pub use join::read_invitation;
+pub use output::{Output, Verdict};
+pub use state::{Slot, Stored};
+pub use view::{DirectoryView, NetworkView, PeerView, RecordView, RelayView, Status, Step};
+
+use crate::clock::Clock;
+use crate::control::{Control, ControlLimits, SessionId};
+use crate::issuer::Issuer;
+use crate::limits::Limits;
+use crate::policy::{Policy, PolicyLimits};
+use crate::registry::Registry;
+use crate::relay::RelayServer;
+use crate::rng::Rng;
+
+use join::Joining;
+use peers::Peer;
+use relays::RelayLink;
+use sessions::Session;
+use state::Saves;
+
+/// Facts tells at most this many at a time; the oldest give way to newer ones.
+const EVENTS: usize = 64;
+
+/// What a driver decides about a node before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bounds of the core's tables.
+    pub limits: Limits,
+    /// Bounds of the WireGuard engine.
+    pub engine: EngineLimits,
+    /// Bounds of the control sessions.
+    pub control: ControlLimits,
+    /// Bounds of the flow table.
+    pub policy: PolicyLimits,
+    /// When the program was built: the calendar can't be earlier.
+    pub built: UnixTime,
+    /// What the network is called here; its own name if none.
+    pub petname: Option<Name>,
+    /// Endpoints that reach this node and don't change: a relay's, or a forwarded port's.
+    pub fixed_endpoints: heapless::Vec<SocketAddr, MAX_FIXED_ENDPOINTS>,
+}
+
+impl Config {
+    /// A gateway on a router or board with Linux.
+    pub fn router(built: UnixTime) -> Self {
+        Self {
+            limits: Limits::ROUTER,
+            engine: EngineLimits::ROUTER,
+            control: ControlLimits::ROUTER,
+            policy: PolicyLimits::ROUTER,
+            built,
+            petname: None,
+            fixed_endpoints: heapless::Vec::new(),
+        }
+    }
+
+    /// A microcontroller.
+    pub fn micro(built: UnixTime) -> Self {
+        Self {
+            limits: Limits::MICRO,
+            engine: EngineLimits::MICRO,
+            control: ControlLimits::MICRO,
+            policy: PolicyLimits::MICRO,
+            ..Self::router(built)
+        }
+    }
+}
+
+/// Stored state that a node can't start from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The device's keys are damaged.
+    #[error(transparent)]
+    Identity(#[from] BadIdentity),
+    /// A key could not be used by the tunnel engine.
+    #[error(
+        "the device's tunnel key can't be used; restore the state directory, or remove it and join again"
+    )]
+    TunnelKey,
+}
+
+/// A network this node is a member of.
+struct Network {
+    registry: Registry,
+    petname: Name,
+    own: Own,
+}
+
+/// This node in its network.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    member: MemberId,
+    device: SigningKey,
+    node: NodeId,
+}
+
+/// Where this node is now.
+#[derive(Debug, Default)]
+struct OwnPresence {
+    sequence: u64,
+    interfaces: heapless::Vec<SocketAddr, MAX_CANDIDATES>,
+}
+
+/// What is done once state is synced.
+#[derive(Debug)]
+enum Deferred {
+    /// Send a message.
+    Send(SessionId, Vec<u8>),
+    /// Stamps of the local key may be used.
+    Stamps(LocalKeyId, altnet_tunnel::tai64n::Tai64n),
+    /// Tell a fact.
+    Tell(Event),
+    /// The records of a network are on disk: note that this node is a member.
+    Commit,
+}
+
+/// One device's mind. `A` is the AEAD its tunnels use.
+pub struct Node<A: Aead> {
+    config: Config,
+    rng: Rng,
+    clock: Clock,
+    identity: Identity,
+    network: Option<Network>,
+    joining: Option<Joining>,
+    issuer: Option<Issuer>,
+    engine: Engine<A>,
+    local_key: LocalKeyId,
+    previous_key: Option<LocalKeyId>,
+    control: Control,
+    policy: Policy,
+    peers: BTreeMap<NodeId, Peer>,
+    tunnels: BTreeMap<altnet_tunnel::engine::PeerIndex, NodeId>,
+    sessions: BTreeMap<SessionId, Session>,
+    relay: RelayServer,
+    relays: BTreeMap<NodeId, RelayLink>,
+    presence: OwnPresence,
+    cursor: Cursor,
+    last_paths: BTreeMap<NodeId, SocketAddr>,
+    directory_epoch: u64,
+    /// Fixed endpoints that the first-boot bundle gave.
+    fixed_endpoints: heapless::Vec<SocketAddr, MAX_FIXED_ENDPOINTS>,
+    stamps: BTreeMap<[u8; 32], altnet_tunnel::tai64n::Tai64n>,
+    saves: Saves<Deferred>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    timers: housekeeping::Timers,
+}
+
+impl<A: Aead> Node<A> {
+    /// Starts a node from what it kept, or as a new device if it kept nothing.
+    ///
+    /// `seed` is 32 bytes of entropy that nobody else knows and that were never used before.
+    ///
+    /// # Errors
+    /// [`StartError`] if the device's keys are there but damaged. Damaged records are passed
+    /// over: a directory has them still.
+    pub fn new(
+        config: Config,
+        stored: &Stored,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Result<Self, StartError> {
+        let mut rng = Rng::new(seed);
+        let mut saves = Saves::new();
+        let clock = membership::stored_clock(&config, stored);
+        let identity = match stored.get("identity") {
+            Some(bytes) => Identity::decode(bytes)?,
+            None => {
+                saves.changed(Slot::Identity);
+                Identity::generate(&mut rng, clock.estimate(now).time())
+            }
+        };
+        let mut engine = Engine::new(config.engine, rng.array());
+        let stamps = membership::stored_stamps(stored);
+        let (local_key, previous_key) =
+            membership::add_local_keys(&mut engine, &identity, &stamps)?;
+        let control = Control::new(config.control, identity.control.clone(), rng.array());
+        let mut node = Self {
+            policy: Policy::new(config.policy, rng.array()),
+            relay: RelayServer::new(config.limits.relay_clients.into()),
+            directory_epoch: rng.next_u64().max(1),
+            config,
+            rng,
+            clock,
+            identity,
+            network: None,
+            joining: None,
+            issuer: None,
+            engine,
+            local_key,
+            previous_key,
+            control,
+            peers: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            presence: OwnPresence::default(),
+            cursor: Cursor::default(),
+            last_paths: BTreeMap::new(),
+            fixed_endpoints: heapless::Vec::new(),
+            stamps,
+            saves,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            timers: housekeeping::Timers::new(now),
+        };
+        node.load(stored, now);
+        Ok(node)
+    }
+
+    /// Mixes fresh entropy into every generator.
+    pub fn handle_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.handle_entropy(entropy);
+        self.engine.handle_entropy(&self.rng.array());
+        self.control.handle_entropy(&self.rng.array());
+    }
+
+    /// Sets the running clock from a source that anybody could forge: the operating
+    /// system's clock, SNTP, a board's clock chip. Nothing that lasts is decided by it.
+    pub fn handle_clock(&mut self, time: UnixTime, now: Instant) {
+        let was = self.clock.is_known(now);
+        self.clock.set_running(time, now);
+        self.set_calendar(now);
+        if was != self.clock.is_known(now) {
+            self.timers.housekeeping_at(now);
+        }
+    }
+
+    /// The driver synced `slot`.
+    pub fn handle_saved(&mut self, slot: &Slot, now: Instant) {
+        for deferred in self.saves.saved(slot) {
+            self.run(deferred, now);
+        }
+    }
+
+    /// The driver's addresses: where this node can be reached without a NAT, with the port
+    /// it listens on. Told at start and at every change.
+    pub fn handle_interfaces(&mut self, addresses: &[SocketAddr], now: Instant) {
+        let mut interfaces = heapless::Vec::new();
+        for address in addresses {
+            if interfaces.push(*address).is_err() {
+                break;
+            }
+        }
+        if interfaces != self.presence.interfaces {
+            self.presence.interfaces = interfaces;
+            for peer in self.peers.values_mut() {
+                peer.path.doubt(now);
+            }
+            self.presence_changed(now);
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.engine.handle_timeout(now);
+        self.control.handle_timeout(now);
+        self.housekeep(now);
+    }
+
+    /// What passed and what didn't.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// This device's keys.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The records in force, once a member.
+    pub fn registry(&self) -> Option<&Registry> {
+        self.network.as_ref().map(|network| &network.registry)
+    }
+
+    /// Does `deferred` once everything that changed so far is synced.
+    fn after_save(&mut self, deferred: Deferred, now: Instant) {
+        if let Some(deferred) = self.saves.then(deferred) {
+            self.run(deferred, now);
+        }
+    }
+
+    fn run(&mut self, deferred: Deferred, now: Instant) {
+        match deferred {
+            Deferred::Send(session, bytes) => {
+                let _ = self.control.send(session, &bytes, now);
+            }
+            Deferred::Stamps(local, until) => self.engine.stamps_saved(local, until),
+            Deferred::Tell(event) => self.tell(event),
+            Deferred::Commit => self.commit_membership(now),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.events.len() >= EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Where this node is, as it tells peers.
+    fn own_presence(&self) -> Presence {
+        let mut presence = Presence {
+            sequence: self.presence.sequence,
+            ..Presence::default()
+        };
+        self.fill_candidates(&mut presence);
+        presence
+    }
+}

@@ -1,0 +1,210 @@
+//! What a person asks of a node, through a driver.
+
+use core::net::Ipv6Addr;
+
+use altnet_tunnel::aead::Aead;
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::envelope::MAX_RECORD_BYTES;
+use altnet_wire::id::{Name, NodeId};
+use altnet_wire::record::{HostRecord, Roles};
+use altnet_wire::time::{Duration, Instant};
+
+use super::{Event, JoinError, Node, Slot};
+use crate::invite::Bundle;
+use crate::records::sign_record;
+use crate::registry::{RecordError, Slot as RecordSlot};
+
+/// One thing to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Join a network. Ends in [`Event::Joined`] or [`Event::JoinFailed`].
+    Join {
+        /// A first-boot bundle, or one that holds a link alone.
+        bundle: alloc::boxed::Box<Bundle>,
+        /// What this device would like to be called; the invite's own name goes before.
+        name: Option<Name>,
+    },
+    /// Forget the network.
+    Leave,
+    /// Replace the tunnel key now.
+    Rotate,
+    /// Measure the way to a node. Ends in [`Event::Pong`], or in nothing.
+    Ping {
+        /// Which node.
+        node: NodeId,
+    },
+    /// Name a machine on this gateway's LAN, or give the name up.
+    SetHost {
+        /// The name.
+        name: Name,
+        /// The machine's address in the site's /64; none gives the name up.
+        address: Option<Ipv6Addr>,
+    },
+}
+
+/// Why a command was not carried out. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// This node is in no network.
+    #[error("this node is in no network yet; join one with an invite first")]
+    NotMember,
+    /// Joining could not begin.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// Nobody of that id is known.
+    #[error("no member has that address")]
+    NoSuchNode,
+    /// There is no way to it now, or no session yet.
+    #[error("there is no way to that node yet; ask 'altnet why' about it")]
+    NoPath,
+    /// Only a gateway names machines.
+    #[error("only the gateway of a site names machines on its LAN")]
+    NotGateway,
+    /// The address lies elsewhere.
+    #[error(
+        "the address is not in this site's network; it should be in the /64 that 'altnet status' shows"
+    )]
+    ForeignAddress,
+    /// The record was refused.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl<A: Aead> Node<A> {
+    /// Does what a person asks.
+    ///
+    /// # Errors
+    /// [`CommandError`], and nothing was changed.
+    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
+        match command {
+            Command::Join { bundle, name } => Ok(self.join_bundle(*bundle, name, now)?),
+            Command::Leave => {
+                let network = self.network.as_ref().ok_or(CommandError::NotMember)?;
+                let network = network.registry.network();
+                self.leave(now);
+                self.tell(Event::Left {
+                    network,
+                    revoked: false,
+                });
+                Ok(())
+            }
+            Command::Rotate => {
+                if self.network.is_none() {
+                    return Err(CommandError::NotMember);
+                }
+                self.rotate(now);
+                Ok(())
+            }
+            Command::Ping { node } => self.ping(node, now),
+            Command::SetHost { name, address } => self.set_host(name, address, now),
+        }
+    }
+
+    /// Replaces the tunnel key. Peers accept both until they have the new record; sessions
+    /// that stand go on.
+    pub(super) fn rotate(&mut self, now: Instant) {
+        let time = self.clock.estimate(now).time();
+        let oldest = self.previous_key.take();
+        self.identity.rotate(&mut self.rng, time);
+        self.saves.changed(Slot::Identity);
+        let keys = self.engine.add_local_key(
+            altnet_tunnel::key::TunnelSecret::new(*self.identity.tunnel.secret.expose()),
+            altnet_tunnel::tai64n::Tai64n::ZERO,
+        );
+        if let Ok(key) = keys {
+            self.previous_key = Some(self.local_key);
+            self.local_key = key;
+        }
+        let tunnels: alloc::vec::Vec<_> = self.tunnels.keys().copied().collect();
+        for tunnel in tunnels {
+            // Initiations to the former key stay accepted; ours are made with the new one,
+            // which a peer learns from the record that is announced first.
+            let _ = self.engine.set_peer_local_key(tunnel, self.local_key);
+        }
+        if let Some(oldest) = oldest {
+            if let Some(key) = self.engine.local_key(oldest) {
+                self.stamps.remove(&key.0);
+                self.saves.changed(Slot::Tai(key.0));
+            }
+            let _ = self.engine.remove_local_key(oldest);
+        }
+        self.publish_node(now);
+        let epoch = self.identity.tunnel.epoch;
+        self.after_save(super::Deferred::Tell(Event::Rotated { epoch }), now);
+    }
+
+    fn ping(&mut self, node: NodeId, now: Instant) -> Result<(), CommandError> {
+        if self.network.is_none() {
+            return Err(CommandError::NotMember);
+        }
+        self.meet(node, now).ok_or(CommandError::NoSuchNode)?;
+        let peer = self.peers.get_mut(&node).ok_or(CommandError::NoSuchNode)?;
+        peer.used = now;
+        peer.path.sent(now);
+        peer.pinged = Some(now);
+        let greeted = peer.session.filter(|s| self.sessions.contains_key(s));
+        let endpoint = peer.path.current();
+        self.timers.housekeeping_at(now);
+        if let (Some(session), Some(endpoint)) = (greeted, endpoint) {
+            self.control.challenge(session, endpoint, now);
+        }
+        Ok(())
+    }
+
+    /// A challenge was answered: if a person waits for it, it is told.
+    pub(super) fn ponged(&mut self, node: NodeId, endpoint: Endpoint, rtt: Duration) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.rtt = Some(rtt);
+        if peer.path.current() == Some(endpoint) && peer.pinged.take().is_some() {
+            self.tell(Event::Pong {
+                node,
+                rtt_us: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX),
+                relayed: matches!(endpoint, Endpoint::Relayed { .. }),
+            });
+        }
+    }
+
+    fn set_host(
+        &mut self,
+        name: Name,
+        address: Option<Ipv6Addr>,
+        now: Instant,
+    ) -> Result<(), CommandError> {
+        if self.network.is_none() {
+            return Err(CommandError::NotMember);
+        }
+        if !self.own_roles().contains(Roles::GATEWAY) {
+            return Err(CommandError::NotGateway);
+        }
+        let prefix = self.site_prefix().ok_or(CommandError::NotGateway)?;
+        if address.is_some_and(|address| !prefix.contains(address)) {
+            return Err(CommandError::ForeignAddress);
+        }
+        let network = self.network.as_mut().ok_or(CommandError::NotMember)?;
+        let site = network
+            .registry
+            .by_member(&network.own.member)
+            .and_then(|member| member.membership.site)
+            .ok_or(CommandError::NotGateway)?;
+        let slot = RecordSlot::host(site, &name);
+        let serial = network.registry.next_serial(&slot);
+        let record = HostRecord {
+            name,
+            site,
+            address,
+        };
+        let before = network.registry.revision();
+        let id = network.registry.network();
+        let mut out = [0; MAX_RECORD_BYTES];
+        let bytes = sign_record(&self.identity.device, id, &record, serial, &mut out)
+            .map_err(RecordError::from)?;
+        network.registry.apply(bytes, &mut self.clock)?;
+        self.records_changed(before, now);
+        self.announce_own(now);
+        Ok(())
+    }
+}

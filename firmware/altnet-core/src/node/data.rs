@@ -1,0 +1,273 @@
+//! The way of a packet: parsed once, judged, routed, sealed in place; and back.
+
+use core::net::{IpAddr, SocketAddr};
+
+use altnet_tunnel::aead::Aead;
+use altnet_tunnel::engine::{Opened, PeerIndex, SealRefused, Sealed};
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::frame::Frame;
+use altnet_wire::id::NodeId;
+use altnet_wire::relay::{self, RelayPacket};
+use altnet_wire::time::Instant;
+
+use super::facts::View;
+use super::{DropReason, Network, Node, Verdict};
+use crate::ip::PacketInfo;
+use crate::lan::icmp_error::ErrorKind;
+use crate::policy;
+
+impl<A: Aead> Node<A> {
+    /// Takes an IP packet from our side: this host's own, or a LAN device's.
+    ///
+    /// With [`Verdict::Send`] the frame holds the sealed datagram; with
+    /// [`Verdict::Deliver`] an ICMPv6 error for whoever sent the packet.
+    ///
+    /// # Errors
+    /// The reason why it goes nowhere; it is counted.
+    pub fn handle_lan(
+        &mut self,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        match self.outbound(frame, now) {
+            Ok(verdict) => Ok(verdict),
+            Err(reason) => {
+                self.counters.drop(reason);
+                let kind = match reason {
+                    DropReason::NoRoute => ErrorKind::NoRoute,
+                    DropReason::Denied | DropReason::ForeignSource => ErrorKind::Prohibited,
+                    DropReason::NoPath => ErrorKind::AddressUnreachable,
+                    _ => return Err(reason),
+                };
+                self.unreachable(kind, frame, now).ok_or(reason)
+            }
+        }
+    }
+
+    fn outbound(&mut self, frame: &mut Frame<'_>, now: Instant) -> Result<Verdict, DropReason> {
+        let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
+        let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
+        if !network.is_ours(packet.source) {
+            return Err(DropReason::ForeignSource);
+        }
+        let owner = network
+            .registry
+            .owner_of(packet.destination)
+            .filter(|node| *node != network.own.node)
+            .ok_or(DropReason::NoRoute)?;
+        let facts = View::new(network, &self.clock, now);
+        let verdict = self.policy.judge_outbound(&packet, &facts, now);
+        if let Some(reason) = verdict.drop_reason() {
+            return Err(refused(reason));
+        }
+        let tunnel = self.tunnel_to(owner, now).ok_or(DropReason::NoPath)?;
+        let bytes = frame.len() as u64;
+        match self.engine.seal(tunnel, frame, now) {
+            Ok(Sealed::Transmit { to }) => {
+                self.counters.sealed += 1;
+                self.counters.sealed_bytes += bytes;
+                self.sent(owner, now);
+                let to = self.direct(to, frame, now)?;
+                Ok(Verdict::Send { to })
+            }
+            Ok(Sealed::Queued) => {
+                self.sent(owner, now);
+                Ok(Verdict::Consumed)
+            }
+            Err(SealRefused::NoEndpoint) => Err(DropReason::NoPath),
+            Err(SealRefused::NoRoom) => Err(DropReason::TooLarge),
+            Err(_) => Err(DropReason::Full),
+        }
+    }
+
+    /// Takes a datagram that came to our UDP port from `from`.
+    ///
+    /// With [`Verdict::Deliver`] the frame holds an IP packet for our side; with
+    /// [`Verdict::Send`] a datagram to pass on.
+    ///
+    /// # Errors
+    /// The reason why it goes nowhere; it is counted.
+    pub fn handle_wan(
+        &mut self,
+        from: SocketAddr,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let from = unmapped(from);
+        let result = match frame.packet().first() {
+            Some(&(relay::SEND | relay::RECEIVE | relay::UNKNOWN)) => {
+                self.handle_relay(from, frame, now)
+            }
+            Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
+            None => Err(DropReason::NotOurs),
+        };
+        result.map_err(|reason| self.counters.drop(reason))
+    }
+
+    /// A datagram for this node itself, told apart by its first bytes (`wire.md`).
+    pub(super) fn handle_datagram(
+        &mut self,
+        from: Endpoint,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        match frame.packet() {
+            [1..=4, 0, 0, 0, ..] => self.handle_tunnel(from, frame, now),
+            [0x20..=0x2f, ..] => self.handle_control(from, frame, now),
+            _ => Err(DropReason::NotOurs),
+        }
+    }
+
+    fn handle_tunnel(
+        &mut self,
+        from: Endpoint,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let mut opened = self
+            .engine
+            .handle_datagram(from, frame, now)
+            .map_err(|_| DropReason::Tunnel)?;
+        if let Opened::Stranger { public, .. } = opened {
+            // A member this node has had nothing to do with yet? Then it becomes a peer, and
+            // the same initiation is answered.
+            self.admit_tunnel(&public, now)
+                .ok_or(DropReason::Stranger)?;
+            opened = self
+                .engine
+                .handle_datagram(from, frame, now)
+                .map_err(|_| DropReason::Tunnel)?;
+        }
+        match opened {
+            Opened::Packet { peer, from } => {
+                let node = self.heard(peer, from, now).ok_or(DropReason::Stranger)?;
+                self.inbound(node, frame, now)
+            }
+            Opened::Keepalive { peer, from } | Opened::Handshake { peer, from } => {
+                self.heard(peer, from, now).ok_or(DropReason::Stranger)?;
+                Ok(Verdict::Consumed)
+            }
+            Opened::Stranger { .. } => Err(DropReason::Stranger),
+            Opened::Nothing => Ok(Verdict::Consumed),
+        }
+    }
+
+    /// Judges an opened packet from `node`.
+    fn inbound(
+        &mut self,
+        node: NodeId,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
+        if self.peers.get(&node).is_none_or(|peer| peer.catching) {
+            return Err(DropReason::HeadBehind);
+        }
+        let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
+        if network.registry.owner_of(packet.source) != Some(node) {
+            return Err(DropReason::SpoofedSource);
+        }
+        if !network.is_ours(packet.destination) {
+            return Err(DropReason::ForeignDestination);
+        }
+        let facts = View::new(network, &self.clock, now);
+        let verdict = self.policy.judge_inbound(&packet, &facts, now);
+        if let Some(reason) = verdict.drop_reason() {
+            return Err(refused(reason));
+        }
+        self.counters.delivered += 1;
+        self.counters.delivered_bytes += frame.len() as u64;
+        Ok(Verdict::Deliver)
+    }
+
+    /// Notes that an authenticated datagram of a tunnel came along `from`.
+    fn heard(&mut self, peer: PeerIndex, from: Endpoint, now: Instant) -> Option<NodeId> {
+        let node = *self.tunnels.get(&peer)?;
+        self.peers.get_mut(&node)?.path.heard(from, now);
+        Some(node)
+    }
+
+    /// Notes that something was sent to `node`, so that its path is looked after.
+    fn sent(&mut self, node: NodeId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.path.sent(now);
+            peer.used = now;
+            self.timers.housekeeping_at(peer.path.deadline());
+        }
+    }
+
+    /// Turns an endpoint into an address: puts a relay's header in front where one forwards.
+    pub(super) fn direct(
+        &mut self,
+        to: Endpoint,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<SocketAddr, DropReason> {
+        let (relay, node) = match to {
+            Endpoint::Direct(address) => return Ok(address),
+            Endpoint::Relayed { relay, node } => (relay, node),
+        };
+        self.counters.relayed += 1;
+        let own = self.network.as_ref().map(|network| network.own.node);
+        if own == Some(relay) {
+            // This node is the relay: its client is reached as any client is.
+            let to = self
+                .relay
+                .forward(node, frame.len(), now)
+                .map_err(|_| DropReason::RelayNoSuchNode)?;
+            RelayPacket::Receive { from: relay }
+                .push(frame)
+                .map_err(|_| DropReason::TooLarge)?;
+            return Ok(to);
+        }
+        let link = self.relays.get(&relay).ok_or(DropReason::NoPath)?;
+        let (address, token) = link.ready().ok_or(DropReason::NoPath)?;
+        RelayPacket::Send { token, to: node }
+            .push(frame)
+            .map_err(|_| DropReason::TooLarge)?;
+        Ok(address)
+    }
+
+    /// Puts an ICMPv6 error about the frame's packet in the frame.
+    fn unreachable(
+        &mut self,
+        kind: ErrorKind,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Option<Verdict> {
+        let source = self.network.as_ref()?.own.node.address();
+        self.timers
+            .icmp
+            .answer(kind, frame, source, now)
+            .ok()
+            .map(|()| Verdict::Deliver)
+    }
+}
+
+impl Network {
+    /// Whether this node speaks for `address`: it is its own, or in its site's /64.
+    pub(super) fn is_ours(&self, address: core::net::Ipv6Addr) -> bool {
+        self.registry.owner_of(address) == Some(self.own.node)
+    }
+}
+
+fn refused(reason: policy::DropReason) -> DropReason {
+    match reason {
+        policy::DropReason::FragmentWithoutFirst | policy::DropReason::OverlappingFragment => {
+            DropReason::Fragment
+        }
+        _ => DropReason::Denied,
+    }
+}
+
+/// An IPv4 peer of a socket that listens on both families shows as a mapped address
+/// (RFC 4291 section 2.5.5.2); candidates and tokens know it by its own.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), address.port()),
+            None => address,
+        },
+        IpAddr::V4(_) => address,
+    }
+}

@@ -1,0 +1,218 @@
+//! Facts a node tells. The ids are stable: programs match on them, people read the text.
+
+use core::fmt;
+use core::net::SocketAddr;
+
+use altnet_wire::id::{MemberId, Name, NetworkId, NodeId};
+use altnet_wire::message::Refusal;
+
+use crate::path::Change;
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// This node became a member.
+    Joined {
+        /// Of this network.
+        network: NetworkId,
+        /// Under this name.
+        name: Name,
+    },
+    /// Joining did not succeed; nothing was changed.
+    JoinFailed {
+        /// Why.
+        why: JoinError,
+    },
+    /// This node is no longer a member.
+    Left {
+        /// Of this network.
+        network: NetworkId,
+        /// Whether it was put out rather than left by itself.
+        revoked: bool,
+    },
+    /// A member appeared or changed.
+    MemberChanged {
+        /// Who.
+        member: MemberId,
+        /// Its name.
+        name: Name,
+    },
+    /// A member was revoked or its membership ended.
+    MemberGone {
+        /// Who.
+        member: MemberId,
+    },
+    /// The way to a peer is another.
+    PathChanged {
+        /// Which peer.
+        node: NodeId,
+        /// From where to where, and why.
+        change: Change,
+    },
+    /// A tunnel with a peer is up.
+    TunnelUp {
+        /// Which peer.
+        node: NodeId,
+    },
+    /// A relay forwards for this node.
+    RelayUp {
+        /// Which relay.
+        relay: NodeId,
+        /// Where it sees this node.
+        observed: SocketAddr,
+    },
+    /// A relay no longer forwards for this node.
+    RelayDown {
+        /// Which relay.
+        relay: NodeId,
+    },
+    /// A directory's records are here.
+    DirectorySynced {
+        /// Which directory.
+        directory: NodeId,
+    },
+    /// No directory answers; the last valid records serve on.
+    DirectoryLost {
+        /// Which directory.
+        directory: NodeId,
+    },
+    /// An answer to a ping.
+    Pong {
+        /// Who answered.
+        node: NodeId,
+        /// The round-trip time in microseconds.
+        rtt_us: u64,
+        /// Whether it went by a relay.
+        relayed: bool,
+    },
+    /// The tunnel key was replaced.
+    Rotated {
+        /// The new key's epoch.
+        epoch: u32,
+    },
+    /// The membership was renewed.
+    Renewed,
+    /// A device came in by an invite that this node counts.
+    Admitted {
+        /// Its name.
+        name: Name,
+    },
+    /// Somebody was not let in.
+    NotAdmitted {
+        /// Why.
+        why: Refusal,
+    },
+    /// A peer knows of revocations that this node hasn't got yet.
+    HeadBehind {
+        /// Which peer.
+        node: NodeId,
+    },
+    /// A record could not be taken.
+    RecordRefused {
+        /// Why, for people.
+        why: &'static str,
+    },
+}
+
+impl Event {
+    /// The stable id.
+    pub const fn id(&self) -> &'static str {
+        match self {
+            Self::Joined { .. } => "joined",
+            Self::JoinFailed { .. } => "join-failed",
+            Self::Left { .. } => "left",
+            Self::MemberChanged { .. } => "member-changed",
+            Self::MemberGone { .. } => "member-gone",
+            Self::PathChanged { .. } => "path-changed",
+            Self::TunnelUp { .. } => "tunnel-up",
+            Self::RelayUp { .. } => "relay-up",
+            Self::RelayDown { .. } => "relay-down",
+            Self::DirectorySynced { .. } => "directory-synced",
+            Self::DirectoryLost { .. } => "directory-lost",
+            Self::Pong { .. } => "pong",
+            Self::Rotated { .. } => "rotated",
+            Self::Renewed => "renewed",
+            Self::Admitted { .. } => "admitted",
+            Self::NotAdmitted { .. } => "not-admitted",
+            Self::HeadBehind { .. } => "head-behind",
+            Self::RecordRefused { .. } => "record-refused",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Joined { network, name } => write!(f, "joined network {network} as {name}"),
+            Self::JoinFailed { why } => write!(f, "could not join: {why}"),
+            Self::Left { network, revoked } => {
+                let how = if *revoked { "was put out of" } else { "left" };
+                write!(f, "{how} network {network}")
+            }
+            Self::MemberChanged { member, name } => write!(f, "member {name} ({member}) changed"),
+            Self::MemberGone { member } => write!(f, "member {member} is gone"),
+            Self::PathChanged { node, change } => match change.to {
+                Some(to) => write!(f, "path to {node} is {to}: {}", change.why),
+                None => write!(f, "no path to {node}: {}", change.why),
+            },
+            Self::TunnelUp { node } => write!(f, "tunnel with {node} is up"),
+            Self::RelayUp { relay, observed } => {
+                write!(f, "relay {relay} forwards for us and sees us at {observed}")
+            }
+            Self::RelayDown { relay } => write!(f, "relay {relay} does not answer"),
+            Self::DirectorySynced { directory } => write!(f, "in step with directory {directory}"),
+            Self::DirectoryLost { directory } => write!(
+                f,
+                "directory {directory} does not answer; the last valid records serve on"
+            ),
+            Self::Pong {
+                node,
+                rtt_us,
+                relayed,
+            } => {
+                let way = if *relayed { "by relay" } else { "directly" };
+                write!(f, "{node} answered {way} in {rtt_us} us")
+            }
+            Self::Rotated { epoch } => write!(f, "tunnel key replaced, epoch {epoch}"),
+            Self::Renewed => f.write_str("membership renewed"),
+            Self::Admitted { name } => write!(f, "admitted {name}"),
+            Self::NotAdmitted { why } => write!(f, "did not admit a device: {why}"),
+            Self::HeadBehind { node } => {
+                write!(f, "{node} knows of newer revocations; fetching them first")
+            }
+            Self::RecordRefused { why } => write!(f, "refused a record: {why}"),
+        }
+    }
+}
+
+/// Why joining did not succeed. One sentence each, with what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// This node is in a network already.
+    #[error("this node is a member already; leave that network first")]
+    AlreadyMember,
+    /// Another attempt is under way.
+    #[error("joining is under way already; wait for it to end")]
+    UnderWay,
+    /// Nobody answers at the addresses in the invite.
+    #[error(
+        "nobody answers at the addresses in the invite; check the internet connection and that the network's relay runs"
+    )]
+    NoAnswer,
+    /// Who answered is not of the invite's network.
+    #[error(
+        "who answers at the invite's address does not belong to its network; ask for a new invite"
+    )]
+    OtherNetwork,
+    /// The issuer said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The answer could not be used.
+    #[error("the answer was damaged or does not admit this device; ask for a new invite")]
+    BadAnswer,
+    /// The bundle or link doesn't fit itself.
+    #[error("the invite or bundle is damaged; ask for a new one")]
+    BadInvite,
+}

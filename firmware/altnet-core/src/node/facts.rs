@@ -1,0 +1,156 @@
+//! What records say, to policy and to names: answered without a heap.
+
+use core::net::Ipv6Addr;
+
+use altnet_wire::address::{self, Prefix};
+use altnet_wire::id::{Name, NetworkId};
+use altnet_wire::time::Instant;
+
+use altnet_tunnel::aead::Aead;
+
+use super::{Network, Node};
+use crate::clock::Clock;
+use crate::names::{self, Answer, Carrier, ZoneIndex, ZoneView};
+use crate::policy::Facts;
+use crate::registry::{Member, Subject};
+
+/// One network's records, at one moment.
+pub(super) struct View<'a> {
+    network: &'a Network,
+    clock: &'a Clock,
+    now: Instant,
+}
+
+impl<'a> View<'a> {
+    pub(super) const fn new(network: &'a Network, clock: &'a Clock, now: Instant) -> Self {
+        Self {
+            network,
+            clock,
+            now,
+        }
+    }
+
+    fn is_current(&self, member: &Member<'_>) -> bool {
+        !self.clock.is_expired(member.membership.expires, self.now)
+    }
+}
+
+impl Facts for View<'_> {
+    fn is_member(&self, source: Ipv6Addr) -> bool {
+        self.network
+            .registry
+            .by_address(source)
+            .and_then(|subject| subject.member().map(|member| self.is_current(member)))
+            .unwrap_or(false)
+    }
+
+    fn is_target(&self, destination: Ipv6Addr) -> bool {
+        match self.network.registry.by_address(destination) {
+            Some(Subject::Host(_, Some(gateway))) => self.is_current(&gateway),
+            Some(Subject::App(_, member)) => self.is_current(&member),
+            _ => false,
+        }
+    }
+
+    fn is_ours(&self, address: Ipv6Addr) -> bool {
+        self.network.is_ours(address)
+    }
+}
+
+/// The zones of the networks this node is in. A node without one has none, and `.alt` is
+/// answered all the same: nothing in it exists.
+struct Zones<'a>(Option<&'a Network>);
+
+/// This node's only zone so far.
+const ZONE: ZoneIndex = ZoneIndex(0);
+
+impl<'a> Zones<'a> {
+    fn get(&self) -> Option<&'a Network> {
+        self.0
+    }
+}
+
+impl ZoneView for Zones<'_> {
+    fn by_petname(&self, petname: &Name) -> Option<ZoneIndex> {
+        self.get()
+            .filter(|network| network.petname == *petname)
+            .map(|_| ZONE)
+    }
+
+    fn by_id(&self, id: &NetworkId) -> Option<ZoneIndex> {
+        self.get()
+            .filter(|network| network.registry.network() == *id)
+            .map(|_| ZONE)
+    }
+
+    fn by_address(&self, address: Ipv6Addr) -> Option<ZoneIndex> {
+        self.get()
+            .filter(|n| address::network_prefix(&n.registry.network()).contains(address))
+            .map(|_| ZONE)
+    }
+
+    fn petname(&self, _zone: ZoneIndex) -> Name {
+        match self.get() {
+            Some(network) => network.petname.clone(),
+            None => super::membership::default_petname(),
+        }
+    }
+
+    fn serial(&self, _zone: ZoneIndex) -> u32 {
+        self.get().map_or(1, |n| n.registry.revision() as u32)
+    }
+
+    fn addresses(&self, _zone: ZoneIndex, name: &Name, found: &mut dyn FnMut(Ipv6Addr)) {
+        let Some(network) = self.get() else {
+            return;
+        };
+        if let Some(address) = network
+            .registry
+            .host(name)
+            .and_then(|host| host.record.address)
+        {
+            found(address);
+        }
+        if let Some(app) = network.registry.app_by_name(name) {
+            found(app.address);
+        }
+    }
+
+    fn gateways(&self, _zone: ZoneIndex, found: &mut dyn FnMut(Ipv6Addr)) {
+        // This gateway itself answers; others are asked by nobody but their own LANs.
+        if let Some(network) = self.get() {
+            found(network.own.node.address());
+        }
+    }
+
+    fn name_at(&self, _zone: ZoneIndex, address: Ipv6Addr) -> Option<Name> {
+        match self.get()?.registry.by_address(address)? {
+            Subject::Host(host, _) => Some(host.record.name.clone()),
+            Subject::App(app, _) => Some(app.record.name.clone()),
+            _ => None,
+        }
+    }
+
+    fn has_below(&self, prefix: Prefix) -> bool {
+        let Some(network) = self.get() else {
+            return false;
+        };
+        let whole = address::network_prefix(&network.registry.network());
+        let holds_whole = prefix.bits() <= whole.bits() && prefix.contains(whole.address());
+        holds_whole
+            || network
+                .registry
+                .hosts()
+                .filter_map(|host| host.record.address)
+                .chain(network.registry.apps().map(|app| app.address))
+                .any(|address| prefix.contains(address))
+    }
+}
+
+impl<A: Aead> Node<A> {
+    /// Answers a DNS message from our side, or says that it is to be forwarded. `.alt` and
+    /// the network's reverse zone never are (RFC 9476, RFC 6303).
+    pub fn handle_dns(&self, query: &[u8], carrier: Carrier, reply: &mut [u8]) -> Answer {
+        names::answer(query, &Zones(self.network.as_ref()), carrier, reply)
+    }
+}

@@ -1,0 +1,101 @@
+//! What is due from time to time. Everything here is rare: a packet never waits for it.
+
+use altnet_tunnel::aead::Aead;
+use altnet_wire::time::{Duration, Instant, UnixTime};
+
+use super::{Node, Slot};
+use crate::lan::icmp_error::IcmpErrors;
+
+/// The least time between two rounds, so that a busy node doesn't do little else.
+const LEAST: Duration = Duration::from_millis(20);
+/// The most: what has no deadline of its own is looked at this often.
+const MOST: Duration = Duration::from_secs(30);
+/// ICMPv6 errors a second, and at once.
+const ICMP_RATE: (u32, u32) = (20, 40);
+
+/// Deadlines, and what is counted by time.
+#[derive(Debug)]
+pub(super) struct Timers {
+    next: Instant,
+    last: Instant,
+    pub(super) icmp: IcmpErrors,
+    pub(super) floor_saved: UnixTime,
+    pub(super) renew_asked: Instant,
+    pub(super) head_signed: Instant,
+}
+
+impl Timers {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            next: now,
+            last: Instant::ZERO,
+            icmp: IcmpErrors::new(ICMP_RATE.0, ICMP_RATE.1, now),
+            floor_saved: UnixTime::EPOCH,
+            renew_asked: Instant::ZERO,
+            head_signed: Instant::ZERO,
+        }
+    }
+
+    /// Has the next round no later than `at`.
+    pub(super) fn housekeeping_at(&mut self, at: Instant) {
+        self.next = self.next.min(at.max(self.last.after(LEAST)));
+    }
+
+    pub(super) fn due(&self, now: Instant) -> bool {
+        self.next <= now
+    }
+
+    pub(super) const fn deadline(&self) -> Instant {
+        self.next
+    }
+}
+
+impl<A: Aead> Node<A> {
+    /// One round, if it is due.
+    pub(super) fn housekeep(&mut self, now: Instant) {
+        if !self.timers.due(now) {
+            return;
+        }
+        self.timers.last = now;
+        self.timers.next = now.after(MOST);
+        self.tend_join(now);
+        if self.network.is_none() {
+            return;
+        }
+        self.relay.expire(now);
+        self.renew_registrations(now);
+        self.tend_membership(now);
+        self.tend_rotation(now);
+        let peers = self.tend_peers(now);
+        self.timers.housekeeping_at(peers);
+        let registrations = self.registrations_deadline();
+        self.timers.housekeeping_at(registrations);
+    }
+
+    /// Replaces the tunnel key when it is thirty days old, and lets the one before go when
+    /// everybody had an hour to learn the new one.
+    fn tend_rotation(&mut self, now: Instant) {
+        const LIFETIME_S: u64 = 30 * 86_400;
+        const GRACE_S: u64 = 3600;
+        if !self.clock.is_known(now) {
+            return;
+        }
+        let time = self.clock.estimate(now).time();
+        let age = time.saturating_since(self.identity.rotated).as_secs();
+        if age >= LIFETIME_S {
+            self.rotate(now);
+        } else if age >= GRACE_S && self.identity.previous.is_some() {
+            self.identity.previous = None;
+            self.saves.changed(Slot::Identity);
+            if let Some(previous) = self.previous_key.take() {
+                if let Some(key) = self.engine.local_key(previous)
+                    && self.engine.remove_local_key(previous).is_ok()
+                {
+                    self.stamps.remove(&key.0);
+                    self.saves.changed(Slot::Tai(key.0));
+                }
+            }
+            self.publish_node(now);
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! What this node is and believes: loading it, changing it, and what follows from a change.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::{Ipv6Addr, SocketAddr};
+
+use altnet_tunnel::aead::Aead;
+use altnet_tunnel::engine::{Engine, LocalKeyId};
+use altnet_tunnel::key::TunnelSecret;
+use altnet_tunnel::tai64n::{TAI64N_BYTES, Tai64n};
+use altnet_wire::address::{Prefix, site_prefix};
+use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
+use altnet_wire::id::{ControlKey, Name, NetworkId, NodeId, SigningKey, TunnelKey};
+use altnet_wire::message::{Cursor, HeadSummary, MAX_HEADS, Packed, pack, packed_len};
+use altnet_wire::record::{MAX_FIXED_ENDPOINTS, NodeRecord, Roles};
+use altnet_wire::time::{Instant, UnixTime};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::identity::IDENTITY_BYTES;
+use super::{Config, Event, Identity, Network, Node, Own, Slot, StartError, Stored};
+use crate::clock::Clock;
+use crate::issuer::Issuer;
+use crate::records::{SigningSecret, sign_record};
+use crate::registry::{Registry, Slot as RecordSlot};
+
+/// The slot that says which network this node is a member of.
+#[derive(Serialize, Deserialize)]
+struct StoredNetwork {
+    version: u8,
+    network: NetworkId,
+    petname: Name,
+    fixed_endpoints: heapless::Vec<SocketAddr, MAX_FIXED_ENDPOINTS>,
+}
+
+/// The slot with an issuer key that this node admits with.
+#[derive(Serialize, Deserialize)]
+struct StoredIssuer<'a> {
+    version: u8,
+    secret: [u8; 32],
+    uses: &'a [u8],
+}
+
+/// What a network is called whose name can't be read.
+pub(super) fn default_petname() -> Name {
+    Name::new("network").expect("'network' is a DNS label")
+}
+
+pub(super) fn stored_clock(config: &Config, stored: &Stored) -> Clock {
+    let mut clock = Clock::new(config.built);
+    if let Some(floor) = stored
+        .get("floor")
+        .and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok())
+    {
+        clock.raise(UnixTime::from_secs(u64::from_be_bytes(floor)));
+    }
+    clock
+}
+
+pub(super) fn stored_stamps(stored: &Stored) -> BTreeMap<[u8; 32], Tai64n> {
+    stored
+        .iter()
+        .filter_map(|(name, bytes)| {
+            let key: TunnelKey = name.strip_prefix("tai-")?.parse().ok()?;
+            let stamp = <[u8; TAI64N_BYTES]>::try_from(bytes.as_slice()).ok()?;
+            Some((key.0, Tai64n::from_bytes(&stamp)))
+        })
+        .collect()
+}
+
+pub(super) fn add_local_keys<A: Aead>(
+    engine: &mut Engine<A>,
+    identity: &Identity,
+    stamps: &BTreeMap<[u8; 32], Tai64n>,
+) -> Result<(LocalKeyId, Option<LocalKeyId>), StartError> {
+    let mut add = |secret: &TunnelSecret| {
+        let floor = stamps
+            .get(&secret.public().0)
+            .copied()
+            .unwrap_or(Tai64n::ZERO);
+        engine
+            .add_local_key(TunnelSecret::new(*secret.expose()), floor)
+            .map_err(|_| StartError::TunnelKey)
+    };
+    let current = add(&identity.tunnel.secret)?;
+    let previous = identity
+        .previous
+        .as_ref()
+        .map(|previous| add(&previous.secret))
+        .transpose()?;
+    Ok((current, previous))
+}
+
+impl Network {
+    /// This node's chain, as it is said in a Hello.
+    pub(super) fn pack_chain(&self) -> Vec<u8> {
+        let mut chain = Vec::new();
+        self.registry.chain_for(&self.own.device, &mut |record| {
+            pack_into(record, &mut chain);
+        });
+        chain
+    }
+
+    /// How far each issuer has come, the issuers with the largest counters first.
+    pub(super) fn heads(&self) -> heapless::Vec<HeadSummary, MAX_HEADS> {
+        self.registry
+            .heads()
+            .take(MAX_HEADS)
+            .map(|(issuer, counter, _)| HeadSummary { issuer, counter })
+            .collect()
+    }
+}
+
+/// Appends a record in the form of [`Packed`].
+pub(super) fn pack_into(record: &[u8], out: &mut Vec<u8>) {
+    let at = out.len();
+    out.resize(at + packed_len(record.len()), 0);
+    let used = out.get_mut(at..).and_then(|room| pack(record, room));
+    out.truncate(at + used.unwrap_or(0));
+}
+
+impl Registry {
+    /// The node that packets for `address` go to.
+    pub fn owner_of(&self, address: Ipv6Addr) -> Option<NodeId> {
+        self.by_address(address)?.member().map(|member| member.id)
+    }
+
+    pub(super) fn member_by_control(&self, key: &ControlKey) -> Option<NodeId> {
+        self.by_control(key).map(|member| member.id)
+    }
+
+    pub(super) fn member_by_tunnel(&self, key: &TunnelKey) -> Option<NodeId> {
+        self.by_tunnel(key).map(|member| member.id)
+    }
+
+    pub(super) fn node_record(&self, node: NodeId) -> Option<&NodeRecord> {
+        self.by_node(&node)?.node
+    }
+
+    /// The device key and node record of a member whose membership hasn't ended.
+    pub(super) fn current_node(
+        &self,
+        node: NodeId,
+        clock: &Clock,
+        now: Instant,
+    ) -> Option<(&SigningKey, &NodeRecord)> {
+        let member = self.by_node(&node)?;
+        if clock.is_expired(member.membership.expires, now) {
+            return None;
+        }
+        Some((&member.membership.device, member.node?))
+    }
+
+    /// The node that signed a node record.
+    pub(super) fn node_of_record(&self, record: &[u8]) -> Option<NodeId> {
+        let envelope = altnet_wire::envelope::Envelope::parse(record).ok()?;
+        if envelope.header().kind != RecordKind::NODE {
+            return None;
+        }
+        self.by_device(&envelope.header().signer).map(|m| m.id)
+    }
+
+    pub(super) fn is_issuer(&self, key: &SigningKey) -> bool {
+        self.issuer(key).is_some()
+    }
+}
+
+impl<A: Aead> Node<A> {
+    /// Takes up what was kept.
+    pub(super) fn load(&mut self, stored: &Stored, now: Instant) {
+        let Some(kept) = stored
+            .get("network")
+            .and_then(|bytes| postcard::from_bytes::<StoredNetwork>(bytes).ok())
+        else {
+            return;
+        };
+        let is_record = |name: &str| name.starts_with("record-");
+        let genesis = stored
+            .iter()
+            .filter(|(name, _)| is_record(name))
+            .find(|(_, bytes)| altnet_wire::id::network_id(bytes) == kept.network);
+        let Some((_, genesis)) = genesis else {
+            return;
+        };
+        let Ok(mut registry) = Registry::new(genesis, self.config.limits) else {
+            return;
+        };
+        let records = stored
+            .iter()
+            .filter(|(name, _)| is_record(name))
+            .map(|(_, bytes)| bytes.as_slice());
+        registry.apply_all(records, &mut self.clock);
+        registry.mark_saved();
+        self.load_issuer(stored, &registry);
+        self.load_paths(stored);
+        if let Some(cursor) = stored
+            .get("cursor")
+            .and_then(|bytes| postcard::from_bytes::<(u64, u64)>(bytes).ok())
+        {
+            self.cursor = Cursor {
+                epoch: cursor.0,
+                revision: cursor.1,
+            };
+        }
+        let petname = self.config.petname.clone().unwrap_or(kept.petname);
+        self.fixed_endpoints = kept.fixed_endpoints;
+        self.enter(registry, petname, now);
+    }
+
+    fn load_issuer(&mut self, stored: &Stored, registry: &Registry) {
+        let Some(kept) = stored
+            .get("issuer")
+            .and_then(|bytes| postcard::from_bytes::<StoredIssuer<'_>>(bytes).ok())
+        else {
+            return;
+        };
+        let secret = SigningSecret::from_bytes(&kept.secret);
+        let uses = (!kept.uses.is_empty()).then_some(kept.uses);
+        self.issuer = Issuer::new(secret, uses, registry).ok();
+    }
+
+    fn load_paths(&mut self, stored: &Stored) {
+        for (name, bytes) in stored {
+            let Some(text) = name.strip_prefix("path-") else {
+                continue;
+            };
+            let mut node = [0; 16];
+            if altnet_wire::id::base32_parse(text, &mut node).is_ok()
+                && let Ok(address) = postcard::from_bytes::<SocketAddr>(bytes)
+            {
+                self.last_paths.insert(NodeId(node), address);
+            }
+        }
+    }
+
+    /// The bytes to keep in `slot`; none means that nothing is to be kept there.
+    pub fn state_bytes(&self, slot: &Slot) -> Option<Zeroizing<Vec<u8>>> {
+        let bytes = match slot {
+            Slot::Identity => {
+                let mut out = Zeroizing::new([0; IDENTITY_BYTES]);
+                let used = self.identity.encode(&mut out);
+                Vec::from(out.get(..used)?)
+            }
+            Slot::Network => {
+                let network = self.network.as_ref()?;
+                let stored = StoredNetwork {
+                    version: 1,
+                    network: network.registry.network(),
+                    petname: network.petname.clone(),
+                    fixed_endpoints: self.fixed_endpoints.clone(),
+                };
+                postcard::to_allocvec(&stored).ok()?
+            }
+            Slot::Issuer => {
+                let issuer = self.issuer.as_ref()?;
+                let secret = issuer.secret().to_bytes();
+                let stored = StoredIssuer {
+                    version: 1,
+                    secret: *secret,
+                    uses: &issuer.uses_bytes(),
+                };
+                postcard::to_allocvec(&stored).ok()?
+            }
+            Slot::Floor => self.clock.floor().as_secs().to_be_bytes().to_vec(),
+            Slot::Tai(key) => self.stamps.get(key)?.to_bytes().to_vec(),
+            Slot::Cursor => {
+                if self.cursor == Cursor::default() {
+                    return None;
+                }
+                postcard::to_allocvec(&(self.cursor.epoch, self.cursor.revision)).ok()?
+            }
+            Slot::LastPath(node) => postcard::to_allocvec(self.last_paths.get(node)?).ok()?,
+            Slot::Record(slot) => {
+                let registry = match (&self.network, &self.joining) {
+                    (Some(network), _) => &network.registry,
+                    (None, Some(joining)) => joining.registry.as_ref()?,
+                    (None, None) => return None,
+                };
+                registry.bytes(slot)?.to_vec()
+            }
+        };
+        Some(Zeroizing::new(bytes))
+    }
+
+    /// Becomes a member with the records of `registry`, if they say so.
+    pub(super) fn enter(&mut self, registry: Registry, petname: Name, now: Instant) -> bool {
+        let device = self.identity.device.public();
+        let Some(member) = registry.by_device(&device) else {
+            return false;
+        };
+        let own = Own {
+            member: member.membership.member,
+            device,
+            node: member.id,
+        };
+        self.network = Some(Network {
+            registry,
+            petname,
+            own,
+        });
+        let strangers = self.own_roles().contains(Roles::DIRECTORY) || self.issuer.is_some();
+        self.control.welcome_strangers(strangers);
+        self.set_calendar(now);
+        self.publish_node(now);
+        self.link_relays(now);
+        self.timers.housekeeping_at(now);
+        true
+    }
+
+    /// This node's roles, none while it is no member.
+    pub(super) fn own_roles(&self) -> Roles {
+        self.network
+            .as_ref()
+            .and_then(|network| network.registry.by_member(&network.own.member))
+            .map_or(Roles::empty(), |member| member.membership.roles)
+    }
+
+    /// The LAN this node is the gateway of.
+    pub fn site_prefix(&self) -> Option<Prefix> {
+        let network = self.network.as_ref()?;
+        let member = network.registry.by_member(&network.own.member)?;
+        let site = member.membership.site?;
+        member
+            .membership
+            .roles
+            .contains(Roles::GATEWAY)
+            .then(|| site_prefix(&network.registry.network(), site))
+    }
+
+    /// Takes records from wherever they come, whole or not at all each. Returns how many are
+    /// held now and how many were refused.
+    pub(super) fn take_records(&mut self, packed: &[u8], now: Instant) -> (u16, u16) {
+        let Some(network) = &mut self.network else {
+            return (0, 0);
+        };
+        let before = network.registry.revision();
+        network.registry.apply_all(Packed(packed), &mut self.clock);
+        let (mut held, mut refused) = (0u16, 0u16);
+        for record in Packed(packed) {
+            match network.registry.apply(record, &mut self.clock) {
+                Ok(_) => held = held.saturating_add(1),
+                Err(_) => refused = refused.saturating_add(1),
+            }
+        }
+        if network.registry.revision() != before {
+            self.records_changed(before, now);
+        }
+        (held, refused)
+    }
+
+    /// Saves what changed since `before` and lets everything that rests on it follow:
+    /// who left goes first, then keys and paths, then what is admitted anew.
+    pub(super) fn records_changed(&mut self, before: u64, now: Instant) {
+        self.save_records();
+        let Some(network) = &self.network else {
+            return;
+        };
+        let mut changed: BTreeSet<RecordSlot> = BTreeSet::new();
+        for (_, slot, _) in network.registry.changes_since(before) {
+            changed.insert(slot);
+        }
+        self.put_out_strangers(now);
+        let Some(network) = &self.network else {
+            return;
+        };
+        let mut nodes = Vec::new();
+        let mut events = Vec::new();
+        for slot in &changed {
+            match slot.kind() {
+                RecordKind::NODE => {
+                    let device = SigningKey(*slot.subject());
+                    if let Some(member) = network.registry.by_device(&device) {
+                        nodes.push(member.id);
+                    }
+                }
+                RecordKind::MEMBERSHIP => {
+                    let found = network
+                        .registry
+                        .members()
+                        .find(|m| RecordSlot::membership(m.membership.member) == *slot);
+                    if let Some(member) = found {
+                        events.push(Event::MemberChanged {
+                            member: member.membership.member,
+                            name: member.membership.name.clone(),
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        for event in events {
+            self.tell(event);
+        }
+        for node in nodes {
+            self.peer_record_changed(node, now);
+        }
+        self.link_relays(now);
+        self.policy.rejudge();
+        self.sign_head_if_due(now);
+        self.push_changes(now);
+        self.timers.housekeeping_at(now);
+    }
+
+    /// Offers what changed to the driver.
+    pub(super) fn save_records(&mut self) {
+        let registry = match (&mut self.network, &mut self.joining) {
+            (Some(network), _) => &mut network.registry,
+            (None, Some(joining)) => match &mut joining.registry {
+                Some(registry) => registry,
+                None => return,
+            },
+            (None, None) => return,
+        };
+        while let Some(slot) = registry.next_unsaved() {
+            self.saves.changed(Slot::Record(slot));
+        }
+        if self.clock.floor() > self.timers.floor_saved {
+            self.timers.floor_saved = self.clock.floor();
+            self.saves.changed(Slot::Floor);
+        }
+        if self.issuer.as_mut().is_some_and(Issuer::is_unsaved) {
+            self.saves.changed(Slot::Issuer);
+        }
+    }
+
+    /// Cuts off everybody who is no longer a member, this node included.
+    fn put_out_strangers(&mut self, now: Instant) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        if network.registry.by_device(&network.own.device).is_none() {
+            self.put_out(now);
+            return;
+        }
+        let gone: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| network.registry.by_device(&peer.device).is_none())
+            .map(|(node, _)| *node)
+            .collect();
+        let clients: Vec<NodeId> = self
+            .relay
+            .clients()
+            .filter(|node| network.registry.by_node(node).is_none())
+            .collect();
+        for node in clients {
+            self.relay.remove(node);
+        }
+        for node in gone {
+            self.forget(node, now);
+        }
+    }
+
+    /// This node was revoked: it stops speaking for the network, and keeps its keys so that
+    /// it can be invited again.
+    fn put_out(&mut self, now: Instant) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        let id = network.registry.network();
+        self.leave(now);
+        self.tell(Event::Left {
+            network: id,
+            revoked: true,
+        });
+    }
+
+    /// Forgets the network: its records, peers and sessions.
+    pub(super) fn leave(&mut self, now: Instant) {
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            self.forget(node, now);
+        }
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.end_session(session, crate::control::CloseReason::Done, now);
+        }
+        self.relays.clear();
+        self.saves.changed(Slot::Network);
+        self.saves.changed(Slot::Issuer);
+        self.saves.changed(Slot::Cursor);
+        for node in core::mem::take(&mut self.last_paths).into_keys() {
+            self.saves.changed(Slot::LastPath(node));
+        }
+        if let Some(network) = self.network.take() {
+            for (slot, _) in network.registry.iter() {
+                self.saves.changed(Slot::Record(slot));
+            }
+        }
+        self.issuer = None;
+        self.cursor = Cursor::default();
+        self.control.welcome_strangers(false);
+        self.policy.rejudge();
+    }
+
+    /// Signs this node's record anew if it no longer says how things are.
+    pub(super) fn publish_node(&mut self, now: Instant) {
+        let fixed_endpoints = self.fixed_endpoints();
+        let Some(network) = &mut self.network else {
+            return;
+        };
+        let mut record = NodeRecord {
+            control: self.identity.control.public(),
+            tunnel: self.identity.tunnel.public(),
+            previous_tunnel: self
+                .identity
+                .previous
+                .as_ref()
+                .map(super::identity::Tunnel::public),
+            home_relays: heapless::Vec::new(),
+            fixed_endpoints,
+        };
+        for relay in network.registry.relays() {
+            if relay.id != network.own.node && record.home_relays.push(relay.id).is_err() {
+                break;
+            }
+        }
+        if network.registry.node_record(network.own.node) == Some(&record) {
+            return;
+        }
+        let before = network.registry.revision();
+        let slot = RecordSlot::node(network.own.device);
+        let serial = network.registry.next_serial(&slot);
+        let mut out = [0; MAX_RECORD_BYTES];
+        let id = network.registry.network();
+        if let Ok(bytes) = sign_record(&self.identity.device, id, &record, serial, &mut out) {
+            let applied = network.registry.apply(bytes, &mut self.clock);
+            if applied.is_err() {
+                self.tell(Event::RecordRefused {
+                    why: "this node's own record clashes with another's",
+                });
+            }
+            self.records_changed(before, now);
+            self.announce_own(now);
+        }
+    }
+
+    /// Endpoints that don't change: those of the configuration, then those of the bundle.
+    pub(super) fn fixed_endpoints(&self) -> heapless::Vec<SocketAddr, MAX_FIXED_ENDPOINTS> {
+        let mut endpoints = self.config.fixed_endpoints.clone();
+        for endpoint in &self.fixed_endpoints {
+            if !endpoints.contains(endpoint) && endpoints.push(*endpoint).is_err() {
+                break;
+            }
+        }
+        endpoints
+    }
+
+    /// Gives the engine the calendar for its stamps. A time that can't be told, or lies
+    /// absurdly far from what signatures vouch for, is not used: stamps then count up from
+    /// the last.
+    pub(super) fn set_calendar(&mut self, now: Instant) {
+        const ABSURD_S: u64 = 10 * 366 * 86_400;
+        let time = match self.clock.estimate(now) {
+            crate::clock::Estimate::Running(time) => {
+                let ahead = time.as_secs().saturating_sub(self.clock.floor().as_secs());
+                (ahead < ABSURD_S).then_some(time)
+            }
+            crate::clock::Estimate::AtLeast(_) => None,
+        };
+        self.engine.set_calendar(time, now);
+    }
+}

@@ -1,0 +1,95 @@
+//! What a driver does next.
+
+use core::net::SocketAddr;
+
+use altnet_tunnel::aead::Aead;
+use altnet_tunnel::engine::Output as EngineOutput;
+use altnet_wire::frame::Frame;
+use altnet_wire::time::Instant;
+
+use super::{Event, Node, Slot};
+
+/// What becomes of the packet in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Send the frame's datagram from our UDP port to `to`.
+    Send {
+        /// Where it goes.
+        to: SocketAddr,
+    },
+    /// Hand the frame's IP packet to our side.
+    Deliver,
+    /// Nothing: it was taken.
+    Consumed,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Output {
+    /// Send the frame's datagram from our UDP port to `to`.
+    Send {
+        /// Where it goes.
+        to: SocketAddr,
+    },
+    /// Write [`Node::state_bytes`] of this slot to disk (none: remove it), sync, then say so
+    /// with [`Node::handle_saved`].
+    Save {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Take note of a fact.
+    Tell(Event),
+    /// Sleep until something comes in, or until this moment; then
+    /// [`Node::handle_timeout`].
+    Wait(Instant),
+}
+
+impl<A: Aead> Node<A> {
+    /// The next thing to do. Drained after every input until it says [`Output::Wait`].
+    ///
+    /// `frame` is room for a datagram; what it held is lost.
+    pub fn poll_output(&mut self, frame: &mut Frame<'_>, now: Instant) -> Output {
+        loop {
+            if let Some(slot) = self.saves.poll() {
+                return Output::Save { slot };
+            }
+            if let Some(event) = self.events.pop_front() {
+                return Output::Tell(event);
+            }
+            if let Some(event) = self.control.poll_event() {
+                self.handle_control_event(event, now);
+                continue;
+            }
+            if let Some(to) = self.control.poll_transmit(frame, now) {
+                match self.direct(to, frame, now) {
+                    Ok(to) => return Output::Send { to },
+                    Err(reason) => {
+                        self.counters.drop(reason);
+                        continue;
+                    }
+                }
+            }
+            match self.engine.poll_output(frame, now) {
+                EngineOutput::Transmit { to } => match self.direct(to, frame, now) {
+                    Ok(to) => return Output::Send { to },
+                    Err(reason) => {
+                        self.counters.drop(reason);
+                    }
+                },
+                EngineOutput::Event(event) => self.handle_tunnel_event(event, now),
+                EngineOutput::Wait(tunnels) => {
+                    if self.timers.due(now) {
+                        self.housekeep(now);
+                        continue;
+                    }
+                    let deadline = tunnels
+                        .min(self.control.deadline())
+                        .min(self.timers.deadline());
+                    return Output::Wait(deadline);
+                }
+            }
+        }
+    }
+}

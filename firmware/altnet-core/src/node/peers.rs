@@ -1,0 +1,571 @@
+//! Peers: members this node has a tunnel, a session or a path with.
+//!
+//! A peer comes to be when a packet is for it or its handshake arrives, and goes when it is
+//! no longer a member, or has been idle and its place is needed.
+
+use core::net::SocketAddr;
+
+use altnet_tunnel::aead::Aead;
+use altnet_tunnel::engine::{PeerConfig, PeerIndex, TunnelEvent};
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::id::{NodeId, SigningKey, TunnelKey};
+use altnet_wire::message::{
+    Candidate, CandidateKind, MAX_PRESENCE_RELAYS, Message, Notice, Presence, Request,
+};
+use altnet_wire::record::NodeRecord;
+use altnet_wire::time::{Duration, Instant};
+
+use super::sessions::Asked;
+use super::{Deferred, Event, Node, Slot};
+use crate::control::SessionId;
+use crate::path::Path;
+
+/// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+/// A direct address that stood this long is worth a write to disk.
+const LASTING: Duration = Duration::from_secs(60);
+/// A tunnel in use is kept open through NATs this often.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
+/// A tunnel to one key of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tunnel {
+    pub(super) index: PeerIndex,
+    pub(super) key: TunnelKey,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) device: SigningKey,
+    pub(super) tunnel: Tunnel,
+    /// The tunnel to its key before, until the one to the new key stands.
+    pub(super) previous: Option<Tunnel>,
+    pub(super) session: Option<SessionId>,
+    pub(super) path: Path,
+    pub(super) used: Instant,
+    /// Nothing of it is delivered until we know the revocations it knows.
+    pub(super) catching: bool,
+    /// Whether a session is wanted although nothing is sent: it is a relay or directory.
+    pub(super) wanted: bool,
+    pub(super) direct_since: Option<(SocketAddr, Instant)>,
+    /// Whether this node is in step with it, if it is a directory.
+    pub(super) synced: bool,
+    /// The round-trip time last measured, along whichever path.
+    pub(super) rtt: Option<Duration>,
+    /// Since when a person waits for an answer.
+    pub(super) pinged: Option<Instant>,
+    presence: u64,
+    retry_at: Instant,
+    retry: Duration,
+}
+
+impl Peer {
+    /// A session failed or ended: the next is tried later, and later each time.
+    pub(super) fn session_failed(&mut self, now: Instant) {
+        self.retry_at = now.after(self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MOST);
+    }
+
+    fn wants_session(&self, now: Instant) -> bool {
+        self.session.is_none() && (self.wanted || now.saturating_since(self.used) < KEEPALIVE * 4)
+    }
+}
+
+impl<A: Aead> Node<A> {
+    /// The tunnel to send to `node` through; makes it a peer if it isn't yet.
+    pub(super) fn tunnel_to(&mut self, node: NodeId, now: Instant) -> Option<PeerIndex> {
+        if !self.peers.contains_key(&node) {
+            self.meet(node, now)?;
+        }
+        let peer = self.peers.get_mut(&node)?;
+        peer.used = now;
+        if let Some(previous) = peer.previous {
+            // While the new key has no session, the former one's still carries.
+            let is_up = |index| self.engine.stats(index, now).is_some_and(|s| s.is_up);
+            if !is_up(peer.tunnel.index) && is_up(previous.index) {
+                return Some(previous.index);
+            }
+        }
+        Some(peer.tunnel.index)
+    }
+
+    /// Makes a member a peer, if there is room and its node record is known.
+    pub(super) fn meet(&mut self, node: NodeId, now: Instant) -> Option<()> {
+        if self.peers.contains_key(&node) {
+            return Some(());
+        }
+        let network = self.network.as_ref()?;
+        if node == network.own.node {
+            return None;
+        }
+        let (device, record) = network.registry.current_node(node, &self.clock, now)?;
+        let (device, record) = (*device, record.clone());
+        if self.peers.len() >= usize::from(self.config.limits.peers) {
+            self.forget_idle(now)?;
+        }
+        let config = PeerConfig {
+            roams: false,
+            ..PeerConfig::new(record.tunnel.key, self.local_key)
+        };
+        let index = self.engine.add_peer(config, now).ok()?;
+        let key = record.tunnel.key;
+        let peer = Peer {
+            device,
+            tunnel: Tunnel { index, key },
+            previous: None,
+            session: None,
+            path: Path::new(node, now),
+            used: now,
+            catching: false,
+            wanted: false,
+            direct_since: None,
+            synced: false,
+            rtt: None,
+            pinged: None,
+            presence: 0,
+            retry_at: now,
+            retry: RETRY,
+        };
+        self.tunnels.insert(index, node);
+        self.peers.insert(node, peer);
+        // Its key before is still good for what it sealed, and until it has moved on.
+        if let Some(previous) = record.previous_tunnel {
+            self.add_previous(node, previous.key, now);
+        }
+        self.offer_paths(node, &record, now);
+        self.timers.housekeeping_at(now);
+        Some(())
+    }
+
+    fn add_previous(&mut self, node: NodeId, key: TunnelKey, now: Instant) {
+        let config = PeerConfig {
+            roams: false,
+            ..PeerConfig::new(key, self.local_key)
+        };
+        if let Ok(index) = self.engine.add_peer(config, now) {
+            self.tunnels.insert(index, node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.previous = Some(Tunnel { index, key });
+            }
+        }
+    }
+
+    /// Gives a peer's path what records and storage say of it.
+    fn offer_paths(&mut self, node: NodeId, record: &NodeRecord, now: Instant) {
+        let relays = self.relays_to(node, record);
+        let last = self.last_paths.get(&node).copied();
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.path.set_relays(&relays, now);
+        for address in &record.fixed_endpoints {
+            let candidate = Candidate {
+                address: *address,
+                kind: CandidateKind::Fixed,
+            };
+            peer.path.add_candidate(candidate, now);
+        }
+        if let Some(address) = last {
+            let candidate = Candidate {
+                address,
+                kind: CandidateKind::Reflexive,
+            };
+            peer.path.add_candidate(candidate, now);
+        }
+        self.follow_path(node, now);
+    }
+
+    /// The relays that serve both this node and `node` now.
+    fn relays_to(
+        &self,
+        node: NodeId,
+        record: &NodeRecord,
+    ) -> heapless::Vec<NodeId, MAX_PRESENCE_RELAYS> {
+        let mut relays = heapless::Vec::new();
+        if self.relay.address(node).is_some()
+            && let Some(network) = &self.network
+        {
+            // It is a client of ours.
+            let _ = relays.push(network.own.node);
+        }
+        for relay in &record.home_relays {
+            let ready = self
+                .relays
+                .get(relay)
+                .is_some_and(|link| link.ready().is_some());
+            if ready && *relay != node {
+                let _ = relays.push(*relay);
+            }
+        }
+        relays
+    }
+
+    /// Our registrations changed: every peer's relays are looked at again.
+    pub(super) fn relays_changed(&mut self, now: Instant) {
+        let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            let Some(record) = self.record_of(node) else {
+                continue;
+            };
+            let relays = self.relays_to(node, &record);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.path.set_relays(&relays, now);
+            }
+            self.follow_path(node, now);
+        }
+    }
+
+    pub(super) fn record_of(&self, node: NodeId) -> Option<NodeRecord> {
+        self.network.as_ref()?.registry.node_record(node).cloned()
+    }
+
+    /// The tunnel key of a handshake belongs to a member that is no peer yet?
+    pub(super) fn admit_tunnel(&mut self, key: &TunnelKey, now: Instant) -> Option<()> {
+        let node = self.network.as_ref()?.registry.member_by_tunnel(key)?;
+        self.meet(node, now)?;
+        let peer = self.peers.get(&node)?;
+        let known = peer.tunnel.key == *key || peer.previous.is_some_and(|p| p.key == *key);
+        known.then_some(())
+    }
+
+    /// A peer's node record is another: its keys may have changed.
+    pub(super) fn peer_record_changed(&mut self, node: NodeId, now: Instant) {
+        let Some(record) = self.record_of(node) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if peer.tunnel.key != record.tunnel.key {
+            let config = PeerConfig {
+                roams: false,
+                endpoint: peer.path.current(),
+                ..PeerConfig::new(record.tunnel.key, self.local_key)
+            };
+            if let Ok(index) = self.engine.add_peer(config, now) {
+                let key = record.tunnel.key;
+                let former = core::mem::replace(&mut peer.tunnel, Tunnel { index, key });
+                let older = peer.previous.replace(former);
+                self.tunnels.insert(index, node);
+                if let Some(older) = older {
+                    self.drop_tunnel(older.index);
+                }
+                let _ = self.engine.rekey(index, now);
+            }
+        }
+        self.offer_paths(node, &record, now);
+    }
+
+    pub(super) fn drop_tunnel(&mut self, index: PeerIndex) {
+        let _ = self.engine.remove_peer(index);
+        self.tunnels.remove(&index);
+    }
+
+    /// Forgets a peer: its sessions, its tunnel and what was queued for it.
+    pub(super) fn forget(&mut self, node: NodeId, now: Instant) {
+        self.relay.remove(node);
+        let Some(peer) = self.peers.remove(&node) else {
+            return;
+        };
+        self.drop_tunnel(peer.tunnel.index);
+        if let Some(previous) = peer.previous {
+            self.drop_tunnel(previous.index);
+        }
+        if let Some(session) = peer.session {
+            self.end_session(session, crate::control::CloseReason::Done, now);
+        }
+        let strays: heapless::Vec<SessionId, 8> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.standing == super::sessions::Standing::Member(node))
+            .map(|(id, _)| *id)
+            .take(8)
+            .collect();
+        for session in strays {
+            self.end_session(session, crate::control::CloseReason::Done, now);
+        }
+    }
+
+    fn forget_idle(&mut self, now: Instant) -> Option<()> {
+        let idle = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.wanted)
+            .min_by_key(|(_, peer)| peer.used)
+            .map(|(node, _)| *node)?;
+        self.forget(idle, now);
+        Some(())
+    }
+
+    /// A member's session stands and it has said who it is.
+    pub(super) fn member_arrived(&mut self, session: SessionId, node: NodeId, now: Instant) {
+        if self.meet(node, now).is_none() {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&node) {
+            let former = peer.session.replace(session).filter(|s| *s != session);
+            peer.retry = RETRY;
+            if let Some(endpoint) = self.control.endpoint(session) {
+                peer.path.heard(endpoint, now);
+            }
+            // Both may have called at once: the two sessions live on until they are idle, and
+            // the newest is spoken through.
+            let _ = former;
+        }
+        if let Some(link) = self.relays.get_mut(&node) {
+            link.session = Some(session);
+            link.renew = now;
+            if let Some(Endpoint::Direct(address)) = self.control.endpoint(session) {
+                link.address = Some(address);
+            }
+        }
+        self.follow_directory(session, node, now);
+        self.tell_presence(node, now);
+        self.timers.housekeeping_at(now);
+    }
+
+    /// Adopts a peer's choice of path for its tunnels and its session.
+    pub(super) fn follow_path(&mut self, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let Some(change) = peer.path.poll_change() else {
+            return;
+        };
+        let _ = self.engine.set_endpoint(peer.tunnel.index, change.to, now);
+        if let Some(previous) = peer.previous {
+            let _ = self.engine.set_endpoint(previous.index, change.to, now);
+        }
+        if let (Some(session), Some(to)) = (peer.session, change.to) {
+            self.control.set_endpoint(session, to);
+        }
+        peer.direct_since = match change.to {
+            Some(Endpoint::Direct(address)) => Some((address, now)),
+            _ => None,
+        };
+        if let Some(link) = self.relays.get_mut(&node)
+            && let Some(Endpoint::Direct(address)) = change.to
+            && link.address != Some(address)
+        {
+            link.address = Some(address);
+        }
+        self.tell(Event::PathChanged { node, change });
+        self.timers.housekeeping_at(now);
+    }
+
+    /// Looks after peers: sessions wanted, challenges due, addresses worth keeping. Returns
+    /// when to look again.
+    pub(super) fn tend_peers(&mut self, now: Instant) -> Instant {
+        let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
+        let mut next = Instant::NEVER;
+        for node in nodes {
+            self.seek_session(node, now);
+            self.probe(node, now);
+            self.follow_path(node, now);
+            self.keep_last_path(node, now);
+            self.retire_previous(node, now);
+            let Some(peer) = self.peers.get(&node) else {
+                continue;
+            };
+            if peer.session.is_some() {
+                next = next.min(peer.path.deadline());
+            } else if peer.wants_session(now) {
+                next = next.min(peer.retry_at.max(now.after(Duration::from_millis(50))));
+            }
+        }
+        next
+    }
+
+    fn seek_session(&mut self, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        if !peer.wants_session(now) || peer.retry_at > now {
+            return;
+        }
+        let Some(record) = self.record_of(node) else {
+            return;
+        };
+        let endpoint = self.peers.get(&node).and_then(|peer| peer.path.current());
+        match endpoint {
+            Some(endpoint) => {
+                let connected = self.control.connect(Some(record.control), endpoint, now);
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    match connected {
+                        Ok(session) => peer.session = Some(session),
+                        Err(_) => peer.session_failed(now),
+                    }
+                }
+            }
+            None => {
+                // Somebody both know may pass on where we are.
+                self.ask_introduction(node, now);
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.session_failed(now);
+                }
+            }
+        }
+    }
+
+    fn ask_introduction(&mut self, to: NodeId, now: Instant) {
+        let presence = self.own_presence();
+        let through: heapless::Vec<SessionId, 4> = self
+            .peers
+            .iter()
+            .filter(|(node, _)| **node != to)
+            .filter_map(|(_, peer)| peer.session)
+            .filter(|session| self.sessions.get(session).is_some_and(|s| s.greeted))
+            .take(4)
+            .collect();
+        for session in through {
+            let presence = presence.clone();
+            self.ask(
+                session,
+                &Request::Introduce { to, presence },
+                Asked::Introduce,
+                now,
+            );
+        }
+    }
+
+    fn probe(&mut self, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let Some(session) = peer.session.filter(|s| self.sessions.contains_key(s)) else {
+            return;
+        };
+        if peer.wanted {
+            // A relay's path is kept alive by its registration; it stays in use.
+            peer.path.sent(now);
+        }
+        while let Some(endpoint) = peer.path.poll_probe(now) {
+            self.control.challenge(session, endpoint, now);
+        }
+    }
+
+    fn keep_last_path(&mut self, node: NodeId, now: Instant) {
+        let Some((address, since)) = self.peers.get(&node).and_then(|peer| peer.direct_since)
+        else {
+            return;
+        };
+        if now.saturating_since(since) < LASTING || self.last_paths.get(&node) == Some(&address) {
+            return;
+        }
+        self.last_paths.insert(node, address);
+        self.saves.changed(Slot::LastPath(node));
+    }
+
+    /// Lets the tunnel to a peer's former key go once the one to its new key stands and the
+    /// record no longer names the former.
+    fn retire_previous(&mut self, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let Some(previous) = peer.previous else {
+            return;
+        };
+        let named = self.record_of(node).is_some_and(|record| {
+            record
+                .previous_tunnel
+                .is_some_and(|p| p.key == previous.key)
+        });
+        let is_up = |index| self.engine.stats(index, now).is_some_and(|s| s.is_up);
+        if is_up(peer.tunnel.index) && !is_up(previous.index) && !named {
+            self.drop_tunnel(previous.index);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.previous = None;
+            }
+        }
+    }
+
+    /// What the engine tells.
+    pub(super) fn handle_tunnel_event(&mut self, event: TunnelEvent, now: Instant) {
+        match event {
+            TunnelEvent::SessionUp { peer } => {
+                if let Some(node) = self.tunnels.get(&peer).copied() {
+                    let _ = self
+                        .engine
+                        .set_persistent_keepalive(peer, Some(KEEPALIVE), now);
+                    self.tell(Event::TunnelUp { node });
+                }
+            }
+            TunnelEvent::SessionDown { peer } | TunnelEvent::HandshakeFailed { peer } => {
+                let _ = self.engine.set_persistent_keepalive(peer, None, now);
+            }
+            TunnelEvent::SaveStamps { local, until } => {
+                if let Some(key) = self.engine.local_key(local) {
+                    self.stamps.insert(key.0, until);
+                    self.saves.changed(Slot::Tai(key.0));
+                    self.after_save(Deferred::Stamps(local, until), now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A peer says where it is.
+    pub(super) fn handle_presence(&mut self, node: NodeId, presence: &Presence, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if presence.sequence < peer.presence {
+            return;
+        }
+        peer.presence = presence.sequence;
+        let ours = self.config.limits.candidates_per_peer.into();
+        let count = presence.candidates.len().min(ours);
+        let candidates = presence.candidates.get(..count).unwrap_or(&[]);
+        peer.path.set_candidates(candidates, now);
+        self.follow_path(node, now);
+        self.timers.housekeeping_at(now);
+    }
+
+    /// Where this node is has changed: every peer with a session is told.
+    pub(super) fn presence_changed(&mut self, now: Instant) {
+        self.presence.sequence += 1;
+        let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            self.tell_presence(node, now);
+        }
+    }
+
+    /// Tells a peer where this node is, if there is a session that it greeted.
+    fn tell_presence(&mut self, node: NodeId, now: Instant) {
+        let Some(session) = self.peers.get(&node).and_then(|peer| peer.session) else {
+            return;
+        };
+        if self.sessions.get(&session).is_none_or(|s| !s.greeted) {
+            return;
+        }
+        let presence = self.own_presence();
+        self.say(session, &Message::Notice(Notice::Presence(presence)), now);
+    }
+
+    pub(super) fn fill_candidates(&self, presence: &mut Presence) {
+        let mut add = |address: SocketAddr, kind| {
+            let known = presence.candidates.iter().any(|c| c.address == address);
+            if !known {
+                let _ = presence.candidates.push(Candidate { address, kind });
+            }
+        };
+        for address in self.fixed_endpoints() {
+            add(address, CandidateKind::Fixed);
+        }
+        for link in self.relays.values() {
+            if let Some(observed) = link.observed {
+                add(observed, CandidateKind::Reflexive);
+            }
+        }
+        for address in &self.presence.interfaces {
+            add(*address, CandidateKind::Host);
+        }
+        for (relay, link) in &self.relays {
+            if link.token.is_some() {
+                let _ = presence.relays.push(*relay);
+            }
+        }
+    }
+}

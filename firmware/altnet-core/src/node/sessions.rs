@@ -1,0 +1,454 @@
+//! Control sessions: who is at the other end, what was asked, what is pushed.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use altnet_tunnel::aead::Aead;
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::frame::Frame;
+use altnet_wire::hash::Hash;
+use altnet_wire::id::{ControlKey, NodeId};
+use altnet_wire::message::{
+    self, HeadSummary, Hello, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed, Refusal,
+    Reply, Request,
+};
+use altnet_wire::time::Instant;
+
+use super::{DropReason, Event, Node, Verdict};
+use crate::control::{CloseReason, ControlEvent, MessageId, Pattern, SessionId};
+
+/// Requests of one session that may wait for a reply at a time.
+const ASKED: usize = 16;
+
+/// Who is at the other end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The holder of some control key, no more.
+    Stranger,
+    /// An owner's computer: it proved to hold an owner's or issuer's key.
+    Operator,
+    /// A current member.
+    Member(NodeId),
+}
+
+/// What a reply is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To be forwarded to by this relay.
+    Register(NodeId),
+    /// To follow this directory.
+    Subscribe(NodeId),
+    /// To have own records kept.
+    Announce(NodeId),
+    /// What a peer has newer.
+    Catch(NodeId),
+    /// To be let in.
+    Redeem,
+    /// A membership for longer.
+    Renew,
+    /// To be introduced.
+    Introduce,
+}
+
+/// One established session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) remote: ControlKey,
+    pub(super) standing: Standing,
+    pub(super) handshake: Hash,
+    /// Whether the other side has said who it is.
+    pub(super) greeted: bool,
+    /// What the other side follows of this directory: the revision it was sent up to.
+    pub(super) follows: Option<u64>,
+    /// A push that isn't acknowledged yet; the next waits for it.
+    pub(super) pushing: Option<MessageId>,
+    asked: BTreeMap<u32, Asked>,
+    next_request: u32,
+}
+
+impl<A: Aead> Node<A> {
+    /// A control datagram.
+    pub(super) fn handle_control(
+        &mut self,
+        from: Endpoint,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let network = self.network.as_ref();
+        let mut admit = |key: &ControlKey| {
+            network.is_some_and(|network| network.registry.member_by_control(key).is_some())
+        };
+        self.control
+            .handle_datagram(from, frame.packet(), &mut admit, now)
+            .map(|()| Verdict::Consumed)
+            .map_err(|_| DropReason::Control)
+    }
+
+    /// What the control machine tells.
+    pub(super) fn handle_control_event(&mut self, event: ControlEvent, now: Instant) {
+        match event {
+            ControlEvent::Established {
+                session,
+                remote,
+                pattern,
+                handshake,
+                ..
+            } => {
+                let standing = self.standing_of(&remote, pattern);
+                self.sessions.insert(
+                    session,
+                    Session {
+                        remote,
+                        standing,
+                        handshake,
+                        greeted: false,
+                        follows: None,
+                        pushing: None,
+                        asked: BTreeMap::new(),
+                        next_request: 0,
+                    },
+                );
+                self.greet(session, now);
+            }
+            ControlEvent::Message {
+                session,
+                from,
+                bytes,
+            } => self.handle_message(session, from, &bytes, now),
+            ControlEvent::Delivered { session, message } => {
+                if let Some(state) = self.sessions.get_mut(&session)
+                    && state.pushing == Some(message)
+                {
+                    state.pushing = None;
+                    self.push_changes(now);
+                }
+            }
+            ControlEvent::PathAnswered {
+                session,
+                endpoint,
+                rtt,
+                observed,
+            } => self.path_answered(session, endpoint, rtt, observed, now),
+            ControlEvent::Heard { session, from } => self.session_heard(session, from, now),
+            ControlEvent::Failed { session, .. } => self.session_ended(session, now),
+            ControlEvent::Closed { session, .. } => self.session_ended(session, now),
+        }
+    }
+
+    /// Who holds a control key, as far as records tell. Only in an IK session does that end
+    /// the matter; in an XX session the chain in the Hello comes first.
+    fn standing_of(&self, remote: &ControlKey, _pattern: Pattern) -> Standing {
+        self.network
+            .as_ref()
+            .and_then(|network| network.registry.member_by_control(remote))
+            .map_or(Standing::Stranger, Standing::Member)
+    }
+
+    /// Says who we are.
+    fn greet(&mut self, session: SessionId, now: Instant) {
+        let Some(network) = &self.network else {
+            if let Some(joining) = &self.joining
+                && joining.session == Some(session)
+            {
+                let hello = Hello {
+                    network: joining.network,
+                    chain: &[],
+                    heads: heapless::Vec::new(),
+                };
+                self.say(session, &Message::Hello(hello), now);
+            }
+            return;
+        };
+        let chain = network.pack_chain();
+        let hello = Hello {
+            network: network.registry.network(),
+            chain: &chain,
+            heads: network.heads(),
+        };
+        let mut out = alloc::vec![0; MAX_MESSAGE_BYTES];
+        if let Some(bytes) = message::encode(&Message::Hello(hello), &mut out) {
+            let _ = self.control.send(session, bytes, now);
+        }
+    }
+
+    fn handle_message(&mut self, session: SessionId, from: Endpoint, bytes: &[u8], now: Instant) {
+        let Ok(message) = message::decode(bytes) else {
+            self.counters.drop(DropReason::Control);
+            return;
+        };
+        match message {
+            Message::Hello(hello) => self.handle_hello(session, &hello, now),
+            Message::Request { id, request } => {
+                if let Some(reply) = self.handle_request(session, id, &request, now) {
+                    self.say(session, &Message::Reply { id, reply }, now);
+                }
+            }
+            Message::Reply { id, reply } => {
+                let asked = self
+                    .sessions
+                    .get_mut(&session)
+                    .and_then(|state| state.asked.remove(&id));
+                if let Some(asked) = asked {
+                    self.handle_reply(session, asked, &reply, now);
+                }
+            }
+            Message::Notice(notice) => self.handle_notice(session, from, &notice, now),
+        }
+    }
+
+    fn handle_hello(&mut self, session: SessionId, hello: &Hello<'_>, now: Instant) {
+        if self.join_hello(session, hello, now) {
+            return;
+        }
+        let Some(network) = &self.network else {
+            return;
+        };
+        if hello.network != network.registry.network() {
+            self.end_session(session, CloseReason::Done, now);
+            return;
+        }
+        self.take_records(hello.chain, now);
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let remote = state.remote;
+        state.greeted = true;
+        let Some(node) = self
+            .network
+            .as_ref()
+            .and_then(|network| network.registry.member_by_control(&remote))
+        else {
+            return;
+        };
+        state.standing = Standing::Member(node);
+        self.member_arrived(session, node, now);
+        self.compare_heads(session, node, &hello.heads, now);
+    }
+
+    /// If the other side knows of newer revocations, they are fetched before anything of it
+    /// is delivered.
+    fn compare_heads(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        heads: &heapless::Vec<HeadSummary, MAX_HEADS>,
+        now: Instant,
+    ) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        let own = network.heads();
+        let behind = heads.iter().any(|head| {
+            network.registry.is_issuer(&head.issuer)
+                && own
+                    .iter()
+                    .find(|mine| mine.issuer == head.issuer)
+                    .is_none_or(|mine| mine.counter < head.counter)
+        });
+        if behind {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.catching = true;
+            }
+            self.tell(Event::HeadBehind { node });
+            self.ask(
+                session,
+                &Request::Catch { heads: own },
+                Asked::Catch(node),
+                now,
+            );
+        }
+    }
+
+    fn handle_reply(&mut self, session: SessionId, asked: Asked, reply: &Reply<'_>, now: Instant) {
+        match (asked, reply) {
+            (Asked::Redeem, reply) => self.join_reply(session, reply, now),
+            (
+                Asked::Register(relay),
+                Reply::Registered {
+                    token,
+                    observed,
+                    lifetime_s,
+                },
+            ) => self.registered(relay, *token, *observed, *lifetime_s, now),
+            (
+                Asked::Subscribe(directory),
+                Reply::Records {
+                    records,
+                    cursor,
+                    more,
+                },
+            ) => self.followed(directory, records, *cursor, *more, now),
+            (Asked::Catch(node), reply) => {
+                if let Reply::Records { records, .. } = reply {
+                    self.take_records(records, now);
+                }
+                // Caught up, or the other side can't help: a stale head was told, and what is
+                // held is still valid.
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.catching = false;
+                }
+            }
+            (Asked::Announce(node), Reply::Announced { .. }) => self.announced(node, now),
+            (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),
+            (Asked::Renew, Reply::Refused(Refusal::Revoked)) => {
+                self.tell(Event::JoinFailed {
+                    why: super::JoinError::Refused(Refusal::Revoked),
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_notice(
+        &mut self,
+        session: SessionId,
+        _from: Endpoint,
+        notice: &Notice<'_>,
+        now: Instant,
+    ) {
+        let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
+            return;
+        };
+        match notice {
+            Notice::Changed { records, cursor } => {
+                self.followed(node, records, *cursor, false, now)
+            }
+            Notice::Presence(presence) => self.handle_presence(node, presence, now),
+            Notice::Introduced { chain, presence } => {
+                self.take_records(chain, now);
+                let introduced = Packed(chain).last().and_then(|record| {
+                    let network = self.network.as_ref()?;
+                    network.registry.node_of_record(record)
+                });
+                if let Some(introduced) = introduced {
+                    self.meet(introduced, now);
+                    self.handle_presence(introduced, presence, now);
+                }
+            }
+        }
+    }
+
+    /// Sends a request and remembers what the reply is for.
+    pub(super) fn ask(
+        &mut self,
+        session: SessionId,
+        request: &Request<'_>,
+        asked: Asked,
+        now: Instant,
+    ) {
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if state.asked.len() >= ASKED {
+            // The oldest is given up: its reply will be passed over.
+            state.asked.pop_first();
+        }
+        let id = state.next_request;
+        state.next_request = state.next_request.wrapping_add(1);
+        state.asked.insert(id, asked);
+        let request = request.clone();
+        self.say(session, &Message::Request { id, request }, now);
+    }
+
+    /// Sends a message; if the session can't take it, it is about to end and says so itself.
+    pub(super) fn say(
+        &mut self,
+        session: SessionId,
+        message: &Message<'_>,
+        now: Instant,
+    ) -> Option<MessageId> {
+        let mut out = alloc::vec![0; MAX_MESSAGE_BYTES];
+        let bytes = message::encode(message, &mut out)?;
+        self.control.send(session, bytes, now).ok()
+    }
+
+    /// Encodes a reply to be sent once what it acknowledges is on disk.
+    pub(super) fn say_after_save(
+        &mut self,
+        session: SessionId,
+        message: &Message<'_>,
+        now: Instant,
+    ) {
+        let mut out = alloc::vec![0; MAX_MESSAGE_BYTES];
+        if let Some(bytes) = message::encode(message, &mut out) {
+            let bytes = Vec::from(bytes);
+            self.after_save(super::Deferred::Send(session, bytes), now);
+        }
+    }
+
+    /// Ends a session of ours.
+    pub(super) fn end_session(&mut self, session: SessionId, reason: CloseReason, now: Instant) {
+        self.control.close(session, reason, now);
+        self.session_ended(session, now);
+    }
+
+    fn session_ended(&mut self, session: SessionId, now: Instant) {
+        self.join_session_ended(session, now);
+        self.sessions.remove(&session);
+        let relay = self
+            .relays
+            .iter()
+            .find(|(_, link)| link.session == Some(session))
+            .map(|(node, _)| *node);
+        if let Some(relay) = relay {
+            self.relay_lost(relay, now);
+        }
+        for (node, peer) in &mut self.peers {
+            if peer.session == Some(session) {
+                peer.session = None;
+                peer.catching = false;
+                peer.session_failed(now);
+                let node = *node;
+                self.directory_lost(node);
+                break;
+            }
+        }
+        self.timers.housekeeping_at(now);
+    }
+
+    /// An authentic datagram of a session came from another endpoint than it sends to.
+    fn session_heard(&mut self, session: SessionId, from: Endpoint, now: Instant) {
+        let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.path.heard(from, now);
+            self.timers.housekeeping_at(now);
+        } else {
+            // A client of ours that is no peer: its address is proven at once.
+            self.control.challenge(session, from, now);
+        }
+        if self.relay.address(node).is_some() {
+            self.control.challenge(session, from, now);
+        }
+    }
+
+    fn path_answered(
+        &mut self,
+        session: SessionId,
+        endpoint: Endpoint,
+        rtt: altnet_wire::time::Duration,
+        _observed: Option<SocketAddr>,
+        now: Instant,
+    ) {
+        let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
+            return;
+        };
+        self.ponged(node, endpoint, rtt);
+        if let Endpoint::Direct(address) = endpoint
+            && self.relay.address(node).is_some_and(|was| was != address)
+            && self.control.endpoint(session) != Some(endpoint)
+        {
+            // The client moved, and has just proven where to.
+            self.relay.moved(node, address);
+            self.control.set_endpoint(session, endpoint);
+        }
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.path.answered(endpoint, rtt, now);
+            self.follow_path(node, now);
+        } else {
+            self.control.set_endpoint(session, endpoint);
+        }
+    }
+}

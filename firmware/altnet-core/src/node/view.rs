@@ -1,0 +1,152 @@
+//! What a node tells about itself when it is asked: plain words and numbers, made on
+//! demand for the local API and the command line.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+/// The whole node at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// `outside`, `joining` or `member`.
+    pub state: &'static str,
+    /// The network, once joined.
+    pub network: Option<NetworkView>,
+    /// The relays this node is registered at, or tries to be.
+    pub relays: Vec<RelayView>,
+    /// The directories it follows.
+    pub directories: Vec<DirectoryView>,
+    /// Peers with a tunnel or a path.
+    pub peers: usize,
+    /// Whether the calendar is known.
+    pub time_known: bool,
+    /// The best guess at the time (RFC 3339).
+    pub time: String,
+    /// What the node waits for, in plain sentences; empty when all is well.
+    pub waits_for: Vec<String>,
+}
+
+/// The network as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkView {
+    /// Its id, base32.
+    pub id: String,
+    /// What it is called here: names end in `.<petname>.alt`.
+    pub petname: String,
+    /// Its prefix.
+    pub prefix: String,
+    /// This node's name.
+    pub name: String,
+    /// This node's member id.
+    pub member: String,
+    /// This node's own address.
+    pub address: String,
+    /// Its site's number.
+    pub site: Option<u16>,
+    /// Its site's prefix.
+    pub site_prefix: Option<String>,
+    /// Its roles.
+    pub roles: Vec<&'static str>,
+    /// When its membership ends unless renewed (RFC 3339).
+    pub expires: String,
+    /// Whether it has ended.
+    pub expired: bool,
+    /// The tunnel key's epoch.
+    pub tunnel_epoch: u32,
+    /// The tunnel key, base32.
+    pub tunnel_key: String,
+    /// Members known.
+    pub members: usize,
+    /// Hosts known.
+    pub hosts: usize,
+    /// Whether this node may admit others.
+    pub admits: bool,
+}
+
+/// A relay as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RelayView {
+    /// Its name.
+    pub name: String,
+    /// Its node id.
+    pub node: String,
+    /// Its address and port.
+    pub address: Option<String>,
+    /// Whether it forwards for this node now.
+    pub up: bool,
+    /// Where it sees this node.
+    pub observed: Option<String>,
+    /// The round-trip time in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// A directory as a subscriber sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DirectoryView {
+    /// Its name.
+    pub name: String,
+    /// Its node id.
+    pub node: String,
+    /// Whether this node is in step with it.
+    pub synced: bool,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// Its node id, which is its address.
+    pub node: String,
+    /// Its site's number.
+    pub site: Option<u16>,
+    /// `direct`, `relay` or `none`.
+    pub path: &'static str,
+    /// Where datagrams go.
+    pub endpoint: Option<String>,
+    /// A stable word for the reason.
+    pub why: &'static str,
+    /// The reason in words.
+    pub why_text: String,
+    /// The control session's round-trip time along the path, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Whether a tunnel session stands.
+    pub tunnel_up: bool,
+    /// Seconds since the last handshake.
+    pub last_handshake_s: Option<u64>,
+    /// Bytes sealed for it.
+    pub tx_bytes: u64,
+    /// Bytes opened from it.
+    pub rx_bytes: u64,
+    /// The epoch of its tunnel key in use.
+    pub tunnel_epoch: u32,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordView {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its id, base32.
+    pub id: String,
+    /// Who signed it, base32.
+    pub signer: String,
+    /// Its serial.
+    pub serial: u64,
+    /// Its size in bytes.
+    pub bytes: usize,
+    /// What it says, in words.
+    pub text: String,
+}
+
+/// One step of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// A stable word for what was asked.
+    pub question: &'static str,
+    /// Whether the answer lets the packet on.
+    pub ok: bool,
+    /// The answer in words.
+    pub answer: String,
+}
