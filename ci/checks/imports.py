@@ -25,7 +25,7 @@ MAY_IMPORT = {
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is
 # taken without its default features.
 PORTABLE = {
-    "bitflags", "blake2", "chacha20poly1305", "ed25519-dalek", "heapless", "portable-atomic", "postcard",
+    "bitflags", "blake2", "chacha20", "chacha20poly1305", "ed25519-dalek", "heapless", "portable-atomic", "postcard",
     "serde", "snow", "subtle", "thiserror", "x25519-dalek", "zeroize",
 }
 

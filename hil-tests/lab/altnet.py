@@ -26,15 +26,17 @@ PYTHON = os.path.realpath(sys.executable)
 class Story:
     """The homes of a lab and the README's steps, told one after another."""
 
-    def __init__(self, lab: Lab, kind_a: str = "portcone", kind_b: str = "symmetric", page: str = "hello"):
+    def __init__(self, lab: Lab, kind_a: str = "portcone", kind_b: str = "symmetric", page: str = "hello", also_in_path: str = ""):
+        """Builds the places; `also_in_path` is a folder of binaries to prefer."""
         for binary in ("altnetd", "altnet", "altnet-provision"):
             if not (BINARIES / binary).exists():
                 raise LabError(f"{BINARIES / binary} is not built")
         self.lab = lab
         self.internet = homes.build(lab, kind_a, kind_b)
         self.daemons: dict[str, str] = {}  # by place: the command that stays, to be started again
+        self.environments: dict[str, dict[str, str]] = {}  # by place: what its daemon sees besides
         lab.environment = {
-            "PATH": f"{BINARIES}:{os.environ['PATH']}",
+            "PATH": ":".join(filter(None, [also_in_path, str(BINARIES), os.environ["PATH"]])),
             "ALTNET_PASSPHRASE": secrets.token_urlsafe(16),
             "RELAY_IP": homes.RELAY,
             "WIKI_MAC": clients.mac(self.internet.b.client),
@@ -52,14 +54,18 @@ class Story:
             PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log="client-b-http.log"
         )
 
-    def tell(self, before=lambda step: None) -> None:
-        """Types the README's steps at their places, up to those of clients, which `fetch` types."""
+    def tell(self, before=lambda step: None, without: frozenset[str] | set[str] = frozenset()) -> None:
+        """Types the README's steps at their places, but not at those of `without`.
+
+        The steps of clients are what the story leads to; `fetch` types them.
+        """
         steps = [step for step in readme.steps() if not step.place.startswith("client-")]
         if not steps:
             raise LabError("README.md has no fence marked `<!-- demo: ... -->`")
         for step in steps:
-            before(step)
-            self.type(step)
+            if step.place not in without:
+                before(step)
+                self.type(step)
 
     def type(self, step: readme.Step) -> None:
         """Types one step: its file, or its daemon and then its commands."""
@@ -89,7 +95,8 @@ class Story:
     def start(self, place: Place, wait: bool = True) -> None:
         """Starts a place's daemon as the README does, and waits until it answers its own command line."""
         (place.folder / "altnet.toml").touch()
-        daemon = place.start(*SHELL, f"exec {self.daemons[place.name]}", log=f"{place.name}.log")
+        daemon = place.start(*SHELL, f"exec {self.daemons[place.name]}", log=f"{place.name}.log",
+                             env=self.environments.get(place.name))
 
         def answers() -> bool:
             if daemon.poll() is not None:

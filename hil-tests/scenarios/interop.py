@@ -48,6 +48,7 @@ class Pair:
         for place in sorted((self.ours, self.theirs), key=lambda place: place is self.begins):
             network.address(place, "wg0", "10.8.0.1/24" if place is self.ours else "10.8.0.2/24")
             place.ip("link", "set", "wg0", "mtu", "1420", "up")
+            wait_for(f"a socket on {place.name}", lambda: f":{PORT}" in place._tool("ss", "-Hlun"))
 
     def handshake(self) -> int:
         """When wireguard-go last agreed on a session, in seconds since 1970; 0 for never."""
