@@ -609,3 +609,207 @@ impl<'o> Writer<'o> {
         self.put(&port.to_le_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn check(packet: ControlPacket<'_>, parts: &[&[u8]]) {
+        let expected = parts.concat();
+        let mut out = [0xff; MAX_DATAGRAM_BYTES];
+        let used = packet.encode(&mut out).unwrap();
+        assert_eq!(out[..used], expected);
+        assert_eq!(ControlPacket::parse(&expected), Ok(packet));
+        assert!(ControlPacket::is_control(&expected));
+        // Each bit of the first four bytes matters.
+        for bit in 0..32 {
+            let mut bent = expected.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(ControlPacket::parse(&bent), Ok(packet));
+        }
+        assert!(packet.encode(&mut out[..used - 1]).is_err());
+    }
+
+    #[test]
+    fn every_datagram_keeps_its_exact_bytes() {
+        let (sender, receiver) = (0x0403_0201, 0x0807_0605);
+        for (pattern, code, noise) in [
+            (Pattern::Xx, 1, &[9; 32][..]),
+            (Pattern::Ik, 2, &[9; 96][..]),
+        ] {
+            check(
+                ControlPacket::Init {
+                    pattern,
+                    sender,
+                    cookie: [7; 16],
+                    noise,
+                },
+                &[
+                    &[0x20, 1, code, 0, 1, 2, 3, 4],
+                    &[7; 16],
+                    noise,
+                    &[0; 72][..104 - noise.len()],
+                ],
+            );
+        }
+        check(
+            ControlPacket::Retry {
+                receiver,
+                cookie: [7; 16],
+            },
+            &[&[0x21, 1, 0, 0, 5, 6, 7, 8], &[7; 16]],
+        );
+        for noise in [&[9; 96][..], &[9; 48]] {
+            check(
+                ControlPacket::Response {
+                    receiver,
+                    sender,
+                    noise,
+                },
+                &[&[0x22, 1, 0, 0, 5, 6, 7, 8, 1, 2, 3, 4], noise],
+            );
+        }
+        check(
+            ControlPacket::Finish {
+                receiver,
+                noise: &[9; 64],
+            },
+            &[&[0x23, 1, 0, 0, 5, 6, 7, 8], &[9; 64]],
+        );
+        check(
+            ControlPacket::Data {
+                receiver,
+                counter: 0x1817_1615_1413_1211,
+                sealed: &[9; 17],
+            },
+            &[
+                &[0x24, 1, 0, 0, 5, 6, 7, 8],
+                &[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+                &[9; 17],
+            ],
+        );
+    }
+
+    #[test]
+    fn whatever_answers_an_init_is_smaller() {
+        for pattern in [Pattern::Xx, Pattern::Ik] {
+            assert!(INIT_HEADER_BYTES + pattern.init_bytes() <= INIT_BYTES);
+            assert!(RESPONSE_HEADER_BYTES + pattern.response_bytes() <= INIT_BYTES);
+        }
+        const { assert!(RETRY_BYTES < INIT_BYTES) };
+        // An acknowledgement of the last byte fits beside a whole fragment.
+        const OVERHEAD: usize = DATA_HEADER_BYTES + FRAGMENT_HEADER_BYTES + 9 + TAG_BYTES;
+        const { assert!(FRAGMENT_BYTES + OVERHEAD <= MAX_SENT_BYTES) };
+        const { assert!(MAX_FRAGMENTS <= 32) };
+    }
+
+    fn check_frame(frame: ControlFrame<'_>, expected: &[u8]) {
+        let mut out = [0xff; 64];
+        let used = frame.encode(&mut out).unwrap();
+        assert_eq!(out[..used], *expected);
+        assert_eq!(frame.encoded_len(), used);
+        assert!(frame.encode(&mut out[..used - 1]).is_err());
+        let followed = [expected, &[5]].concat();
+        assert_eq!(ControlFrame::take(&followed), Ok((frame, &[5][..])));
+        for len in 0..used {
+            assert_eq!(ControlFrame::take(&expected[..len]), Err(NotControl));
+        }
+    }
+
+    #[test]
+    fn every_frame_keeps_its_exact_bytes() {
+        let message = 0x0403_0201;
+        check_frame(
+            ControlFrame::Fragment {
+                message,
+                index: 2,
+                count: 3,
+                bytes: &[8, 9],
+            },
+            &[1, 1, 2, 3, 4, 2, 3, 2, 0, 8, 9],
+        );
+        check_frame(
+            ControlFrame::Ack {
+                message,
+                fragments: 0x8000_0005,
+            },
+            &[2, 1, 2, 3, 4, 5, 0, 0, 0x80],
+        );
+        let token = [1, 2, 3, 4, 5, 6, 7, 8];
+        check_frame(
+            ControlFrame::PathChallenge(token),
+            &[3, 1, 2, 3, 4, 5, 6, 7, 8],
+        );
+        let response = |observed: Option<&str>| ControlFrame::PathResponse {
+            token,
+            observed: observed.map(|text| text.parse().unwrap()),
+        };
+        check_frame(response(None), &[4, 1, 2, 3, 4, 5, 6, 7, 8, 0]);
+        check_frame(
+            response(Some("192.0.2.1:258")),
+            &[4, 1, 2, 3, 4, 5, 6, 7, 8, 4, 192, 0, 2, 1, 2, 1],
+        );
+        check_frame(
+            response(Some("[2001:db8::1]:258")),
+            &[
+                4, 1, 2, 3, 4, 5, 6, 7, 8, 6, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                1, 2, 1,
+            ],
+        );
+        check_frame(ControlFrame::Ping, &[5]);
+        check_frame(ControlFrame::Pong, &[6]);
+        check_frame(ControlFrame::Close(CloseReason::Revoked), &[7, 3]);
+        check_frame(ControlFrame::Close(CloseReason::Other(200)), &[7, 200]);
+    }
+
+    #[test]
+    fn a_fragment_whose_place_length_and_count_dont_fit_is_refused() {
+        let fits = |index: u8, count: u8, length: u16| {
+            let mut bytes = Vec::from([1, 0, 0, 0, 0, index, count]);
+            bytes.extend(length.to_le_bytes());
+            bytes.resize(bytes.len() + usize::from(length), 0);
+            ControlFrame::take(&bytes).is_ok()
+        };
+        assert!(fits(0, 1, 0) && fits(0, 1, 1152) && fits(0, 2, 1152) && fits(1, 2, 1));
+        assert!(fits(16, 18, 1152) && fits(17, 18, 896));
+        assert!(!fits(0, 0, 0) && !fits(1, 1, 1) && !fits(0, 2, 1151));
+        assert!(!fits(1, 2, 0) && !fits(0, 1, 1153) && !fits(17, 18, 897));
+        assert!(!fits(0, 19, 1152) && !fits(255, 255, 1) && !fits(18, 19, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parsers_panic(
+            kind in 0x1fu8..0x27,
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..1300),
+        ) {
+            if let Ok(packet) = ControlPacket::parse(&bytes) {
+                prop_assert!(ControlPacket::is_control(&bytes));
+                prop_assert!(packet.encode(&mut [0; MAX_DATAGRAM_BYTES]).is_ok());
+            }
+            if bytes.len() >= 4 {
+                bytes[..4].copy_from_slice(&[kind, VERSION, 0, 0]);
+                let mut again = [0; MAX_DATAGRAM_BYTES];
+                if let Ok(packet) = ControlPacket::parse(&bytes) {
+                    let used = packet.encode(&mut again).unwrap();
+                    prop_assert_eq!(&again[..used], &bytes[..]);
+                }
+            }
+        }
+
+        #[test]
+        fn frames_are_read_to_the_end_or_refused(bytes in proptest::collection::vec(0u8..12, 0..200)) {
+            let mut rest = &bytes[..];
+            while let Ok((frame, behind)) = ControlFrame::take(rest) {
+                let used = rest.len() - behind.len();
+                prop_assert_eq!(used, frame.encoded_len());
+                let mut again = [0; MAX_DATAGRAM_BYTES];
+                prop_assert_eq!(frame.encode(&mut again), Ok(used));
+                prop_assert_eq!(&again[..used], &rest[..used]);
+                rest = behind;
+            }
+        }
+    }
+}
