@@ -14,9 +14,11 @@ mod chance;
 pub mod error;
 pub mod files;
 pub mod home;
+pub mod network;
 pub mod qr;
 pub mod recovery;
 pub mod sealed;
+pub mod secrets;
 pub mod settings;
 pub mod text;
 

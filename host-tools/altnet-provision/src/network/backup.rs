@@ -1,0 +1,127 @@
+//! Everything about a network in one encrypted file, and back.
+//!
+//! The file is age with scrypt under the network's passphrase; inside is one postcard value.
+//! A device's sessions and serials are not this computer's, so nothing on a device is undone by
+//! restoring; what the network has come to since is fetched by a sync.
+
+use std::path::Path;
+
+use altnet_wire::canonical;
+use altnet_wire::id::Name;
+use altnet_wire::time::UnixTime;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Network, build};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::home::Home;
+use crate::sealed::{self, Passphrase};
+use crate::secrets::Secrets;
+use crate::settings::Settings;
+
+const MAGIC: [u8; 4] = *b"ALTB";
+const VERSION: u8 = 1;
+const NEXT: &str = "Use another copy of the backup.";
+
+#[derive(Serialize, Deserialize)]
+struct Backup {
+    magic: [u8; 4],
+    version: u8,
+    name: Name,
+    made: UnixTime,
+    settings: Vec<u8>,
+    secrets: Vec<u8>,
+    records: Vec<Vec<u8>>,
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        self.secrets.zeroize();
+    }
+}
+
+impl Network {
+    /// The bytes of a backup, encrypted with the passphrase of `secrets`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it can't be encrypted.
+    pub fn backup(&self, secrets: &Secrets, now: UnixTime) -> Result<Vec<u8>> {
+        let backup = Backup {
+            magic: MAGIC,
+            version: VERSION,
+            name: self.name.clone(),
+            made: now,
+            settings: self.settings.encode(),
+            secrets: secrets.encode().to_vec(),
+            records: self.registry.iter().map(|(_, b)| b.to_vec()).collect(),
+        };
+        // Reserved at once, so that growing leaves no copies of secrets behind.
+        let inside: usize = backup.records.iter().map(|r| r.len() + 3).sum();
+        let room = 256 + backup.settings.len() + backup.secrets.len() + inside;
+        let mut plain = Zeroizing::new(vec![0; room]);
+        let used = postcard::to_slice(&backup, &mut plain)
+            .map_err(|error| Error::input(format!("cannot write the backup: {error}"), "Try again."))?
+            .len();
+        plain.truncate(used);
+        sealed::seal(&plain, secrets.passphrase())
+    }
+}
+
+/// Brings a network back from the backup in the file `path`, called `name` or as it was called.
+/// Nothing that is there is written over.
+///
+/// # Errors
+/// [`Error::Exists`] if there is a network of that name; [`Error::Passphrase`];
+/// [`Error::Damaged`]; [`Error::Newer`]; [`Error::Io`].
+pub fn restore(
+    home: &Home,
+    path: &Path,
+    name: Option<&Name>,
+    passphrase: &Passphrase,
+) -> Result<Network> {
+    let damaged = |why: &str| Error::damaged(path, why, NEXT);
+    let plain = sealed::open(&files::read(path)?, passphrase, path).map_err(|error| match error {
+        Error::Damaged { path, why, .. } => Error::damaged(&path, why, NEXT),
+        other => other,
+    })?;
+    let Some(rest) = plain.strip_prefix(&MAGIC) else {
+        return Err(damaged("it is not a backup of a network"));
+    };
+    match rest.first() {
+        Some(&version) if version > VERSION => {
+            return Err(Error::Newer {
+                path: path.to_path_buf(),
+                found: version.into(),
+                known: VERSION.into(),
+            });
+        }
+        _ => {}
+    }
+    let backup: Backup = canonical::decode(&plain).map_err(|_| damaged("it does not read"))?;
+    let settings = Settings::decode(&backup.settings, path)?;
+    let secrets = Secrets::decode(&backup.secrets, passphrase, path)?;
+    if secrets.network() != settings.network {
+        return Err(damaged("its keys are another network's"));
+    }
+    let name = name.unwrap_or(&backup.name);
+    if let Some(other) = same_network(home, &settings)? {
+        return Err(Error::exists(
+            format!("the network is on this computer already, called {other}"),
+            "Nothing needs to be restored; to go back to the backup, move its directory away first.",
+        ));
+    }
+    build(home, name, settings, &backup.records, &secrets)
+}
+
+/// The name of a network here that opens and has the same id.
+fn same_network(home: &Home, settings: &Settings) -> Result<Option<Name>> {
+    for name in home.networks()? {
+        // One that doesn't open is what a backup is for.
+        let same = Network::open(&home.network(&name)).is_ok_and(|n| n.id() == settings.network);
+        if same {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,178 @@
+//! What is well with a network's files here, and what the network lacks.
+
+use std::os::unix::fs::MetadataExt;
+
+use altnet_wire::record::Roles;
+use altnet_wire::time::UnixTime;
+use serde::Serialize;
+
+use super::{MAKE_RELAY, NEEDS_RELAY, Network, RECORDS_DIR, SETTINGS_FILE};
+use crate::secrets::{self, Secrets};
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be.
+    Ok,
+    /// Works, or will, but something is missing.
+    Warning,
+    /// Does not work.
+    Problem,
+}
+
+/// One finding. The field names are stable.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// A short stable word.
+    pub check: &'static str,
+    /// How grave it is.
+    pub grade: Grade,
+    /// One sentence.
+    pub message: String,
+    /// What to do, if anything.
+    pub next: Option<String>,
+}
+
+fn check(check: &'static str, grade: Grade, message: impl Into<String>) -> Check {
+    Check {
+        check,
+        grade,
+        message: message.into(),
+        next: None,
+    }
+}
+
+impl Check {
+    fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+impl Network {
+    /// Looks at everything. That the network opened says that its settings and records are
+    /// whole; with `secrets` the keys are looked at too.
+    pub fn doctor(&self, secrets: Option<&Secrets>, now: UnixTime) -> Vec<Check> {
+        let held = self.registry.iter().count();
+        let files = format!("{held} records and the settings are whole");
+        let mut checks = vec![check("files", Grade::Ok, files), self.check_modes()];
+        checks.push(self.check_keys(secrets));
+        checks.push(self.check_issuer(now));
+        checks.push(self.check_relay());
+        checks.push(self.check_admission(now));
+        checks.push(self.check_members(now));
+        checks.push(self.check_pending());
+        checks
+    }
+
+    fn check_modes(&self) -> Check {
+        let paths = [
+            self.dir.clone(),
+            self.dir.join(SETTINGS_FILE),
+            self.dir.join(RECORDS_DIR),
+            self.dir.join(secrets::FILE),
+        ];
+        for path in paths {
+            let mode = match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.mode(),
+                Err(error) => {
+                    let message = format!("{} cannot be looked at: {error}", path.display());
+                    return check("permissions", Grade::Problem, message)
+                        .next("Bring it back from a backup.");
+                }
+            };
+            if mode & 0o077 != 0 {
+                let message = format!("{} can be read by others", path.display());
+                return check("permissions", Grade::Problem, message)
+                    .next(format!("Run `chmod go= {}`.", path.display()));
+            }
+        }
+        check("permissions", Grade::Ok, "only you can read the files")
+    }
+
+    fn check_keys(&self, secrets: Option<&Secrets>) -> Check {
+        let Some(secrets) = secrets else {
+            return check("keys", Grade::Warning, "the keys were not opened")
+                .next("Give the passphrase to have them looked at.");
+        };
+        if secrets.issuer(&self.settings.issuer).is_none() {
+            return check("keys", Grade::Problem, "this computer's issuer key is missing")
+                .next("Restore a backup.");
+        }
+        let mut owners = self.registry.owners().iter();
+        if owners.any(|key| secrets.owner(key).is_some()) {
+            check("keys", Grade::Ok, "the keys open and an owner's is among them")
+        } else {
+            check("keys", Grade::Warning, "the keys open but none is an owner's")
+                .next("Recover with `altnet-provision network owner recover` if that was yours.")
+        }
+    }
+
+    fn check_issuer(&self, now: UnixTime) -> Check {
+        match self.registry.issuer(&self.settings.issuer) {
+            Some(certificate) if certificate.expires > now => check(
+                "issuer",
+                Grade::Ok,
+                format!("this computer may sign until {}", certificate.expires),
+            ),
+            _ => check("issuer", Grade::Problem, "this computer may not sign any more")
+                .next("Let an owner certify it with `altnet-provision issuer add`."),
+        }
+    }
+
+    fn check_relay(&self) -> Check {
+        let entries: Vec<_> = self.settings.reachable().filter(|e| e.relay).collect();
+        let Some(first) = entries.first() else {
+            return check("relay", Grade::Problem, "no reachable relay is known")
+                .next(format!("{NEEDS_RELAY} {MAKE_RELAY}"));
+        };
+        if self.registry.with_roles(Roles::RELAY).next().is_none() {
+            return check(
+                "relay",
+                Grade::Warning,
+                format!("{} has not joined yet, as far as is known here", first.name),
+            )
+            .next("Start it with its first-boot file, then run `altnet-provision sync`.");
+        }
+        check("relay", Grade::Ok, format!("{} is a reachable relay", first.name))
+    }
+
+    fn check_admission(&self, now: UnixTime) -> Check {
+        match self.admitting_issuer(Roles::empty(), now) {
+            Ok(_) => check("admission", Grade::Ok, "a node may countersign invites"),
+            Err(_) => check("admission", Grade::Problem, "no node may countersign invites")
+                .next(MAKE_RELAY),
+        }
+    }
+
+    fn check_members(&self, now: UnixTime) -> Check {
+        let members = self.members(now);
+        let ended: Vec<_> = members
+            .iter()
+            .filter(|member| member.expired)
+            .map(|member| member.name.as_str())
+            .collect();
+        if ended.is_empty() {
+            return check("members", Grade::Ok, format!("{} members are known", members.len()));
+        }
+        check(
+            "members",
+            Grade::Warning,
+            format!("the membership known here of {} ended", ended.join(", ")),
+        )
+        .next("They renew by themselves while online: run `altnet-provision sync`.")
+    }
+
+    fn check_pending(&self) -> Check {
+        match self.settings.pending() {
+            0 => check("pending", Grade::Ok, "everything signed here was published"),
+            pending => check(
+                "pending",
+                Grade::Warning,
+                format!("{pending} records wait to be published"),
+            )
+            .next("Run `altnet-provision publish` when the network's directory can be reached."),
+        }
+    }
+}
