@@ -1,6 +1,6 @@
 """The product's main job, shown: a laptop without our software opens a page in another house.
 
-Called by `ci/demo`, which builds the binaries first.
+Called by `ci/demo`, which installs what it needs.
 """
 
 import argparse
@@ -71,6 +71,7 @@ def kinds(text: str) -> tuple[str, str]:
 
 def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
     """Tells the whole story and returns what was seen."""
+    altnet.build_binaries()
     began = time.monotonic()
     canary = captures.canary()
     say(f"home A behind {kind_a}, home B behind {kind_b}, a relay on the internet")

@@ -4,6 +4,7 @@ Everything a person would type comes from the README (`readme`); everything here
 around it: computers, cables, a page to be read, and waiting until things are so.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 
 from . import clients, homes, readme
@@ -28,9 +30,7 @@ class Story:
 
     def __init__(self, lab: Lab, kind_a: str = "portcone", kind_b: str = "symmetric", page: str = "hello", also_in_path: str = ""):
         """Builds the places; `also_in_path` is a folder of binaries to prefer."""
-        for binary in ("altnetd", "altnet", "altnet-provision"):
-            if not (BINARIES / binary).exists():
-                raise LabError(f"{BINARIES / binary} is not built")
+        build_binaries()
         self.lab = lab
         self.internet = homes.build(lab, kind_a, kind_b)
         self.daemons: dict[str, str] = {}  # by place: the command that stays, to be started again
@@ -146,6 +146,13 @@ class Story:
         """The address of the page, as the README's client types it."""
         words = [word for step in readme.steps() if step.place == "client-a" for word in shlex.split(step.script, comments=True)]
         return next(word for word in words if word.startswith("http://"))
+
+
+@functools.cache
+def build_binaries() -> None:
+    """Builds what the lab runs, once; quick when nothing changed."""
+    if subprocess.run([ROOT / "ci/release"]).returncode:
+        raise LabError("the release binaries do not build")
 
 
 def altnet(place: Place, *words: str) -> dict:
