@@ -220,12 +220,14 @@ impl Control {
         }
     }
 
-    /// Moves a session to another endpoint.
+    /// Moves a session, or a call for one, to another endpoint. What isn't acknowledged yet
+    /// is sent there at once.
     pub fn set_endpoint(&mut self, session: SessionId, endpoint: Endpoint) {
+        self.quiet_until = None;
         if let Some(found) = self.sessions.get_mut(&session.0) {
-            found.endpoint = endpoint;
+            found.set_endpoint(endpoint);
         } else if let Some(call) = self.calls.get_mut(&session.0) {
-            call.endpoint = endpoint;
+            call.set_endpoint(endpoint);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Handshakes under way: ours, which are sent again until answered or given up, and
 //! callers', which are kept for seconds and in small numbers.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -47,6 +48,12 @@ impl Call {
             sent: now,
             retried: false,
         }
+    }
+
+    /// Calls at another endpoint, at once if it is another.
+    pub(super) fn set_endpoint(&mut self, endpoint: Endpoint) {
+        self.due |= self.endpoint != endpoint;
+        self.endpoint = endpoint;
     }
 
     /// Takes a cookie and sends the Init again with it.
@@ -120,7 +127,7 @@ pub(super) struct Waiting {
 /// How far it is.
 pub(super) enum Progress {
     /// Waits for the Finish.
-    Xx(Handshake),
+    Xx(Box<Handshake>),
     /// Waits for a first Data.
     Ik(Keys),
 }
@@ -211,7 +218,7 @@ impl HalfOpen {
         }
         let response = handshake.write(pattern.response_bytes()).map_err(bad)?;
         let progress = match pattern {
-            Pattern::Xx => Progress::Xx(handshake),
+            Pattern::Xx => Progress::Xx(Box::new(handshake)),
             Pattern::Ik => Progress::Ik(handshake.complete().map_err(bad)?),
         };
         let waiting = Waiting {
@@ -254,7 +261,7 @@ impl HalfOpen {
         fresh
             .write(Pattern::Xx.response_bytes())
             .map_err(|_| DropReason::BadSeal)?;
-        *handshake = fresh;
+        **handshake = fresh;
         Err(DropReason::BadSeal)
     }
 

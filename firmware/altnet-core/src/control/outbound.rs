@@ -158,6 +158,19 @@ impl Outbound {
             })
     }
 
+    /// Has everything under way sent again at once: it left on a path that is given up.
+    pub(super) fn restart(&mut self) {
+        for outgoing in &mut self.queue {
+            for piece in &mut outgoing.pieces {
+                if let State::Sent(_) = piece.state {
+                    piece.state = State::Waiting;
+                    piece.resent = true;
+                }
+            }
+        }
+        self.backoff = 0;
+    }
+
     /// Takes an acknowledgement. Returns whether the message has arrived just now.
     pub(super) fn ack(&mut self, message: u32, fragments: u32, now: Instant) -> bool {
         let Ok(place) = self.queue.binary_search_by_key(&message, |o| o.id) else {

@@ -189,6 +189,14 @@ impl Session {
         self.outbound.push(message, limits).map(MessageId)
     }
 
+    /// Moves to another endpoint; what wasn't acknowledged is sent there at once.
+    pub(super) fn set_endpoint(&mut self, endpoint: Endpoint) {
+        if self.endpoint != endpoint {
+            self.endpoint = endpoint;
+            self.outbound.restart();
+        }
+    }
+
     pub(super) fn challenge(&mut self, token: ChallengeToken, to: Endpoint, now: Instant) {
         let challenges = &mut self.paths.challenges;
         while challenges.len() >= MAX_CHALLENGES {

@@ -563,6 +563,25 @@ fn a_session_moves_only_when_the_node_says_so() {
 }
 
 #[test]
+fn what_a_dead_path_swallowed_is_sent_at_once_on_the_next() {
+    let mut wire = Wire::new(ControlLimits::ROUTER, 25);
+    let (a, _) = wire.session(member());
+    wire.nodes[0].set_endpoint(a, place(9, 1));
+    wire.nodes[0].send(a, &[3; 9000], wire.now).unwrap();
+    wire.run_for(TEN_SECONDS);
+    assert!(wire.messages(1).is_empty());
+    wire.nodes[0].set_endpoint(a, place(1, 1));
+    wire.run_for(Duration::from_millis(100));
+    assert_eq!(wire.messages(1), [&[3; 9000]]);
+    // A call moves too.
+    let call = wire.nodes[0].connect(member(), place(9, 1), wire.now);
+    wire.run_for(TEN_SECONDS);
+    wire.nodes[0].set_endpoint(call.unwrap(), place(1, 1));
+    wire.run_for(Duration::from_millis(100));
+    assert_eq!(wire.nodes[0].sessions.len(), 2);
+}
+
+#[test]
 fn a_relayed_challenger_is_not_told_an_address() {
     let mut wire = Wire::new(ControlLimits::ROUTER, 15);
     let (a, _) = wire.session(member());
