@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,7 +58,11 @@ enum Command {
     Join {
         /// The invite's link, or `-` to read it from standard input, where other users'
         /// process lists don't show it.
-        invite: String,
+        #[arg(required_unless_present = "bundle", conflicts_with = "bundle")]
+        invite: Option<String>,
+        /// A first-boot file instead of a link. It holds secrets: delete it afterwards.
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
         /// The name this node asks for.
         #[arg(long)]
         name: Option<String>,
@@ -218,9 +223,14 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
                 .await
         }
         Command::Records => session.show(Method::Records, none, table::records).await,
-        Command::Join { invite, name } => {
+        Command::Join {
+            invite,
+            bundle,
+            name,
+        } => {
             let join = types::Join {
-                invite: invite_text(invite)?,
+                invite: invite.as_deref().map(invite_text).transpose()?,
+                bundle: bundle.as_deref().map(bundle_text).transpose()?,
                 name: name.clone(),
             };
             session.show(Method::Join, join, table::joined).await
@@ -264,6 +274,12 @@ fn invite_text(argument: &str) -> anyhow::Result<String> {
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
     Ok(line.trim().into())
+}
+
+fn bundle_text(file: &Path) -> anyhow::Result<String> {
+    let bytes =
+        std::fs::read(file).with_context(|| format!("can't read the bundle {}", file.display()))?;
+    Ok(data_encoding::BASE64.encode(&bytes))
 }
 
 /// Pings once a second; fails if nothing came back.

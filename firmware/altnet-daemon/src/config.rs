@@ -89,7 +89,7 @@ pub struct Tun {
 pub struct Lan {
     /// The interface's name.
     #[serde(deserialize_with = "interface")]
-    pub name: String,
+    pub interface: String,
     /// The site of this LAN. Without one, the site of this node's membership.
     #[serde(default)]
     pub site: Option<SiteId>,
@@ -410,10 +410,14 @@ fn lans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lan>, D::Error
         )));
     }
     for (i, lan) in lans.iter().enumerate() {
-        if lans.iter().take(i).any(|other| other.name == lan.name) {
+        if lans
+            .iter()
+            .take(i)
+            .any(|other| other.interface == lan.interface)
+        {
             return Err(serde::de::Error::custom(format_args!(
                 "the LAN {} is there twice; remove one [[lan]] section",
-                lan.name
+                lan.interface
             )));
         }
     }
@@ -474,9 +478,9 @@ mod tests {
             name = "alt1"
             mtu_bytes = 1400
             [[lan]]
-            name = "br-lan"
+            interface = "br-lan"
             [[lan]]
-            name = "guest"
+            interface = "guest"
             site = 7
             advertise = "beside"
             [dns]
@@ -518,8 +522,8 @@ mod tests {
             "altnet.toml:2:13: mtu_bytes is 1280 (what IPv6 needs) to 1420 (what fits a tunnel)",
         );
         check_wrong(
-            "[[lan]]\nname = \"a b\"\n",
-            "altnet.toml:2:8: an interface name has no spaces, `/`, `:` or `%`; `ip link` shows them",
+            "[[lan]]\ninterface = \"a b\"\n",
+            "altnet.toml:2:13: an interface name has no spaces, `/`, `:` or `%`; `ip link` shows them",
         );
         check_wrong(
             "[dns]\nforward = [\"one\"]\n",
@@ -534,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_lan_is_served_once() {
-        let twice = "[[lan]]\nname = \"a\"\n[[lan]]\nname = \"a\"\n";
+        let twice = "[[lan]]\ninterface = \"a\"\n[[lan]]\ninterface = \"a\"\n";
         let error = parse(twice).unwrap_err().to_string();
         assert!(error.contains("the LAN a is there twice"), "{error}");
     }

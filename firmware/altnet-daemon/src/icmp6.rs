@@ -199,18 +199,18 @@ mod tests {
             let solicitation = [133, 0, 0, 0, 0, 0, 0, 0];
             link_local(&client, &solicitation).await;
 
-            let far = client.socket.get_ref();
-            far.set_multicast_hops_v6(64).unwrap();
-            client
-                .send(&[133, 0, 0, 0, 1, 1, 1, 1], ALL_ROUTERS)
-                .unwrap();
-            far.set_multicast_hops_v6(255).unwrap();
-            client
-                .send(&[134, 0, 0, 0, 2, 2, 2, 2], ALL_ROUTERS)
-                .unwrap();
-            client
-                .send(&[133, 0, 0, 0, 3, 3, 3, 3], ALL_ROUTERS)
-                .unwrap();
+            // Again and again, for the other end may not be up yet.
+            let far = tokio::spawn(async move {
+                loop {
+                    let far = client.socket.get_ref();
+                    far.set_multicast_hops_v6(64).unwrap();
+                    let _ = client.send(&[133, 0, 0, 0, 1, 1, 1, 1], ALL_ROUTERS);
+                    far.set_multicast_hops_v6(255).unwrap();
+                    let _ = client.send(&[134, 0, 0, 0, 2, 2, 2, 2], ALL_ROUTERS);
+                    let _ = client.send(&[133, 0, 0, 0, 3, 3, 3, 3], ALL_ROUTERS);
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            });
 
             let mut message = [0; MAX_SOLICITATION_BYTES];
             loop {
@@ -223,6 +223,7 @@ mod tests {
                     other => panic!("{other:?} came through"),
                 }
             }
+            far.abort();
         });
     }
 }

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn a_name_can_not_forge_a_line() {
         let mut line = String::new();
-        write!(OneLine(&mut line), "peer {}", "a\nerror: \u{1b}[31mb").unwrap();
+        let name = "a\nerror: \u{1b}[31mb";
+        write!(OneLine(&mut line), "peer {name}").unwrap();
         assert_eq!(line, "peer a\\nerror: \\u{1b}[31mb");
     }
 

@@ -7,99 +7,135 @@ use serde::{Deserialize, Serialize};
 
 /// Result of `status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// altnetd's version.
     pub version: String,
-    /// The network, once this node is a member of one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<NetworkStatus>,
-    /// What joining waits for, while an invite is being redeemed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub joining: Option<String>,
     /// The UDP port of tunnels.
     pub listen_port: u16,
-    /// What the calendar is held to be, and on whose word.
-    pub clock: String,
     /// The LANs served.
-    pub lans: Vec<LanStatus>,
-    /// Peers with a direct path.
-    pub peers_direct: u32,
-    /// Peers by way of a relay.
-    pub peers_relayed: u32,
-    /// Peers that can't be reached now.
-    pub peers_unreachable: u32,
-    /// Relays this node is registered with.
-    pub relays: Vec<String>,
-    /// What a person should know or do, one sentence each.
-    pub notes: Vec<String>,
+    pub lans: Vec<Lan>,
+    /// `outside`, `joining` or `member`.
+    pub state: String,
+    /// The network, once this node is a member of one.
+    pub network: Option<Network>,
+    /// The relays this node is registered at, or tries to be.
+    pub relays: Vec<Relay>,
+    /// The directories it follows.
+    pub directories: Vec<Directory>,
+    /// Peers with a tunnel or a path.
+    pub peers: u32,
+    /// Whether the calendar is known.
+    pub time_known: bool,
+    /// The best guess at the time.
+    pub time: String,
+    /// What the node waits for, in plain sentences; empty when all is well.
+    pub waits_for: Vec<String>,
+}
+
+/// A LAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lan {
+    /// The interface.
+    pub interface: String,
+    /// The gateway's address there, once it is known.
+    pub address: Option<String>,
+    /// What is advertised there: `router`, `beside` or `off`.
+    pub advertise: String,
+    /// Why it is not served, if it isn't.
+    pub fault: Option<String>,
 }
 
 /// This node's place in its network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NetworkStatus {
+#[serde(default)]
+pub struct Network {
     /// The network's id.
     pub id: String,
     /// This home's name for it, as in `wiki.<petname>.alt`.
     pub petname: String,
     /// Its /48.
     pub prefix: String,
-    /// This node's own address.
-    pub address: String,
     /// This node's name.
     pub name: String,
     /// The id of the member.
     pub member: String,
+    /// This node's own address.
+    pub address: String,
     /// The site this node is the gateway of.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<u16>,
+    /// That site's /64.
+    pub site_prefix: Option<String>,
     /// What its membership lets it do beside being a member.
     pub roles: Vec<String>,
     /// When the membership ends unless it is renewed.
-    pub valid_until: String,
-    /// The number of the newest signed network head that is known.
-    pub head: u64,
+    pub expires: String,
+    /// Whether it has ended.
+    pub expired: bool,
     /// The tunnel key's epoch.
-    pub epoch: u64,
+    pub tunnel_epoch: u32,
+    /// Members known.
+    pub members: u32,
+    /// Hosts known.
+    pub hosts: u32,
 }
 
-/// A LAN.
+/// A relay, in the result of `status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LanStatus {
-    /// The interface.
-    pub interface: String,
-    /// The gateway's address there.
-    pub address: String,
-    /// What is advertised there: `router`, `beside` or `off`.
-    pub advertise: String,
-}
-
-/// A peer, in the result of `peers`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its name, or its address when it has none.
+#[serde(default)]
+pub struct Relay {
+    /// Its name.
     pub name: String,
-    /// Its own address.
-    pub address: String,
+    /// Whether it forwards for this node now.
+    pub up: bool,
+    /// Where it sees this node.
+    pub observed: Option<String>,
+}
+
+/// A directory, in the result of `status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Directory {
+    /// Its name.
+    pub name: String,
+    /// Whether this node is in step with it.
+    pub synced: bool,
+}
+
+/// Result of `peers`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// In the order of their addresses.
+    pub peers: Vec<Peer>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its node id, which is its address.
+    pub node: String,
     /// The site it is the gateway of.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<u16>,
-    /// `direct`, `relayed` or `none`.
+    /// `direct`, `relay` or `none`.
     pub path: String,
     /// Where its packets go now.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Why the path is what it is.
+    /// A stable word for the reason.
     pub why: String,
-    /// The last round trip, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rtt_ms: Option<f64>,
+    /// The reason in words.
+    pub why_text: String,
+    /// The last round trip, in microseconds.
+    pub rtt_us: Option<u64>,
     /// Seconds since the last handshake.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub handshake_s: Option<u64>,
-    /// Bytes received in tunnels.
-    pub received_bytes: u64,
-    /// Bytes sent in tunnels.
-    pub sent_bytes: u64,
+    pub last_handshake_s: Option<u64>,
+    /// Bytes sent in its tunnel.
+    pub tx_bytes: u64,
+    /// Bytes received in its tunnel.
+    pub rx_bytes: u64,
 }
 
 /// Parameters of `ping` and `why`.
@@ -114,76 +150,95 @@ pub struct Target {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pong {
     /// The node that answered.
-    pub address: String,
-    /// The path the answer took: `direct` or `relayed`.
+    pub node: String,
+    /// The path the answer took: `direct` or `relay`.
     pub path: String,
-    /// Where it came from.
-    pub endpoint: String,
-    /// The round trip in milliseconds.
-    pub rtt_ms: f64,
+    /// The round trip in microseconds.
+    pub rtt_us: u64,
 }
 
 /// Result of `why`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Why {
-    /// The node in question.
-    pub address: String,
-    /// `direct`, `relayed` or `none`.
-    pub path: String,
-    /// The verdict on packets to it, with the rule's name.
-    pub policy: String,
-    /// The reasons, each following from the one before.
-    pub because: Vec<String>,
-    /// What would change it.
-    pub hint: String,
+    /// Every question on the way to the target, up to the first that stops it.
+    pub steps: Vec<Step>,
 }
 
-/// A record, in the result of `records`.
+/// One step of an explanation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// A stable word for what was asked.
+    pub question: String,
+    /// Whether the answer lets a packet on.
+    pub ok: bool,
+    /// The answer in words.
+    pub answer: String,
+}
+
+/// Result of `records`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Records {
+    /// The records in force.
+    pub records: Vec<Record>,
+}
+
+/// A record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
-    /// Its type.
+    /// Its kind.
     pub kind: String,
-    /// Whom or what it is about.
-    pub subject: String,
-    /// Its serial number.
-    pub serial: u64,
+    /// Its id.
+    pub id: String,
     /// Who signed it.
     pub signer: String,
-    /// When it ends; absent if it doesn't.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid_until: Option<String>,
+    /// Its serial number.
+    pub serial: u64,
     /// Its length in bytes.
     pub bytes: u32,
+    /// What it says, in words.
+    pub text: String,
 }
 
 /// Parameters of `join`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
-    /// The invite's link.
-    pub invite: String,
+    /// The invite's link. Either this or a bundle is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite: Option<String>,
+    /// A first-boot file's bytes, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
     /// The name this node asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// Result of `join` and `leave`.
+/// Result of `join`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// The network's id.
     pub network: String,
-    /// This node's address in it.
-    pub address: String,
+    /// This node's name in it.
+    pub name: String,
+}
+
+/// Result of `leave`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The network's id.
+    pub network: String,
 }
 
 /// Result of `rotate`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {
     /// The new epoch; the one before is still accepted for a while.
-    pub epoch: u64,
+    pub epoch: u32,
 }
 
-/// Parameters of `host-add`, and an entry of the result of `hosts`.
+/// Parameters of `host-add`, and an entry of [`Hosts`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
@@ -199,6 +254,13 @@ pub struct Host {
 pub struct HostName {
     /// The name.
     pub name: String,
+}
+
+/// Result of `hosts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// The names this gateway gave.
+    pub hosts: Vec<Host>,
 }
 
 /// Result of `metrics`.

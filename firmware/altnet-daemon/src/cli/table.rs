@@ -1,6 +1,8 @@
 //! Results as people read them: aligned columns, no colours, no borders.
 
-use crate::api::types::{Host, Joined, Peer, Pong, Record, Rotated, Status, Why};
+use crate::api::types::{
+    Host, Hosts, Joined, Left, Peer, Peers, Pong, Record, Records, Rotated, Status, Step, Why,
+};
 
 /// Rows under a heading, each column as wide as its widest cell.
 fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
@@ -37,66 +39,88 @@ fn or_dash(text: Option<String>) -> String {
 
 pub fn status(status: &Status) -> String {
     let mut lines = Vec::new();
-    match (&status.network, &status.joining) {
-        (Some(network), _) => {
+    match &status.network {
+        Some(network) => {
             lines.push((
                 "network",
                 format!("{}.alt ({})", network.petname, network.id),
             ));
             lines.push(("prefix", network.prefix.clone()));
             lines.push(("this node", format!("{} {}", network.name, network.address)));
-            if let Some(site) = network.site {
-                lines.push(("site", site.to_string()));
+            if let (Some(site), Some(prefix)) = (network.site, &network.site_prefix) {
+                lines.push(("site", format!("{site} ({prefix})")));
             }
             if !network.roles.is_empty() {
                 lines.push(("roles", network.roles.join(", ")));
             }
-            lines.push(("member until", network.valid_until.clone()));
-            lines.push(("network head", network.head.to_string()));
-            lines.push(("tunnel key", format!("epoch {}", network.epoch)));
+            let ended = if network.expired {
+                ", which is past"
+            } else {
+                ""
+            };
+            lines.push(("member until", format!("{}{ended}", network.expires)));
+            lines.push(("tunnel key", format!("epoch {}", network.tunnel_epoch)));
+            let known = format!("{} members, {} hosts", network.members, network.hosts);
+            lines.push(("known", known));
         }
-        (None, Some(joining)) => lines.push(("network", format!("joining: {joining}"))),
-        (None, None) => lines.push(("network", "none yet; `altnet join <invite>`".into())),
+        None if status.state == "joining" => lines.push(("network", "joining".into())),
+        None => lines.push(("network", "none yet; `altnet join <invite>`".into())),
     }
-    lines.push(("clock", status.clock.clone()));
+    let sure = if status.time_known {
+        ""
+    } else {
+        " (not known for sure)"
+    };
+    lines.push(("time", format!("{}{sure}", status.time)));
     lines.push(("port", format!("{}/udp", status.listen_port)));
     for lan in &status.lans {
-        let text = format!("{} {} ({})", lan.interface, lan.address, lan.advertise);
+        let address = lan.address.as_deref().unwrap_or("no address yet");
+        let mut text = format!("{} {address} ({})", lan.interface, lan.advertise);
+        if let Some(fault) = &lan.fault {
+            text.push_str(", ");
+            text.push_str(fault);
+        }
         lines.push(("lan", text));
     }
-    let peers = format!(
-        "{} direct, {} relayed, {} unreachable",
-        status.peers_direct, status.peers_relayed, status.peers_unreachable
-    );
-    lines.push(("peers", peers));
-    if !status.relays.is_empty() {
-        lines.push(("relays", status.relays.join(", ")));
+    lines.push(("peers", status.peers.to_string()));
+    for relay in &status.relays {
+        let text = match (&relay.observed, relay.up) {
+            (Some(observed), true) => format!("{} forwards, and sees us at {observed}", relay.name),
+            (None, true) => format!("{} forwards", relay.name),
+            (_, false) => format!("{} does not answer", relay.name),
+        };
+        lines.push(("relay", text));
     }
-    for note in &status.notes {
-        lines.push(("note", note.clone()));
+    for directory in &status.directories {
+        let state = if directory.synced {
+            "in step"
+        } else {
+            "not in step"
+        };
+        lines.push(("directory", format!("{}, {state}", directory.name)));
+    }
+    for wait in &status.waits_for {
+        lines.push(("waits for", wait.clone()));
     }
     facts(&lines)
 }
 
-pub fn peers(peers: &Vec<Peer>) -> String {
+pub fn peers(Peers { peers }: &Peers) -> String {
     if peers.is_empty() {
-        return "no peers yet; they appear once the directory or a peer has been reached\n".into();
+        return "no peers yet; they appear once packets go to them\n".into();
     }
-    let rows: Vec<Vec<String>> = peers
-        .iter()
-        .map(|peer| {
-            vec![
-                peer.name.clone(),
-                peer.address.clone(),
-                or_dash(peer.site.map(|site| site.to_string())),
-                peer.path.clone(),
-                or_dash(peer.endpoint.clone()),
-                or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"))),
-                or_dash(peer.handshake_s.map(|age| format!("{age} s ago"))),
-                peer.why.clone(),
-            ]
-        })
-        .collect();
+    let row = |peer: &Peer| {
+        vec![
+            peer.name.clone(),
+            peer.node.clone(),
+            or_dash(peer.site.map(|site| site.to_string())),
+            peer.path.clone(),
+            or_dash(peer.endpoint.clone()),
+            or_dash(peer.rtt_us.map(milliseconds)),
+            or_dash(peer.last_handshake_s.map(|age| format!("{age} s ago"))),
+            peer.why_text.clone(),
+        ]
+    };
     columns(
         &[
             "NAME",
@@ -108,63 +132,53 @@ pub fn peers(peers: &Vec<Peer>) -> String {
             "HANDSHAKE",
             "WHY",
         ],
-        &rows,
+        &peers.iter().map(row).collect::<Vec<_>>(),
     )
 }
 
+fn milliseconds(us: u64) -> String {
+    format!("{}.{} ms", us / 1000, us % 1000 / 100)
+}
+
 pub fn pong(n: u32, pong: &Pong) -> String {
-    let Pong {
-        address,
-        path,
-        endpoint,
-        rtt_ms,
-    } = pong;
-    format!("{n}: {address} answered in {rtt_ms:.1} ms, {path} ({endpoint})\n")
+    let time = milliseconds(pong.rtt_us);
+    format!("{n}: {} answered in {time}, {}\n", pong.node, pong.path)
 }
 
-pub fn why(why: &Why) -> String {
-    let mut lines = vec![
-        ("node", why.address.clone()),
-        ("path", why.path.clone()),
-        ("policy", why.policy.clone()),
-    ];
-    for because in &why.because {
-        lines.push(("because", because.clone()));
-    }
-    if !why.hint.is_empty() {
-        lines.push(("do", why.hint.clone()));
-    }
-    facts(&lines)
-}
-
-pub fn records(records: &Vec<Record>) -> String {
-    let rows: Vec<Vec<String>> = records
-        .iter()
-        .map(|record| {
-            vec![
-                record.kind.clone(),
-                record.subject.clone(),
-                record.serial.to_string(),
-                record.signer.clone(),
-                record.valid_until.clone().unwrap_or_else(|| "never".into()),
-                record.bytes.to_string(),
-            ]
-        })
-        .collect();
+pub fn why(Why { steps }: &Why) -> String {
+    let row = |step: &Step| {
+        let mark = if step.ok { "yes" } else { "NO" };
+        vec![step.question.clone(), mark.into(), step.answer.clone()]
+    };
     columns(
-        &["KIND", "SUBJECT", "SERIAL", "SIGNER", "ENDS", "BYTES"],
-        &rows,
+        &["STEP", "OK", "BECAUSE"],
+        &steps.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+pub fn records(Records { records }: &Records) -> String {
+    let row = |record: &Record| {
+        vec![
+            record.kind.clone(),
+            record.serial.to_string(),
+            record.bytes.to_string(),
+            record.text.clone(),
+        ]
+    };
+    columns(
+        &["KIND", "SERIAL", "BYTES", "SAYS"],
+        &records.iter().map(row).collect::<Vec<_>>(),
     )
 }
 
 pub fn joined(joined: &Joined) -> String {
     format!(
         "joined the network {}\nthis node is {}\n",
-        joined.network, joined.address
+        joined.network, joined.name
     )
 }
 
-pub fn left(left: &Joined) -> String {
+pub fn left(left: &Left) -> String {
     format!("left the network {}; its keys are gone\n", left.network)
 }
 
@@ -179,7 +193,7 @@ pub fn host_added(host: &Host) -> String {
     format!("{} is {}\n", host.name, host.address)
 }
 
-pub fn hosts(hosts: &Vec<Host>) -> String {
+pub fn hosts(Hosts { hosts }: &Hosts) -> String {
     let rows: Vec<Vec<String>> = hosts
         .iter()
         .map(|host| vec![host.name.clone(), host.address.clone()])
@@ -193,7 +207,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_tail() {
-        let hosts_given = vec![
+        let given = vec![
             Host {
                 name: "wiki".into(),
                 address: "fd00::10".into(),
@@ -204,7 +218,7 @@ mod tests {
             },
         ];
         assert_eq!(
-            hosts(&hosts_given),
+            hosts(&Hosts { hosts: given }),
             "NAME         ADDRESS\nwiki         fd00::10\na-long-name  fd00::2\n"
         );
     }
