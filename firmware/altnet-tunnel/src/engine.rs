@@ -276,12 +276,14 @@ impl<A: Aead> Engine<A> {
         endpoint: Option<Endpoint>,
         now: Instant,
     ) -> Result<(), ConfigError> {
+        let has_queued = self.queue.has(peer);
         let entry = self.peer_mut(peer).ok_or(ConfigError::UnknownPeer)?;
         let was_known = entry.endpoint.is_some();
         entry.endpoint = endpoint;
         if was_known || endpoint.is_none() {
             return Ok(());
         }
+        entry.wants.queued = has_queued;
         let wants_session = entry.persistent.is_some() && entry.usable(now).is_none();
         if entry.asking_since.is_some() || wants_session {
             entry.asking_since = Some(now);

@@ -106,8 +106,8 @@ fn an_initiator_that_only_answers_with_keepalives_asks_soon_after_120_seconds() 
         assert_eq!(world.give(B, b, &packet(second as u32, 80)), Given::Sent);
         world.run(at(second + 1));
         match second {
-            ..=119 => assert_eq!(world.initiations(A), 1),
-            ..=131 => {}
+            0..120 => assert_eq!(world.initiations(A), 1),
+            120..132 => {}
             _ => assert_eq!(world.initiations(A), 2),
         }
     }

@@ -261,10 +261,10 @@ impl<A: Aead> Peer<A> {
         if take(&mut self.news.sessions) {
             return Some(TunnelEvent::SessionsChanged { peer });
         }
-        if take(&mut self.news.roamed) {
-            if let Some(to) = self.endpoint {
-                return Some(TunnelEvent::Roamed { peer, to });
-            }
+        if take(&mut self.news.roamed)
+            && let Some(to) = self.endpoint
+        {
+            return Some(TunnelEvent::Roamed { peer, to });
         }
         let is_up = self.current.is_some();
         let is_rekeyed = take(&mut self.news.rekeyed);
