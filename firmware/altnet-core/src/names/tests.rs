@@ -387,6 +387,22 @@ fn what_does_not_fit_is_cut_off_and_fits_over_tcp() {
     assert!(ask(&query).metadata.truncation, "1232 bytes are the most");
 }
 
+#[test]
+fn edns_is_never_what_is_left_out() {
+    let mut query = question("many.work.alt.", AAAA);
+    query.set_edns(Edns::new());
+    let bytes = query.to_vec().unwrap();
+    // The query is as long as a reply without answers.
+    for room in bytes.len()..600 {
+        let mut reply = vec![0; room];
+        let Answer::Reply(length) = answer(&bytes, &Homes, Carrier::Udp, &mut reply) else {
+            panic!("no reply in {room} bytes");
+        };
+        let reply = Message::from_vec(&reply[..length]).unwrap();
+        assert!(reply.edns.is_some() && reply.metadata.truncation, "{room}");
+    }
+}
+
 /// A query with whatever follows the header.
 fn any_query() -> impl Strategy<Value = Vec<u8>> {
     let label = prop_oneof![

@@ -137,24 +137,24 @@ impl<Z: ZoneView> Asked<'_, Z> {
             return self.absent(zone, Rcode::NXDOMAIN, reply);
         };
         let is_wanted = self.kind == RecordType::AAAA || self.kind == RecordType::ANY;
-        let mut is_there = false;
+        let mut is_found = false;
         let mut found = |address| {
-            is_there = true;
+            is_found = true;
             if is_wanted {
                 reply.address(address);
             }
         };
-        if name.as_str() == NAME_SERVER {
+        // The zone's NS names its server, which so exists whoever is at home.
+        let is_server = name.as_str() == NAME_SERVER;
+        if is_server {
             self.zones.gateways(index, &mut found);
-            // The zone's NS names it, so it exists whoever is at home.
-            is_there |= !is_wanted;
         } else {
             self.zones.addresses(index, &name, &mut found);
         }
-        match (is_there, name.as_str() == NAME_SERVER) {
-            (true, _) if is_wanted => reply.finish_with(Rcode::NOERROR),
-            (true, _) | (false, true) => self.absent(zone, Rcode::NOERROR, reply),
-            (false, false) => self.absent(zone, Rcode::NXDOMAIN, reply),
+        match is_found {
+            true if is_wanted => reply.finish_with(Rcode::NOERROR),
+            false if !is_server => self.absent(zone, Rcode::NXDOMAIN, reply),
+            _ => self.absent(zone, Rcode::NOERROR, reply),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! All flows of a list expire after the same silence, so what expires first is at a list's
 //! end, and making room takes a few steps whatever the size. Room is made in the order of
-//! [`List`]: what is expired, then what nobody answered, and established TCP connections last.
+//! the lists: what is expired, then what nobody answered, and established TCP connections last.
 
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;

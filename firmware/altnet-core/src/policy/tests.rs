@@ -203,6 +203,15 @@ fn an_icmp_error_passes_only_if_it_is_about_a_flow() {
         policy.judge_inbound(&error, &facts, at(1)).drop_reason(),
         refused
     );
+    // About our own packet, but sent to another of our machines.
+    let mut facts = facts;
+    let other = Ipv6Addr::new(0xfd01, 0, 0, 1, 0, 0, 0, 0xe);
+    facts.ours.insert(other);
+    let quoted = packet(CLIENT, WIKI, 17, &udp(5000, 53, b"what?"));
+    let message = [&[1, 4, 0, 0, 0, 0, 0, 0], &quoted[..]].concat();
+    let error = read(&packet(WIKI, other, 58, &message));
+    let verdict = policy.judge_inbound(&error, &facts, at(1));
+    assert_eq!(verdict.drop_reason(), refused);
     // An error keeps no flow alive.
     assert_eq!(policy.flow_count(at(119)), 1);
     assert_eq!(policy.flow_count(at(120)), 0);
@@ -227,6 +236,14 @@ fn later_fragments_follow_an_admitted_first_one() {
     assert_eq!(judge(&later, 1), none);
     assert_eq!(judge(&first, 2), OK);
     assert_eq!(judge(&later, 62), none);
+    // A second, shorter first fragment makes no room for overlap.
+    let shorter = out(44, &fragment(17, 0, true, 5, &udp(1, 2, &[])));
+    assert_eq!(judge(&first, 62), OK);
+    assert_eq!(judge(&shorter, 62), OK);
+    assert_eq!(
+        judge(&overlapping, 62),
+        Some(DropReason::OverlappingFragment)
+    );
     // A refused first fragment opens nothing.
     let refused = read(&packet(
         CLIENT,
