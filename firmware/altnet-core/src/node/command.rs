@@ -102,6 +102,18 @@ impl<A: Aead> Node<A> {
         }
     }
 
+    /// Takes a record that an owner's tool signed, as if a peer had announced it.
+    ///
+    /// # Errors
+    /// [`CommandError`], and nothing was changed.
+    pub fn publish(&mut self, record: &[u8], now: Instant) -> Result<(), CommandError> {
+        let network = self.network.as_mut().ok_or(CommandError::NotMember)?;
+        let before = network.registry.revision();
+        network.registry.apply(record, &mut self.clock)?;
+        self.records_changed(before, now);
+        Ok(())
+    }
+
     /// Replaces the tunnel key. Peers accept both until they have the new record; sessions
     /// that stand go on.
     pub(super) fn rotate(&mut self, now: Instant) {

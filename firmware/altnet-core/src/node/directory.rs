@@ -420,6 +420,16 @@ impl<A: Aead> Node<A> {
         self.announce_to(session, node, now);
     }
 
+    /// Announces this node over the session it joined by, which ends with the answer.
+    pub(super) fn introduce_own(&mut self, session: SessionId, now: Instant) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        let records = network.pack_chain();
+        let request = Request::Announce { records: &records };
+        self.ask(session, &request, Asked::IntroduceOwn, now);
+    }
+
     /// Announces what this node signed to every directory it has a session with.
     pub(super) fn announce_own(&mut self, now: Instant) {
         let sessions: Vec<(NodeId, SessionId)> = self

@@ -271,14 +271,15 @@ impl<A: Aead> Node<A> {
             .by_device(&self.identity.device.public())
             .map(|member| member.membership.name.clone());
         self.fixed_endpoints = joining.fixed_endpoints;
-        if let Some(session) = joining.session {
-            // The next session is one between members.
-            self.end_session(session, CloseReason::Done, now);
-        }
         if !self.enter(registry, petname, now) {
             return;
         }
         self.saves.changed(Slot::Network);
+        if let Some(session) = joining.session {
+            // Who let us in learns our keys in the same session, so that the next one can be
+            // one between members.
+            self.introduce_own(session, now);
+        }
         if let Some(name) = name {
             self.after_save(Deferred::Tell(Event::Joined { network, name }), now);
         }

@@ -11,13 +11,16 @@ use altnet_tunnel::tai64n::{TAI64N_BYTES, Tai64n};
 use altnet_wire::address::{Prefix, site_prefix};
 use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{ControlKey, Name, NetworkId, NodeId, SigningKey, TunnelKey};
-use altnet_wire::message::{Cursor, HeadSummary, MAX_HEADS, Packed, pack, packed_len};
+use altnet_wire::message::{
+    Cursor, HeadSummary, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed, pack, packed_len,
+};
 use altnet_wire::record::{MAX_FIXED_ENDPOINTS, NodeRecord, Roles};
 use altnet_wire::time::{Instant, UnixTime};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::identity::IDENTITY_BYTES;
+use super::sessions::Standing;
 use super::{Config, Event, Identity, Network, Node, Own, Slot, StartError, Stored};
 use crate::clock::Clock;
 use crate::issuer::Issuer;
@@ -356,10 +359,14 @@ impl<A: Aead> Node<A> {
             return;
         };
         let mut changed: BTreeSet<RecordSlot> = BTreeSet::new();
-        for (_, slot, _) in network.registry.changes_since(before) {
+        let mut verdicts = Vec::new();
+        for (_, slot, bytes) in network.registry.changes_since(before) {
+            if slot.kind() == RecordKind::REVOCATION && verdicts.len() < MAX_MESSAGE_BYTES / 2 {
+                pack_into(bytes, &mut verdicts);
+            }
             changed.insert(slot);
         }
-        self.put_out_strangers(now);
+        self.put_out_strangers(&verdicts, now);
         let Some(network) = &self.network else {
             return;
         };
@@ -424,7 +431,9 @@ impl<A: Aead> Node<A> {
     }
 
     /// Cuts off everybody who is no longer a member, this node included.
-    fn put_out_strangers(&mut self, now: Instant) {
+    ///
+    /// They are shown the `verdicts`, so that they know it themselves, and are strangers then.
+    fn put_out_strangers(&mut self, verdicts: &[u8], now: Instant) {
         let Some(network) = &self.network else {
             return;
         };
@@ -447,7 +456,32 @@ impl<A: Aead> Node<A> {
             self.relay.remove(node);
         }
         for node in gone {
+            self.make_stranger(node, verdicts, now);
             self.forget(node, now);
+        }
+    }
+
+    fn make_stranger(&mut self, node: NodeId, verdicts: &[u8], now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.session = None;
+        }
+        let sessions: Vec<_> = self
+            .sessions
+            .iter_mut()
+            .filter(|(_, session)| session.standing == Standing::Member(node))
+            .map(|(id, session)| {
+                session.standing = Standing::Stranger;
+                session.follows = None;
+                *id
+            })
+            .collect();
+        let cursor = Cursor::default();
+        for session in sessions {
+            let notice = Notice::Changed {
+                records: verdicts,
+                cursor,
+            };
+            self.say(session, &Message::Notice(notice), now);
         }
     }
 

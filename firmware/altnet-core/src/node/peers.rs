@@ -59,12 +59,14 @@ pub(super) struct Peer {
     presence: u64,
     retry_at: Instant,
     retry: Duration,
+    failures: u32,
 }
 
 impl Peer {
     /// A session failed or ended: the next is tried later, and later each time.
     pub(super) fn session_failed(&mut self, now: Instant) {
         self.retry_at = now.after(self.retry);
+        self.failures = self.failures.wrapping_add(1);
         self.retry = (self.retry * 2).min(RETRY_MOST);
     }
 
@@ -127,6 +129,7 @@ impl<A: Aead> Node<A> {
             presence: 0,
             retry_at: now,
             retry: RETRY,
+            failures: 0,
         };
         self.tunnels.insert(index, node);
         self.peers.insert(node, peer);
@@ -307,6 +310,7 @@ impl<A: Aead> Node<A> {
         if let Some(peer) = self.peers.get_mut(&node) {
             let former = peer.session.replace(session).filter(|s| *s != session);
             peer.retry = RETRY;
+            peer.failures = 0;
             if let Some(endpoint) = self.control.endpoint(session) {
                 peer.path.heard(endpoint, now);
             }
@@ -323,6 +327,22 @@ impl<A: Aead> Node<A> {
         }
         self.follow_directory(session, node, now);
         self.tell_presence(node, now);
+        self.timers.housekeeping_at(now);
+    }
+
+    /// Calls relays and directories that did not answer once more, now.
+    pub(super) fn retry_servers(&mut self, now: Instant) {
+        let mut calls = alloc::vec::Vec::new();
+        for peer in self.peers.values_mut().filter(|peer| peer.wanted) {
+            peer.retry_at = now;
+            peer.retry = RETRY;
+            peer.failures = 0;
+            calls.extend(peer.session.take_if(|s| !self.sessions.contains_key(s)));
+        }
+        for call in calls {
+            self.control
+                .close(call, crate::control::CloseReason::Done, now);
+        }
         self.timers.housekeeping_at(now);
     }
 
@@ -391,7 +411,11 @@ impl<A: Aead> Node<A> {
         let endpoint = self.peers.get(&node).and_then(|peer| peer.path.current());
         match endpoint {
             Some(endpoint) => {
-                let connected = self.control.connect(Some(record.control), endpoint, now);
+                // A server that doesn't know our keys (any more) answers no member's call, but a
+                // stranger's, and a chain makes the stranger a member.
+                let is_stranger = peer.wanted && peer.failures % 2 == 1;
+                let remote = (!is_stranger).then_some(record.control);
+                let connected = self.control.connect(remote, endpoint, now);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     match connected {
                         Ok(session) => peer.session = Some(session),

@@ -43,6 +43,8 @@ pub(super) enum Asked {
     Announce(NodeId),
     /// What a peer has newer.
     Catch(NodeId),
+    /// To have own records kept by who let this node in.
+    IntroduceOwn,
     /// To be let in.
     Redeem,
     /// A membership for longer.
@@ -222,6 +224,15 @@ impl<A: Aead> Node<A> {
             return;
         };
         state.standing = Standing::Member(node);
+        let meant = self
+            .peers
+            .iter()
+            .find(|(_, peer)| peer.session == Some(session));
+        if meant.is_some_and(|(meant, _)| *meant != node) {
+            // Somebody else answers at that address: the network's, but not who was called.
+            self.end_session(session, CloseReason::Done, now);
+            return;
+        }
         self.member_arrived(session, node, now);
         self.compare_heads(session, node, &hello.heads, now);
     }
@@ -288,6 +299,10 @@ impl<A: Aead> Node<A> {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.catching = false;
                 }
+            }
+            (Asked::IntroduceOwn, _) => {
+                self.end_session(session, CloseReason::Done, now);
+                self.retry_servers(now);
             }
             (Asked::Announce(node), Reply::Announced { .. }) => self.announced(node, now),
             (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),

@@ -1,0 +1,209 @@
+//! The owner's computer: makes a network, bundles and invites, as `altnet-provision` does.
+
+use core::net::SocketAddr;
+
+use altnet_core::clock::Clock;
+use altnet_core::invite::{Bundle, Link};
+use altnet_core::issuer::{Issuer, NewInvite};
+use altnet_core::limits::Limits;
+use altnet_core::records::{SigningSecret, sign_record};
+use altnet_core::registry::{Registry, Slot};
+use altnet_core::rng::Rng;
+use altnet_wire::envelope::MAX_RECORD_BYTES;
+use altnet_wire::id::{MemberId, Name, NetworkId, Serial, SigningKey, SiteId};
+use altnet_wire::record::{
+    Genesis, HostRecord, IssuerCertificate, RevocationTarget, Rights, Roles,
+};
+use altnet_wire::time::{Duration, Instant, UnixTime};
+
+/// When every pretend network is made.
+pub const FOUNDED: UnixTime = UnixTime::from_secs(1_795_000_000);
+
+/// An owner with a network.
+pub struct Founder {
+    owner: SigningSecret,
+    issuer: Issuer,
+    admits: SigningSecret,
+    /// What the owner's computer knows.
+    pub registry: Registry,
+    clock: Clock,
+    rng: Rng,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a test's name is a DNS label")
+}
+
+impl Founder {
+    /// Makes a network called `petname`.
+    pub fn new(petname: &str, seed: u8) -> Self {
+        let mut rng = Rng::new([seed; 32]);
+        let owner = SigningSecret::generate(&mut rng);
+        let recovery = SigningSecret::generate(&mut rng);
+        let own_issuer = SigningSecret::generate(&mut rng);
+        let admits = SigningSecret::generate(&mut rng);
+        let genesis = Genesis {
+            name: name(petname),
+            owners: [owner.public()].into_iter().collect(),
+            recovery: recovery.public(),
+            issued: FOUNDED,
+            nonce: rng.array(),
+        };
+        let mut out = [0; MAX_RECORD_BYTES];
+        let bytes = sign_record(&owner, NetworkId([0; 32]), &genesis, Serial(0), &mut out)
+            .expect("a genesis fits");
+        let mut registry = Registry::new(bytes, Limits::ROUTER).expect("a genesis is valid");
+        let mut clock = Clock::new(FOUNDED);
+        clock.set_running(FOUNDED, Instant::ZERO);
+        for (issuer, rights) in [
+            (own_issuer.public(), Rights::all()),
+            (admits.public(), Rights::ADMIT),
+        ] {
+            certify(&owner, &mut registry, &mut clock, issuer, rights);
+        }
+        let issuer = Issuer::new(own_issuer, None, &registry).expect("a new issuer");
+        Self {
+            owner,
+            issuer,
+            admits,
+            registry,
+            clock,
+            rng,
+        }
+    }
+
+    /// Every record the owner has.
+    pub fn records(&self) -> Vec<Vec<u8>> {
+        self.registry
+            .iter()
+            .map(|(_, bytes)| bytes.to_vec())
+            .collect()
+    }
+
+    /// An invite's link for one device.
+    pub fn invite(
+        &mut self,
+        called: &str,
+        roles: Roles,
+        site: Option<u16>,
+        entry: SocketAddr,
+    ) -> Link {
+        self.invite_lasting(
+            called,
+            roles,
+            site,
+            entry,
+            Duration::from_secs(7 * 86_400),
+            1,
+        )
+    }
+
+    /// An invite that lasts so long and lets in so many.
+    pub fn invite_lasting(
+        &mut self,
+        called: &str,
+        roles: Roles,
+        site: Option<u16>,
+        entry: SocketAddr,
+        lasts: Duration,
+        uses: u16,
+    ) -> Link {
+        let new = NewInvite {
+            issuer: self.admits.public(),
+            name: (uses == 1).then(|| name(called)),
+            person: None,
+            roles,
+            site: site.and_then(SiteId::new),
+            groups: heapless::Vec::new(),
+            sponsor: None,
+            uses,
+            lasts,
+        };
+        let (secret, bytes) = self
+            .issuer
+            .create_invite(
+                &mut self.registry,
+                &mut self.clock,
+                new,
+                Instant::ZERO,
+                &mut self.rng,
+            )
+            .expect("the owner may invite");
+        Link::new(&bytes, &[entry], secret).expect("an invite makes a link")
+    }
+
+    /// The first-boot bundle of the network's relay, directory and countersigner.
+    pub fn relay_bundle(&mut self, endpoint: SocketAddr) -> Bundle {
+        let roles = Roles::RELAY | Roles::DIRECTORY;
+        let link = self.invite("relay1", roles, None, endpoint);
+        Bundle {
+            records: self.records(),
+            link: Some(link),
+            issuer: Some(self.admits.clone()),
+            roles,
+            fixed_endpoints: [endpoint].into_iter().collect(),
+            petname: None,
+            settings: String::new(),
+        }
+    }
+
+    /// Names a machine in a site, by the owner's own issuer key. Returns the record.
+    pub fn host(&mut self, called: &str, site: u16, host: u64) -> Vec<u8> {
+        let site = SiteId::new(site).expect("a test's site id");
+        let prefix = altnet_wire::address::site_prefix(&self.registry.network(), site);
+        let address = u128::from(prefix.address()) | u128::from(host);
+        let record = HostRecord {
+            name: name(called),
+            site,
+            address: Some(address.into()),
+        };
+        let slot = Slot::host(site, &record.name);
+        let serial = self.registry.next_serial(&slot);
+        let mut out = [0; MAX_RECORD_BYTES];
+        let network = self.registry.network();
+        sign_record(self.issuer.secret(), network, &record, serial, &mut out)
+            .expect("a host record fits")
+            .to_vec()
+    }
+
+    /// Revokes a member that the owner knows of. Returns the record.
+    pub fn revoke(&mut self, member: MemberId) -> Vec<u8> {
+        self.issuer
+            .revoke(
+                &mut self.registry,
+                &mut self.clock,
+                RevocationTarget::Member(member),
+                "stolen",
+                Instant::ZERO,
+            )
+            .expect("the owner may revoke")
+    }
+
+    /// An owner key's public half, for tests that look at records.
+    pub fn owner(&self) -> SigningKey {
+        self.owner.public()
+    }
+}
+
+fn certify(
+    owner: &SigningSecret,
+    registry: &mut Registry,
+    clock: &mut Clock,
+    issuer: SigningKey,
+    rights: Rights,
+) {
+    let certificate = IssuerCertificate {
+        issuer,
+        rights,
+        roles: Roles::all(),
+        first_site: SiteId::new(0).expect("zero is a site id"),
+        last_site: SiteId::new(SiteId::MAX).expect("the largest site id"),
+        issued: FOUNDED,
+        expires: FOUNDED.after(Duration::from_secs(3650 * 86_400)),
+    };
+    let mut out = [0; MAX_RECORD_BYTES];
+    let network = registry.network();
+    let bytes =
+        sign_record(owner, network, &certificate, Serial(1), &mut out).expect("a certificate fits");
+    registry.apply(bytes, clock).expect("an owner may certify");
+}

@@ -1,0 +1,420 @@
+//! Hosts, wires and time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, SocketAddr};
+
+use altnet_core::node::{Command, Config, DropReason, Event, Node, Output, Stored, Verdict};
+use altnet_tunnel::aead::ChaChaPoly;
+use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::time::{Duration, Instant, UnixTime};
+
+use crate::founder::FOUNDED;
+use crate::nat::{Kind, Nat};
+
+/// The port every node listens on.
+pub const PORT: u16 = 51820;
+
+/// A host in the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostId(usize);
+
+/// A NAT in the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatId(usize);
+
+struct Host {
+    node: Option<Node<ChaChaPoly>>,
+    disk: Stored,
+    config: Config,
+    address: SocketAddr,
+    nat: Option<NatId>,
+    clock: Option<UnixTime>,
+    wake: Instant,
+    delivered: Vec<Vec<u8>>,
+    told: Vec<Event>,
+    starts: u8,
+}
+
+/// A datagram that passed somewhere.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// From where, as the internet sees it.
+    pub from: SocketAddr,
+    /// To where.
+    pub to: SocketAddr,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+struct InFlight {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// Everything there is.
+pub struct World {
+    now: Instant,
+    sequence: u64,
+    chance: u64,
+    loss_per_mille: u64,
+    hosts: Vec<Host>,
+    nats: Vec<Nat>,
+    wire: BinaryHeap<Reverse<(Instant, u64)>>,
+    in_flight: BTreeMap<u64, InFlight>,
+    blocked: Vec<(IpAddr, IpAddr)>,
+    /// Everything that passed the internet, while [`World::capture`] is on.
+    pub captured: Vec<Captured>,
+    /// Whether what passes is kept.
+    pub capture: bool,
+}
+
+impl World {
+    /// An empty world. The same seed gives the same run.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Instant::from_micros(1_000_000),
+            sequence: 0,
+            chance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            loss_per_mille: 0,
+            hosts: Vec::new(),
+            nats: Vec::new(),
+            wire: BinaryHeap::new(),
+            in_flight: BTreeMap::new(),
+            blocked: Vec::new(),
+            captured: Vec::new(),
+            capture: false,
+        }
+    }
+
+    /// Loses so many of a thousand datagrams from now on.
+    pub const fn lose(&mut self, per_mille: u64) {
+        self.loss_per_mille = per_mille;
+    }
+
+    /// The present moment.
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn random(&mut self) -> u64 {
+        // xorshift64* (Vigna 2016).
+        self.chance ^= self.chance >> 12;
+        self.chance ^= self.chance << 25;
+        self.chance ^= self.chance >> 27;
+        self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Puts a NAT on the internet.
+    pub fn nat(&mut self, kind: Kind, public: &str) -> NatId {
+        let public = public.parse().expect("a test's address");
+        self.nats.push(Nat::new(kind, public));
+        NatId(self.nats.len() - 1)
+    }
+
+    /// Gives a NAT another public address.
+    pub fn renumber(&mut self, nat: NatId, public: &str) {
+        self.nats[nat.0].renumber(public.parse().expect("a test's address"));
+    }
+
+    /// Puts a new device at `address`, behind a NAT if there is one, and switches it on.
+    pub fn host(&mut self, address: &str, nat: Option<NatId>) -> HostId {
+        let address = SocketAddr::new(address.parse().expect("a test's address"), PORT);
+        self.hosts.push(Host {
+            node: None,
+            disk: Stored::new(),
+            config: Config::router(FOUNDED),
+            address,
+            nat,
+            clock: Some(FOUNDED),
+            wake: Instant::NEVER,
+            delivered: Vec::new(),
+            told: Vec::new(),
+            starts: 0,
+        });
+        let host = HostId(self.hosts.len() - 1);
+        self.power_on(host);
+        host
+    }
+
+    /// What the host's operating system says of the calendar at its next start.
+    pub fn set_clock(&mut self, host: HostId, clock: Option<UnixTime>) {
+        self.hosts[host.0].clock = clock;
+    }
+
+    /// Cuts a host's power: what wasn't synced is gone.
+    pub fn power_off(&mut self, host: HostId) {
+        self.hosts[host.0].node = None;
+        self.hosts[host.0].wake = Instant::NEVER;
+    }
+
+    /// Switches a host on with what its disk holds.
+    pub fn power_on(&mut self, host: HostId) {
+        let seed: [u8; 32] = core::array::from_fn(|_| self.random() as u8);
+        let now = self.now;
+        let state = &mut self.hosts[host.0];
+        state.starts += 1;
+        let mut node = Node::new(state.config.clone(), &state.disk, seed, now)
+            .expect("a disk that only lost power is readable");
+        if let Some(clock) = state.clock {
+            let since_start = now.saturating_since(Instant::from_micros(1_000_000));
+            node.handle_clock(clock.after(since_start), now);
+        }
+        if state.nat.is_none() {
+            node.handle_interfaces(&[state.address], now);
+        }
+        state.node = Some(node);
+        self.drain(host);
+    }
+
+    /// The node on a host that is switched on.
+    pub fn node(&self, host: HostId) -> &Node<ChaChaPoly> {
+        self.hosts[host.0].node.as_ref().expect("switched on")
+    }
+
+    /// Does something with a node and drains it.
+    pub fn with<T>(
+        &mut self,
+        host: HostId,
+        act: impl FnOnce(&mut Node<ChaChaPoly>, Instant) -> T,
+    ) -> T {
+        let now = self.now;
+        let node = self.hosts[host.0].node.as_mut().expect("switched on");
+        let result = act(node, now);
+        self.drain(host);
+        result
+    }
+
+    /// Gives a node a command.
+    pub fn command(&mut self, host: HostId, command: Command) {
+        self.with(host, |node, now| node.handle_command(command, now))
+            .expect("the command fits");
+    }
+
+    /// Takes what was delivered to a host's side so far.
+    pub fn delivered(&mut self, host: HostId) -> Vec<Vec<u8>> {
+        core::mem::take(&mut self.hosts[host.0].delivered)
+    }
+
+    /// Takes the facts a host was told so far.
+    pub fn told(&mut self, host: HostId) -> Vec<Event> {
+        core::mem::take(&mut self.hosts[host.0].told)
+    }
+
+    /// What a host has on disk.
+    pub fn disk(&mut self, host: HostId) -> &mut Stored {
+        &mut self.hosts[host.0].disk
+    }
+
+    /// Lets nothing pass between two public addresses, or lets it pass again.
+    pub fn block(&mut self, a: &str, b: &str, on: bool) {
+        let pair = (a.parse().expect("address"), b.parse().expect("address"));
+        self.blocked.retain(|blocked| *blocked != pair);
+        if on {
+            self.blocked.push(pair);
+        }
+    }
+
+    /// Hands a host's node a packet from its side.
+    ///
+    /// # Errors
+    /// Why the node refused it.
+    pub fn send(&mut self, host: HostId, packet: &[u8]) -> Result<(), DropReason> {
+        let now = self.now;
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        frame.set(packet).expect("a packet fits a frame");
+        let state = &mut self.hosts[host.0];
+        let node = state.node.as_mut().expect("switched on");
+        let verdict = node.handle_lan(&mut frame, now);
+        let bytes = frame.packet().to_vec();
+        match verdict {
+            Ok(Verdict::Send { to }) => self.launch(host, to, bytes),
+            Ok(Verdict::Deliver) => self.hosts[host.0].delivered.push(bytes),
+            Ok(Verdict::Consumed) => {}
+            Err(reason) => {
+                self.drain(host);
+                return Err(reason);
+            }
+        }
+        self.drain(host);
+        Ok(())
+    }
+
+    /// Puts a datagram on the internet as if it came from `from`: a stranger's.
+    pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        self.pass(from, to, bytes);
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        self.run_until(end, |_| false);
+    }
+
+    /// Lets time pass until `done`, at most `time`. Returns whether it was done.
+    pub fn run_for(&mut self, time: Duration, done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now.after(time);
+        self.run_until(end, done)
+    }
+
+    fn run_until(&mut self, end: Instant, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            let wire = self
+                .wire
+                .peek()
+                .map_or(Instant::NEVER, |Reverse((at, _))| *at);
+            let wake = self
+                .hosts
+                .iter()
+                .map(|h| h.wake)
+                .min()
+                .unwrap_or(Instant::NEVER);
+            let next = wire.min(wake);
+            if next > end {
+                self.now = end;
+                return done(self);
+            }
+            self.now = self.now.max(next);
+            if wire <= wake {
+                self.arrive();
+            } else {
+                self.wake_due();
+            }
+        }
+    }
+
+    fn wake_due(&mut self) {
+        let now = self.now;
+        for at in 0..self.hosts.len() {
+            let state = &mut self.hosts[at];
+            if state.wake <= now
+                && let Some(node) = &mut state.node
+            {
+                node.handle_timeout(now);
+                self.drain(HostId(at));
+            }
+        }
+    }
+
+    fn arrive(&mut self) {
+        let Some(Reverse((_, sequence))) = self.wire.pop() else {
+            return;
+        };
+        let Some(datagram) = self.in_flight.remove(&sequence) else {
+            return;
+        };
+        let Some((host, from)) = self.route(&datagram) else {
+            return;
+        };
+        let now = self.now;
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        if frame.set(&datagram.bytes).is_err() {
+            return;
+        }
+        let Some(node) = &mut self.hosts[host.0].node else {
+            return;
+        };
+        let verdict = node.handle_wan(from, &mut frame, now);
+        let bytes = frame.packet().to_vec();
+        match verdict {
+            Ok(Verdict::Deliver) => self.hosts[host.0].delivered.push(bytes),
+            Ok(Verdict::Send { to }) => self.launch(host, to, bytes),
+            Ok(Verdict::Consumed) | Err(_) => {}
+        }
+        self.drain(host);
+    }
+
+    /// The host a datagram reaches, and from where it seems to come.
+    fn route(&mut self, datagram: &InFlight) -> Option<(HostId, SocketAddr)> {
+        let (from, to) = (datagram.from, datagram.to);
+        let is_blocked = self
+            .blocked
+            .iter()
+            .any(|(a, b)| (*a == from.ip() && *b == to.ip()) || (*b == from.ip() && *a == to.ip()));
+        if is_blocked {
+            return None;
+        }
+        let now = self.now;
+        let nat = self.nats.iter().position(|nat| nat.public() == to.ip());
+        let (target, nat) = match nat {
+            Some(at) => (
+                self.nats[at].inbound(from, to.port(), now)?,
+                Some(NatId(at)),
+            ),
+            None => (to, None),
+        };
+        let host = self
+            .hosts
+            .iter()
+            .position(|host| host.nat == nat && host.address == target)?;
+        Some((HostId(host), from))
+    }
+
+    /// Sends a datagram out of a host.
+    fn launch(&mut self, host: HostId, to: SocketAddr, bytes: Vec<u8>) {
+        let state = &self.hosts[host.0];
+        let from = match state.nat {
+            Some(nat) => self.nats[nat.0].outbound(state.address, to, self.now),
+            None => state.address,
+        };
+        self.pass(from, to, bytes);
+    }
+
+    fn pass(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        assert!(bytes.len() <= 1472, "a datagram of {} bytes", bytes.len());
+        if self.capture {
+            self.captured.push(Captured {
+                from,
+                to,
+                bytes: bytes.clone(),
+            });
+        }
+        if self.random() % 1000 < self.loss_per_mille {
+            return;
+        }
+        let delay = Duration::from_micros(10_000 + self.random() % 4_000);
+        self.sequence += 1;
+        self.wire
+            .push(Reverse((self.now.after(delay), self.sequence)));
+        self.in_flight
+            .insert(self.sequence, InFlight { from, to, bytes });
+    }
+
+    /// Does what a driver does: drains a node until it waits.
+    fn drain(&mut self, host: HostId) {
+        let now = self.now;
+        for _ in 0..10_000 {
+            let mut buffer = [0; FRAME_BYTES];
+            let mut frame = Frame::new(&mut buffer);
+            let state = &mut self.hosts[host.0];
+            let Some(node) = &mut state.node else {
+                return;
+            };
+            match node.poll_output(&mut frame, now) {
+                Output::Send { to } => {
+                    let bytes = frame.packet().to_vec();
+                    self.launch(host, to, bytes);
+                }
+                Output::Save { slot } => {
+                    match node.state_bytes(&slot) {
+                        Some(bytes) => state.disk.insert(slot.to_string(), bytes.to_vec()),
+                        None => state.disk.remove(&slot.to_string()),
+                    };
+                    node.handle_saved(&slot, now);
+                }
+                Output::Tell(event) => state.told.push(event),
+                Output::Wait(deadline) => {
+                    state.wake = deadline;
+                    return;
+                }
+            }
+        }
+        panic!("a node never waits");
+    }
+}
