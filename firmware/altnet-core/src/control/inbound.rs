@@ -143,3 +143,55 @@ impl Inbound {
         Some(ControlFrame::Ack { message, fragments })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: [u8; FRAGMENT_BYTES] = [7; FRAGMENT_BYTES];
+
+    #[test]
+    fn early_messages_never_take_the_room_of_the_next() {
+        let mut inbound = Inbound::new(0);
+        for message in 1..20 {
+            for index in 0..17 {
+                inbound.fragment(message, index, 18, &FULL).unwrap();
+            }
+        }
+        let kept: usize = inbound.messages.values().map(|m| m.bytes.len()).sum();
+        assert!(kept <= MAX_MESSAGE_BYTES);
+        assert!(inbound.next_message().is_none());
+        for index in 0..18 {
+            let bytes = &FULL[..if index == 17 { 1 } else { FRAGMENT_BYTES }];
+            inbound.fragment(0, index, 18, bytes).unwrap();
+        }
+        assert_eq!(inbound.next_message().unwrap().len(), 17 * 1152 + 1);
+        assert!(inbound.next_message().is_none());
+    }
+
+    #[test]
+    fn what_is_not_kept_is_not_acknowledged() {
+        let mut inbound = Inbound::new(0);
+        inbound.fragment(MESSAGE_WINDOW, 0, 1, b"far").unwrap();
+        assert_eq!(inbound.next_ack(), None);
+        inbound.fragment(1, 1, 2, b"early").unwrap();
+        let ack = |message, fragments| Some(ControlFrame::Ack { message, fragments });
+        assert_eq!(inbound.next_ack(), ack(1, 0b10));
+        inbound.fragment(0, 0, 1, b"due").unwrap();
+        assert_eq!(inbound.next_message().unwrap(), b"due");
+        // Its acknowledgement was lost: it comes again and isn't delivered again.
+        assert_eq!(inbound.next_ack(), ack(0, 1));
+        inbound.fragment(0, 0, 1, b"due").unwrap();
+        assert_eq!(inbound.next_ack(), ack(0, 1));
+        assert!(inbound.next_message().is_none());
+    }
+
+    #[test]
+    fn a_contradiction_is_seen() {
+        let mut inbound = Inbound::new(0);
+        inbound.fragment(0, 0, 2, &FULL).unwrap();
+        assert_eq!(inbound.fragment(0, 0, 3, &FULL), Err(Contradiction));
+        assert_eq!(inbound.fragment(u32::MAX, 0, 1, b""), Err(Contradiction));
+        assert_eq!(inbound.fragment(0, 3, 3, b""), Err(Contradiction));
+    }
+}

@@ -282,3 +282,74 @@ impl Outbound {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ControlLimits = ControlLimits::ROUTER;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn pushed(bytes: &[u8]) -> Outbound {
+        let mut outbound = Outbound::new();
+        assert_eq!(outbound.push(bytes, &LIMITS), Ok(0));
+        outbound
+    }
+
+    #[test]
+    fn waits_double_and_end() {
+        let mut outbound = pushed(b"m");
+        let mut now = at(1000);
+        let mut waits = Vec::new();
+        while outbound.next_fragment(2000, now).is_some() {
+            let due = outbound.deadline();
+            waits.push(due.saturating_since(now).as_millis());
+            now = due;
+            if outbound.handle_timeout(now).is_err() {
+                break;
+            }
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 8000, 8000]);
+    }
+
+    #[test]
+    fn what_was_sent_twice_measures_nothing() {
+        let mut outbound = pushed(b"m");
+        assert!(outbound.next_fragment(2000, at(0)).is_some());
+        outbound.handle_timeout(at(500)).unwrap();
+        assert!(outbound.next_fragment(2000, at(500)).is_some());
+        assert!(outbound.ack(0, 1, at(510)));
+        assert_eq!(outbound.rtt(), None);
+        assert_eq!(outbound.push(b"n", &LIMITS), Ok(1));
+        assert!(outbound.next_fragment(2000, at(600)).is_some());
+        assert!(outbound.ack(1, 1, at(640)));
+        assert_eq!(outbound.rtt(), Some(Duration::from_millis(40)));
+        assert_eq!(outbound.deadline(), Instant::NEVER);
+    }
+
+    #[test]
+    fn acknowledgements_of_what_was_never_sent_are_passed_over() {
+        let mut outbound = pushed(&[1; 3000]);
+        assert!(!outbound.ack(7, u32::MAX, at(1)));
+        assert!(outbound.next_fragment(2000, at(0)).is_some());
+        assert!(!outbound.ack(0, 0b1, at(1)));
+        assert!(!outbound.ack(0, 0b1000, at(1)));
+        assert!(outbound.ack(0, 0b110, at(1)));
+        assert!(!outbound.ack(0, 0b111, at(1)));
+    }
+
+    #[test]
+    fn a_fragment_waits_for_room_and_for_the_window() {
+        let mut outbound = pushed(&[1; MAX_MESSAGE_BYTES]);
+        assert!(outbound.next_fragment(1160, at(0)).is_none());
+        for _ in 0..FIRST_WINDOW {
+            assert!(outbound.next_fragment(1161, at(0)).is_some());
+        }
+        assert!(outbound.next_fragment(1161, at(0)).is_none());
+        assert!(!outbound.ack(0, 1, at(1)));
+        assert!(outbound.next_fragment(1161, at(1)).is_some());
+    }
+}

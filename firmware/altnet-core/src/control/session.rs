@@ -521,3 +521,59 @@ pub(super) fn put(packet: &ControlPacket<'_>, frame: &mut Frame<'_>) -> bool {
         Err(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ControlSecret;
+    use super::super::noise::Handshake;
+    use super::*;
+    use zeroize::Zeroizing;
+
+    fn session() -> Session {
+        let secret = |byte| ControlSecret::from_bytes(&[byte; 32]);
+        let fresh = |byte| Zeroizing::new([byte; 32]);
+        let remote = Some(secret(2).public());
+        let (mut a, init) = Handshake::call(&secret(1), remote, 7, fresh(3)).unwrap();
+        let mut b = Handshake::answer(Pattern::Ik, &secret(2), 7, fresh(4), &init).unwrap();
+        let response = b.write(Pattern::Ik.response_bytes()).unwrap();
+        a.read(&response).unwrap();
+        let start = Start {
+            id: SessionId(7),
+            peer: 8,
+            keys: a.complete().unwrap(),
+            pattern: Pattern::Ik,
+            endpoint: Endpoint::Direct(([192, 0, 2, 1], 1).into()),
+        };
+        Session::called(start, None, &ControlLimits::ROUTER, Instant::ZERO)
+    }
+
+    #[test]
+    fn a_counter_is_never_used_twice_and_the_last_one_ends_the_session() {
+        let mut session = session();
+        session.counter = MAX_COUNTER - 1;
+        let mut buffer = [0; altnet_wire::frame::FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        assert!(session.seal(&[5], &mut frame).is_some());
+        assert!(session.seal(&[5], &mut frame).is_none());
+        assert!(session.deadline() <= Instant::ZERO);
+        assert_eq!(
+            session.handle_timeout(Instant::ZERO),
+            Some(ClosedWhy::Expired)
+        );
+    }
+
+    #[test]
+    fn a_frame_without_room_loses_the_datagram_and_nothing_else() {
+        let mut session = session();
+        let message = session.send(b"message", &ControlLimits::ROUTER).unwrap();
+        assert_eq!(message, MessageId(0));
+        let mut small = [0; 8];
+        let mut frame = Frame::new(&mut small);
+        assert_eq!(session.transmit(&mut frame, Instant::ZERO), None);
+        let later = session.deadline();
+        assert_eq!(session.handle_timeout(later), None);
+        let mut buffer = [0; altnet_wire::frame::FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        assert!(session.transmit(&mut frame, later).is_some());
+    }
+}
