@@ -68,7 +68,7 @@
 //!
 //! Tables are bounded by [`engine::EngineLimits`]. Packets and timers allocate nothing. A
 //! handshake that succeeds allocates one session (its two keys and a replay window, about
-//! `replay_window / 8 + 400` bytes); a peer has at most three.
+//! `replay_window / 8 + 200` bytes); a peer has at most three.
 //!
 //! # Secrets
 //!
@@ -92,3 +92,29 @@ pub mod random;
 pub mod replay;
 pub mod session;
 pub mod tai64n;
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use crate::aead::ChaChaPoly;
+    use crate::engine::Engine;
+    use crate::session::{RecvSession, SendSession};
+
+    /// Each call is the proof: it compiles only if the type keeps the promise.
+    #[test]
+    fn secrets_are_wiped_and_sessions_can_cross_threads() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        fn shared<T: Send + Sync>() {}
+        wiped::<crate::key::TunnelSecret>();
+        wiped::<crate::key::PresharedKey>();
+        wiped::<crate::random::Random>();
+        wiped::<crate::cookie::MacKeys>();
+        wiped::<crate::handshake::TransportKeys>();
+        wiped::<crate::handshake::Initiator>();
+        wiped::<chacha20poly1305::ChaCha20Poly1305>();
+        shared::<SendSession<ChaChaPoly>>();
+        shared::<RecvSession<ChaChaPoly>>();
+        shared::<Engine<ChaChaPoly>>();
+    }
+}

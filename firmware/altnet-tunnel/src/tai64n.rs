@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_handshakes_writes_at_most_twice() {
+    fn a_day_of_handshakes_writes_at_most_twice_after_the_first() {
         let mut clock = Tai64nClock::new(Tai64n::ZERO, DAY);
         let mut writes = 0;
         for minute in 0..24 * 60 {

@@ -2,9 +2,10 @@
 
 mod common;
 
-use altnet_tunnel::engine::{EngineLimits, Opened, PeerConfig, PeerIndex, TunnelEvent};
+use altnet_tunnel::engine::{EngineLimits, LocalKeyId, Opened, PeerConfig, PeerIndex, TunnelEvent};
 use altnet_tunnel::message::Message;
 use altnet_tunnel::tai64n::Tai64n;
+use altnet_wire::id::TunnelKey;
 use altnet_wire::time::{Duration, Instant, UnixTime};
 use common::{Node, address, at, packet, public, secret};
 use proptest::prelude::*;
@@ -143,13 +144,8 @@ impl Scene {
             }
             Step::Bytes(bytes) => self.hear(0, 9, &bytes),
             Step::AddPeer(key) => {
-                let node = &mut self.nodes[0].engine;
-                if let Some(local) = node
-                    .find_peer(&public(2), first_local())
-                    .map(|_| first_local())
-                {
-                    let _ = node.add_peer(PeerConfig::new(public(key), local), now);
-                }
+                let config = PeerConfig::new(public(key), first_local());
+                let _ = self.nodes[0].engine.add_peer(config, now);
             }
             // The first peer stays, so that something goes on.
             Step::RemovePeer(at) => {
@@ -206,17 +202,20 @@ impl Scene {
 }
 
 thread_local! {
-    static PUBLIC: Vec<altnet_wire::id::TunnelKey> = (0..=255).map(public).collect();
+    static PUBLIC: Vec<TunnelKey> = (0..=255).map(public).collect();
+    /// The first key of any engine has the first id.
+    static FIRST: LocalKeyId = Node::new(9, LIMITS)
+        .engine
+        .add_local_key(secret(9), Tai64n::ZERO)
+        .unwrap();
 }
 
-/// The first key of any engine has the first id.
-fn first_local() -> altnet_tunnel::engine::LocalKeyId {
-    let mut node = Node::new(9, LIMITS);
-    node.engine.add_local_key(secret(9), Tai64n::ZERO).unwrap()
+fn first_local() -> LocalKeyId {
+    FIRST.with(|id| *id)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn no_story_makes_an_engine_panic_or_exceed_its_limits(

@@ -587,6 +587,38 @@ fn under_load_a_cookie_comes_first_and_then_the_handshake_succeeds() {
 }
 
 #[test]
+fn an_initiator_under_load_asks_the_responder_for_a_cookie_too() {
+    let limits = EngineLimits {
+        handshakes_per_s: 1,
+        handshake_burst: 1,
+        ..EngineLimits::MICRO
+    };
+    let (mut world, a, _) = World::pair_with(limits);
+    let mut flood = Node::new(9, EngineLimits::MICRO);
+    let local = flood.engine.add_local_key(secret(9), Tai64n::ZERO).unwrap();
+    let mut config = PeerConfig::new(public(1), local);
+    config.endpoint = Some(address(1));
+    let target = flood.engine.add_peer(config, at(0)).unwrap();
+    flood.engine.rekey(target, at(0)).unwrap();
+    flood.drain(at(0));
+    let initiation = flood.sent().remove(0);
+    assert_eq!(world.give(A, a, &packet(1, 80)), Given::Queued);
+    for step in 0..700u64 {
+        let now = world.now;
+        let _ = world.nodes[A].hear(address(200), &initiation, now);
+        world.nodes[A].sent();
+        world.run(Instant::ZERO.after(ms(10 * step)));
+    }
+    assert_eq!(world.nodes[B].numbers(), [1]);
+    assert_eq!(world.initiations(A), 2);
+    let cookies = world
+        .log
+        .iter()
+        .filter(|(_, from, bytes)| *from == address(1) && bytes[0] == 3);
+    assert_eq!(cookies.count(), 1);
+}
+
+#[test]
 fn a_source_with_a_cookie_is_still_counted() {
     let limits = EngineLimits {
         handshakes_per_s: 1,
