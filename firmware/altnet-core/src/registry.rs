@@ -143,20 +143,16 @@ impl Registry {
         let body = Body::read(&envelope)?;
         let id = envelope.id();
         let slot = body.slot(&header, id);
-        if let Some(held) = self.records.get(&slot) {
-            if held.id == id {
-                return Ok(Applied::Same);
-            }
+        if self.records.get(&slot).is_some_and(|held| held.id == id) {
+            return Ok(Applied::Same);
         }
         self.judge(&header, &body)?;
         self.check_newer(&slot, header.serial, id)?;
         self.check_clash(&header, &body)?;
         self.verify(&envelope, &body)?;
         self.make_room(&slot, &body)?;
-        if let Some(issued) = body.issued() {
-            if self.vouches(&header.signer) {
-                clock.raise(issued);
-            }
+        if let Some(issued) = body.issued().filter(|_| self.vouches(&header.signer)) {
+            clock.raise(issued);
         }
         let unknown = matches!(body, Body::Unknown);
         let changes = self.insert(
@@ -187,24 +183,27 @@ impl Registry {
         // A chain needs no more rounds than it has links: owner changes can follow each other,
         // then certificate, invite, membership, node. The bound only stops what can't happen.
         let most = usize::from(self.limits.owner_changes) + 8;
+        let all = records.clone().count();
         let mut tally = Tally::default();
         for _ in 0..most {
-            let (mut new, mut all) = (0, 0usize);
-            for bytes in records.clone() {
-                all += 1;
-                if matches!(
-                    self.apply(bytes, clock),
-                    Ok(Applied::New { .. } | Applied::Kept { .. })
-                ) {
-                    new += 1;
+            let mut new = 0;
+            // What decides over others goes first, so that the others are judged but once.
+            for first in [true, false] {
+                for bytes in records.clone().filter(|bytes| decides(bytes) == first) {
+                    if matches!(
+                        self.apply(bytes, clock),
+                        Ok(Applied::New { .. } | Applied::Kept { .. })
+                    ) {
+                        new += 1;
+                    }
                 }
             }
             tally.new += new;
-            tally.rest = all.saturating_sub(tally.new);
             if new == 0 {
                 break;
             }
         }
+        tally.rest = all.saturating_sub(tally.new);
         tally
     }
 
@@ -355,17 +354,22 @@ impl Registry {
         let kind = slot.kind();
         let unknown = matches!(body, Body::Unknown);
         let limit = self.limit(kind, unknown);
-        let alike = |held: &Held| {
-            unknown == matches!(held.body, Body::Unknown) && (unknown || held.header.kind == kind)
+        // Records of a known kind in a later version share its slots' range.
+        let range = if unknown {
+            Slot::first(RecordKind(0))..=Slot::last(RecordKind(u16::MAX))
+        } else {
+            Slot::first(kind)..=Slot::last(kind)
         };
-        if self.records.values().filter(|held| alike(held)).count() < usize::from(limit) {
+        let alike = |held: &Held| unknown == matches!(held.body, Body::Unknown);
+        let table = self.records.range(range.clone());
+        if table.filter(|(_, held)| alike(held)).count() < usize::from(limit) {
             return Ok(());
         }
         let spare = match body {
             Body::OwnerChange(_) => self.owners.spare(),
             _ => self
                 .records
-                .iter()
+                .range(range)
                 .find(|(_, held)| alike(held) && !held.standing)
                 .map(|(slot, _)| *slot),
         };
@@ -428,6 +432,16 @@ impl Registry {
             self.by_revision.insert(self.revision, *slot);
         }
     }
+}
+
+/// Whether a record is of a kind that other records' standing follows from.
+fn decides(bytes: &[u8]) -> bool {
+    Envelope::parse(bytes).is_ok_and(|envelope| {
+        matches!(
+            envelope.header().kind,
+            RecordKind::OWNER_CHANGE | RecordKind::ISSUER_CERTIFICATE | RecordKind::REVOCATION
+        )
+    })
 }
 
 fn changes_of(body: &Body) -> Changes {

@@ -340,12 +340,12 @@ fn only_the_recovery_key_ends_a_quarrel_between_owners() {
         &town.change(town.genesis_id(), &[&town.second], 30),
         1,
     );
-    give(&mut registry, &[removal.clone()]);
+    give(&mut registry, core::slice::from_ref(&removal));
     let fork = (31..)
         .map(|t| town.sign(thief, &town.change(town.genesis_id(), &[thief], t), 1))
         .find(|bytes| record_id(bytes) < record_id(&removal))
         .unwrap();
-    give(&mut registry, &[fork.clone()]);
+    give(&mut registry, core::slice::from_ref(&fork));
     assert_eq!(registry.owners(), [thief.public()]);
     // The recovery key speaks on the lost branch, and that branch holds.
     let mut last = town.change(record_id(&removal), &[&town.second], 40);

@@ -210,7 +210,7 @@ fn base64_read(text: &str) -> Option<Vec<u8>> {
     let symbols: Zeroizing<Vec<u8>> =
         Zeroizing::new(text.bytes().filter(|b| !b.is_ascii_whitespace()).collect());
     let mut bytes = Vec::with_capacity(symbols.len() / 4 * 3);
-    if symbols.len() % 4 != 0 {
+    if !symbols.len().is_multiple_of(4) {
         return None;
     }
     let groups = symbols.len() / 4;

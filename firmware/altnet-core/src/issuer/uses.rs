@@ -26,7 +26,7 @@ pub(super) fn write(uses: &Uses) -> Vec<u8> {
 
 pub(super) fn read(bytes: &[u8]) -> Option<Uses> {
     let (version, rest) = bytes.split_first()?;
-    if *version != VERSION || rest.len() % USE_BYTES != 0 {
+    if *version != VERSION || !rest.len().is_multiple_of(USE_BYTES) {
         return None;
     }
     rest.chunks_exact(USE_BYTES)

@@ -90,10 +90,9 @@ impl Registry {
             }) => certificate,
             _ => return Err(missing),
         };
-        if let Some(cut) = self.view.revoked.get(&RevocationTarget::Issuer(*signer)) {
-            if issued.is_none_or(|issued| issued > *cut) {
-                return Err(RecordError::Revoked);
-            }
+        let cut = self.view.revoked.get(&RevocationTarget::Issuer(*signer));
+        if cut.is_some_and(|cut| issued.is_none_or(|issued| issued > *cut)) {
+            return Err(RecordError::Revoked);
         }
         if issued.is_some_and(|issued| issued > certificate.expires) {
             return Err(RecordError::IssuerExpired);

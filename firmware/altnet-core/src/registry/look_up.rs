@@ -351,8 +351,9 @@ impl Registry {
         }
     }
 
-    /// Whether some head in force tells of revocations, a policy or owners that differ from what
-    /// is held: there is something to fetch before delivering.
+    /// Whether some head in force tells of more revocations or a later owner change than are held:
+    /// there is something to fetch before delivering. A policy that differs doesn't say which of
+    /// the two is newer; peers find that out by comparing the serials of their heads.
     pub fn is_behind(&self) -> bool {
         let own = self.summary();
         self.heads().any(|(_, _, head)| {

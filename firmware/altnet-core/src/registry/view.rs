@@ -33,8 +33,10 @@ pub(super) struct View {
     pub(super) app_names: BTreeMap<Name, SigningKey>,
     pub(super) app_addresses: BTreeMap<Ipv6Addr, SigningKey>,
     pub(super) app_tunnels: BTreeMap<TunnelKey, SigningKey>,
-    /// How many records held are not in force.
-    aside: usize,
+    /// How many memberships held don't stand: a new invite might change that.
+    members_aside: usize,
+    /// How many records of devices are held and not in force: a new membership might change that.
+    devices_aside: usize,
 }
 
 impl View {
@@ -85,7 +87,7 @@ impl Registry {
     /// Brings the view up to date after the record in `slot` came; `fresh` says that nothing was
     /// held there before.
     pub(super) fn settle(&mut self, slot: &Slot, fresh: bool) {
-        if fresh && self.view.aside == 0 && self.stands_alone(slot) {
+        if fresh && self.stands_alone(slot) {
             self.enter(slot);
         } else {
             self.rebuild();
@@ -100,7 +102,8 @@ impl Registry {
         let view = &self.view;
         match &held.body {
             Body::Membership(body, node) => {
-                body.replaces.is_none()
+                view.devices_aside == 0
+                    && body.replaces.is_none()
                     && self.is_live(held)
                     && !view.names.contains_key(&body.name)
                     && !view.devices.contains_key(&body.device)
@@ -116,8 +119,16 @@ impl Registry {
                         .is_some_and(|address| view.host_addresses.contains_key(&address))
             }
             Body::App(body) => !view.app_names.contains_key(&body.name),
-            Body::Node(_) | Body::Invite(_) | Body::Policy | Body::Head(_) | Body::Unknown => true,
-            Body::OwnerChange(_) | Body::Certificate(_) | Body::Revocation(_) => false,
+            Body::Revocation(body) => match body.target {
+                RevocationTarget::Member(member) => {
+                    !self.records.contains_key(&Slot::membership(member))
+                }
+                RevocationTarget::Invite(_) => true,
+                _ => false,
+            },
+            Body::Invite(_) => view.members_aside == 0,
+            Body::Node(_) | Body::Policy | Body::Head(_) | Body::Unknown => true,
+            Body::OwnerChange(_) | Body::Certificate(_) => false,
         }
     }
 
@@ -160,7 +171,22 @@ impl Registry {
         }
         self.settle_unknown();
         self.sweep_void();
-        self.view.aside = self.records.values().filter(|held| !held.in_force).count();
+        self.count_aside();
+    }
+
+    fn count_aside(&mut self) {
+        let (mut members, mut devices) = (0, 0);
+        for held in self.records.values() {
+            match held.body {
+                Body::Membership(..) if !held.standing => members += 1,
+                Body::Node(_) | Body::Host(_) | Body::App(_) | Body::Unknown if !held.in_force => {
+                    devices += 1;
+                }
+                _ => {}
+            }
+        }
+        self.view.members_aside = members;
+        self.view.devices_aside = devices;
     }
 
     fn slots(&self, kind: RecordKind) -> Vec<Slot> {
