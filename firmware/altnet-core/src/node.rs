@@ -22,6 +22,7 @@ mod facts;
 mod housekeeping;
 mod identity;
 mod join;
+mod links;
 mod membership;
 mod output;
 mod peers;
@@ -47,6 +48,7 @@ pub use counters::{Counters, DROP_REASONS, DropReason};
 pub use event::{Event, JoinError};
 pub use identity::{BadIdentity, Identity};
 pub use join::read_invitation;
+pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use state::{Slot, Stored};
 pub use view::{DirectoryView, NetworkView, PeerView, RecordView, RelayView, Status, Step};
@@ -192,6 +194,7 @@ pub struct Node<A: Aead> {
     saves: Saves<Deferred>,
     events: VecDeque<Event>,
     counters: Counters,
+    links: heapless::Vec<links::LinkState, MAX_LINKS>,
     timers: housekeeping::Timers,
 }
 
@@ -251,6 +254,7 @@ impl<A: Aead> Node<A> {
             saves,
             events: VecDeque::new(),
             counters: Counters::default(),
+            links: heapless::Vec::new(),
             timers: housekeeping::Timers::new(now),
         };
         node.load(stored, now);

@@ -409,6 +409,7 @@ impl World {
                     node.handle_saved(&slot, now);
                 }
                 Output::Tell(event) => state.told.push(event),
+                Output::Advertise { .. } => {}
                 Output::Wait(deadline) => {
                     state.wake = deadline;
                     return;

@@ -306,6 +306,7 @@ impl<A: Aead> Node<A> {
         self.set_calendar(now);
         self.publish_node(now);
         self.link_relays(now);
+        self.advertise(now);
         self.timers.housekeeping_at(now);
         true
     }
@@ -402,6 +403,7 @@ impl<A: Aead> Node<A> {
             self.peer_record_changed(node, now);
         }
         self.link_relays(now);
+        self.advertise(now);
         self.policy.rejudge();
         self.sign_head_if_due(now);
         self.push_changes(now);
@@ -525,6 +527,7 @@ impl<A: Aead> Node<A> {
         self.cursor = Cursor::default();
         self.control.welcome_strangers(false);
         self.policy.rejudge();
+        self.advertise(now);
     }
 
     /// Signs this node's record anew if it no longer says how things are.

@@ -1,13 +1,13 @@
 //! What a driver does next.
 
-use core::net::SocketAddr;
+use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::Output as EngineOutput;
 use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
 
-use super::{Event, Node, Slot};
+use super::{Event, LinkId, Node, Slot};
 
 /// What becomes of the packet in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,14 @@ pub enum Output {
         /// The slot.
         slot: Slot,
     },
+    /// Send the frame's ICMPv6 message (checksum zero) on a LAN link, from its link-local
+    /// address, with hop limit 255.
+    Advertise {
+        /// Which link.
+        link: LinkId,
+        /// To whom.
+        to: Ipv6Addr,
+    },
     /// Take note of a fact.
     Tell(Event),
     /// Sleep until something comes in, or until this moment; then
@@ -57,6 +65,9 @@ impl<A: Aead> Node<A> {
             }
             if let Some(event) = self.events.pop_front() {
                 return Output::Tell(event);
+            }
+            if let Some(output) = self.poll_links(frame, now) {
+                return output;
             }
             if let Some(event) = self.control.poll_event() {
                 self.handle_control_event(event, now);
@@ -86,7 +97,8 @@ impl<A: Aead> Node<A> {
                     }
                     let deadline = tunnels
                         .min(self.control.deadline())
-                        .min(self.timers.deadline());
+                        .min(self.timers.deadline())
+                        .min(self.links_deadline());
                     return Output::Wait(deadline);
                 }
             }
