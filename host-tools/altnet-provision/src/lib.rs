@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod chance;
+pub mod directory;
 pub mod error;
 pub mod files;
 pub mod home;

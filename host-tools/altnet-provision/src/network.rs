@@ -31,7 +31,7 @@ use altnet_core::records::{self, SigningSecret};
 use altnet_core::registry::{Applied, RecordError, Registry, Slot};
 use altnet_core::rng::Rng;
 use altnet_wire::envelope::{Envelope, MAX_RECORD_BYTES, RecordKind};
-use altnet_wire::id::{self, Name, NetworkId, Serial, SiteId};
+use altnet_wire::id::{self, Name, NetworkId, RecordId, Serial, SiteId};
 use altnet_wire::record::{Body, Genesis, IssuerCertificate, Rights, Roles};
 use altnet_wire::time::{Instant, UnixTime};
 
@@ -41,7 +41,7 @@ use crate::home::Home;
 use crate::recovery::RecoveryKey;
 use crate::sealed::Passphrase;
 use crate::secrets::{self, Secrets};
-use crate::settings::{RecordState, Settings};
+use crate::settings::{RecordState, Settings, SyncCursor};
 
 pub use backup::restore;
 pub use bundle::{BundleMade, BundleWish};
@@ -498,5 +498,52 @@ fn refused(doing: &'static str) -> impl FnOnce(Refusal) -> Error {
             _ => "Run `altnet-provision doctor`, and `altnet-provision sync` if the network has come further elsewhere.",
         };
         Error::not_allowed(format!("cannot {doing}: {refusal}"), next)
+    }
+}
+
+/// What [`crate::directory`] does to a network.
+impl Network {
+    /// The records that no directory has acknowledged, those that others rest on first.
+    pub(crate) fn pending_records(&self) -> Vec<Vec<u8>> {
+        let is_pending = |bytes: &&[u8]| {
+            let id = id::record_id(bytes).to_string();
+            self.settings.records.get(&id) == Some(&RecordState::Pending)
+        };
+        let records = self.registry.iter().map(|(_, bytes)| bytes);
+        records.filter(is_pending).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Notes that a directory has these records on its disk.
+    pub(crate) fn mark_published(&mut self, ids: &[RecordId], now: UnixTime) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.change(now, |draft| {
+            for id in ids {
+                let records = &mut draft.settings.records;
+                records.insert(id.to_string(), RecordState::Published);
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes in what a directory sent. Returns how many records are new here.
+    pub(crate) fn take_records(
+        &mut self,
+        records: &[Vec<u8>],
+        epoch: u64,
+        revision: u64,
+        now: UnixTime,
+    ) -> Result<usize> {
+        self.change(now, |draft| {
+            let all = records.iter().map(Vec::as_slice);
+            let tally = draft.registry.apply_all(all, &mut draft.clock);
+            for bytes in records {
+                let id = id::record_id(bytes).to_string();
+                draft.settings.records.insert(id, RecordState::Published);
+            }
+            draft.settings.cursor = SyncCursor { epoch, revision };
+            Ok(tally.new)
+        })
     }
 }

@@ -4,6 +4,8 @@
 //! That is done here at once. Issuer keys that could invite and that only the leaver vouched for
 //! are revoked in the same step: what they signed before stands, nothing new does.
 
+use std::net::SocketAddr;
+
 use altnet_core::invite::Bundle;
 use altnet_core::issuer::sign_anew;
 use altnet_core::limits::Limits;
@@ -149,38 +151,41 @@ impl Network {
     }
 }
 
-/// Makes a network's directory on a new computer with nothing but the recovery key: `records`
-/// came from anybody, and the recovery key proves them. The new owner key and an issuer key of
-/// this computer take the place of the lost ones.
-///
-/// # Errors
-/// As [`Network::recover`], and [`Error::Exists`].
-pub(crate) fn recover_anew(
-    home: &Home,
-    name: &Name,
-    records: &[Vec<u8>],
-    recovery: &RecoveryKey,
-    lost: &[SigningKey],
-    passphrase: &Passphrase,
-    now: UnixTime,
-) -> Result<(Network, Secrets)> {
-    let registry = believed(records)?;
-    let recovery = check_recovery(&registry, recovery)?;
-    let (owner, issuer) = (secrets::generate()?, secrets::generate()?);
-    let owners = replaced(&registry, lost, owner.public())?;
-    let mut secrets = Secrets::new(registry.network(), passphrase.clone());
-    secrets.add_owner(&owner);
-    secrets.add_issuer(&issuer);
-    let mut settings = Settings::new(registry.network(), issuer.public());
-    settings.issuers.insert(issuer.public().to_string(), "this computer".into());
-    let mut draft = Draft::of(registry, settings, now)?;
-    draft.change_owners(&recovery, &owners, now)?;
-    let slot = Slot::certificate(issuer.public());
-    draft.add(&owner, &slot, &certificate(&issuer, now), "certify this computer")?;
-    draft.sign_anew(&owner, Some(&issuer), now)?;
-    let records = draft.bytes();
-    let network = build(home, name, draft.settings, &records, &secrets)?;
-    Ok((network, secrets))
+impl Network {
+    /// Makes a network's directory on a new computer with nothing but the recovery key: `records`
+    /// came from whoever is at `endpoint`, and the recovery key proves them. The new owner key
+    /// and an issuer key of this computer take the place of the lost ones.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing that a person says")]
+    pub(crate) fn recover_anew(
+        home: &Home,
+        name: Option<&Name>,
+        records: &[Vec<u8>],
+        endpoint: SocketAddr,
+        recovery: &RecoveryKey,
+        lost: &[SigningKey],
+        passphrase: &Passphrase,
+        now: UnixTime,
+    ) -> Result<(Self, Secrets)> {
+        let registry = believed(records)?;
+        let recovery = check_recovery(&registry, recovery)?;
+        let name = name.unwrap_or(&registry.genesis().name).clone();
+        let (owner, issuer) = (secrets::generate()?, secrets::generate()?);
+        let owners = replaced(&registry, lost, owner.public())?;
+        let mut secrets = Secrets::new(registry.network(), passphrase.clone());
+        secrets.add_owner(&owner);
+        secrets.add_issuer(&issuer);
+        let mut settings = settings_of(&registry, &issuer);
+        settings.entries.push(entry("found".into(), vec![endpoint]));
+        let mut draft = Draft::of(registry, settings, now)?;
+        draft.change_owners(&recovery, &owners, now)?;
+        let slot = Slot::certificate(issuer.public());
+        let body = certificate(&issuer, now);
+        draft.add(&owner, &slot, &body, "certify this computer")?;
+        draft.sign_anew(&owner, Some(&issuer), now)?;
+        let records = draft.bytes();
+        let network = build(home, &name, draft.settings, &records, &secrets)?;
+        Ok((network, secrets))
+    }
 }
 
 /// Makes an owner key on this computer for a network that another owner will add it to, or finds
@@ -249,16 +254,10 @@ pub fn adopt(
     let mut secrets = Secrets::new(registry.network(), passphrase.clone());
     secrets.add_owner(&owner);
     secrets.add_issuer(&issuer);
-    let mut settings = Settings::new(registry.network(), issuer.public());
-    settings.issuers.insert(issuer.public().to_string(), "this computer".into());
+    let mut settings = settings_of(&registry, &issuer);
     if !bundle.fixed_endpoints.is_empty() {
-        settings.entries.push(Entry {
-            name: "shared".into(),
-            endpoints: bundle.fixed_endpoints.to_vec(),
-            relay: true,
-            directory: true,
-            admits: None,
-        });
+        let endpoints = bundle.fixed_endpoints.to_vec();
+        settings.entries.push(entry("shared".into(), endpoints));
     }
     let name = name.cloned().or(bundle.petname.clone());
     let name = name.unwrap_or_else(|| registry.genesis().name.clone());
@@ -367,6 +366,24 @@ impl Draft {
             Error::input(format!("cannot sign a record anew: {error}"), "Try again.")
         })?;
         self.take(&bytes, "sign anew what the owner who left had signed")
+    }
+}
+
+fn settings_of(registry: &Registry, issuer: &SigningSecret) -> Settings {
+    let mut settings = Settings::new(registry.network(), issuer.public());
+    let here = issuer.public().to_string();
+    settings.issuers.insert(here, "this computer".into());
+    settings
+}
+
+/// A place that somebody said the network can be entered at; what it is shows when it answers.
+fn entry(name: String, endpoints: Vec<SocketAddr>) -> Entry {
+    Entry {
+        name,
+        endpoints,
+        relay: true,
+        directory: true,
+        admits: None,
     }
 }
 
