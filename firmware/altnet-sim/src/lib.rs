@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod founder;
+pub mod homes;
 pub mod nat;
 pub mod packet;
 pub mod world;

@@ -1,10 +1,10 @@
 //! Hosts, wires and time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-use altnet_core::node::{Command, Config, DropReason, Event, Node, Output, Stored, Verdict};
+use altnet_core::node::{Command, Config, DropReason, Event, Node, Output, Slot, Stored, Verdict};
 use altnet_tunnel::aead::ChaChaPoly;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::time::{Duration, Instant, UnixTime};
@@ -33,7 +33,17 @@ struct Host {
     wake: Instant,
     delivered: Vec<Vec<u8>>,
     told: Vec<Event>,
-    starts: u8,
+    /// What was written and is not synced yet, the oldest first.
+    unsynced: VecDeque<Write>,
+    slow_disk: bool,
+}
+
+/// A slot on its way to a disk.
+struct Write {
+    slot: Slot,
+    /// What is to stand there; nothing removes it.
+    bytes: Option<Vec<u8>>,
+    synced: Instant,
 }
 
 /// A datagram that passed somewhere.
@@ -120,18 +130,24 @@ impl World {
 
     /// Puts a new device at `address`, behind a NAT if there is one, and switches it on.
     pub fn host(&mut self, address: &str, nat: Option<NatId>) -> HostId {
+        self.host_with(address, nat, Config::router(FOUNDED))
+    }
+
+    /// Puts a new device with such a configuration at `address` and switches it on.
+    pub fn host_with(&mut self, address: &str, nat: Option<NatId>, config: Config) -> HostId {
         let address = SocketAddr::new(address.parse().expect("a test's address"), PORT);
         self.hosts.push(Host {
             node: None,
             disk: Stored::new(),
-            config: Config::router(FOUNDED),
+            config,
             address,
             nat,
             clock: Some(FOUNDED),
             wake: Instant::NEVER,
             delivered: Vec::new(),
             told: Vec::new(),
-            starts: 0,
+            unsynced: VecDeque::new(),
+            slow_disk: false,
         });
         let host = HostId(self.hosts.len() - 1);
         self.power_on(host);
@@ -143,10 +159,32 @@ impl World {
         self.hosts[host.0].clock = clock;
     }
 
-    /// Cuts a host's power: what wasn't synced is gone.
+    /// Gives a host a disk that takes some milliseconds to sync a slot; at once otherwise.
+    pub fn slow_disk(&mut self, host: HostId, on: bool) {
+        self.hosts[host.0].slow_disk = on;
+    }
+
+    /// Cuts a host's power. Of what wasn't synced each slot is there as it was or as it would
+    /// have been, by chance.
     pub fn power_off(&mut self, host: HostId) {
         self.hosts[host.0].node = None;
         self.hosts[host.0].wake = Instant::NEVER;
+        for write in core::mem::take(&mut self.hosts[host.0].unsynced) {
+            if self.random() & 1 == 0 {
+                put(&mut self.hosts[host.0].disk, &write);
+            }
+        }
+    }
+
+    /// Cuts a host's power and switches it on again.
+    pub fn restart(&mut self, host: HostId) {
+        self.power_off(host);
+        self.power_on(host);
+    }
+
+    /// Whether a host is switched on.
+    pub fn is_on(&self, host: HostId) -> bool {
+        self.hosts[host.0].node.is_some()
     }
 
     /// Switches a host on with what its disk holds.
@@ -154,7 +192,6 @@ impl World {
         let seed: [u8; 32] = core::array::from_fn(|_| self.random() as u8);
         let now = self.now;
         let state = &mut self.hosts[host.0];
-        state.starts += 1;
         let mut node = Node::new(state.config.clone(), &state.disk, seed, now)
             .expect("a disk that only lost power is readable");
         if let Some(clock) = state.clock {
@@ -200,6 +237,11 @@ impl World {
     /// Takes the facts a host was told so far.
     pub fn told(&mut self, host: HostId) -> Vec<Event> {
         core::mem::take(&mut self.hosts[host.0].told)
+    }
+
+    /// Lets time pass while everybody sleeps, as computers do whose lid is closed.
+    pub fn sleep(&mut self, time: Duration) {
+        self.now = self.now.after(time);
     }
 
     /// What a host has on disk.
@@ -274,16 +316,44 @@ impl World {
                 .map(|h| h.wake)
                 .min()
                 .unwrap_or(Instant::NEVER);
-            let next = wire.min(wake);
+            let synced = self
+                .hosts
+                .iter()
+                .filter_map(|h| h.unsynced.front())
+                .map(|write| write.synced)
+                .min()
+                .unwrap_or(Instant::NEVER);
+            let next = wire.min(wake).min(synced);
             if next > end {
                 self.now = end;
                 return done(self);
             }
             self.now = self.now.max(next);
-            if wire <= wake {
+            if synced == next {
+                self.sync_due();
+            } else if wire == next {
                 self.arrive();
             } else {
                 self.wake_due();
+            }
+        }
+    }
+
+    fn sync_due(&mut self) {
+        let now = self.now;
+        for at in 0..self.hosts.len() {
+            let state = &mut self.hosts[at];
+            let Some(write) = state.unsynced.pop_front_if(|w| w.synced <= now) else {
+                continue;
+            };
+            put(&mut state.disk, &write);
+            // Written again since: it counts once the newest bytes are there.
+            let again = state.unsynced.iter().any(|w| w.slot == write.slot);
+            if let Some(node) = &mut state.node
+                && !again
+            {
+                node.handle_saved(&write.slot, now);
+                self.drain(HostId(at));
             }
         }
     }
@@ -402,14 +472,12 @@ impl World {
                     self.launch(host, to, bytes);
                 }
                 Output::Save { slot } => {
-                    match node.state_bytes(&slot) {
-                        Some(bytes) => state.disk.insert(slot.to_string(), bytes.to_vec()),
-                        None => state.disk.remove(&slot.to_string()),
-                    };
-                    node.handle_saved(&slot, now);
+                    let bytes = node.state_bytes(&slot).map(|bytes| bytes.to_vec());
+                    self.write(host, slot, bytes);
                 }
-                Output::Tell(event) => state.told.push(event),
+                // Links are the business of `altnet_core::lan`, and of real kernels.
                 Output::Advertise { .. } => {}
+                Output::Tell(event) => state.told.push(event),
                 Output::Wait(deadline) => {
                     state.wake = deadline;
                     return;
@@ -418,4 +486,31 @@ impl World {
         }
         panic!("a node never waits");
     }
+
+    fn write(&mut self, host: HostId, slot: Slot, bytes: Option<Vec<u8>>) {
+        let now = self.now;
+        let takes = Duration::from_micros(500 + self.random() % 20_000);
+        let state = &mut self.hosts[host.0];
+        let last = state.unsynced.back().map_or(now, |write| write.synced);
+        let write = Write {
+            slot,
+            bytes,
+            synced: last.after(takes),
+        };
+        if state.slow_disk {
+            state.unsynced.push_back(write);
+            return;
+        }
+        put(&mut state.disk, &write);
+        if let Some(node) = &mut state.node {
+            node.handle_saved(&write.slot, now);
+        }
+    }
+}
+
+fn put(disk: &mut Stored, write: &Write) {
+    match &write.bytes {
+        Some(bytes) => disk.insert(write.slot.to_string(), bytes.clone()),
+        None => disk.remove(&write.slot.to_string()),
+    };
 }
