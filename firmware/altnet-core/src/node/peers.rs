@@ -17,7 +17,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::sessions::Asked;
 use super::{Deferred, Event, Node, Slot};
-use crate::control::SessionId;
+use crate::control::{CloseReason, SessionId};
 use crate::path::Path;
 
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
@@ -277,7 +277,7 @@ impl<A: Aead> Node<A> {
             self.drop_tunnel(previous.index);
         }
         if let Some(session) = peer.session {
-            self.end_session(session, crate::control::CloseReason::Done, now);
+            self.end_session(session, CloseReason::Done, now);
         }
         let strays: heapless::Vec<SessionId, 8> = self
             .sessions
@@ -287,7 +287,7 @@ impl<A: Aead> Node<A> {
             .take(8)
             .collect();
         for session in strays {
-            self.end_session(session, crate::control::CloseReason::Done, now);
+            self.end_session(session, CloseReason::Done, now);
         }
     }
 
@@ -307,22 +307,29 @@ impl<A: Aead> Node<A> {
         if self.meet(node, now).is_none() {
             return;
         }
+        let endpoint = self.control.endpoint(session);
+        let mut former = None;
         if let Some(peer) = self.peers.get_mut(&node) {
-            let former = peer.session.replace(session).filter(|s| *s != session);
+            former = peer.session.replace(session).filter(|s| *s != session);
             peer.retry = RETRY;
             peer.failures = 0;
-            if let Some(endpoint) = self.control.endpoint(session) {
+            if let Some(endpoint) = endpoint {
                 peer.path.heard(endpoint, now);
             }
-            // Both may have called at once: the two sessions live on until they are idle, and
-            // the newest is spoken through.
-            let _ = former;
         }
         if let Some(link) = self.relays.get_mut(&node) {
             link.session = Some(session);
             link.renew = now;
-            if let Some(Endpoint::Direct(address)) = self.control.endpoint(session) {
+            if let Some(Endpoint::Direct(address)) = endpoint {
                 link.address = Some(address);
+            }
+        }
+        if let Some(former) = former {
+            // Both called at once, or the other side restarted. One of the two sides, the same
+            // for both, ends the older session; the other follows.
+            let decides = self.network.as_ref().is_some_and(|n| n.own.node < node);
+            if decides || !self.sessions.contains_key(&former) {
+                self.end_session(former, CloseReason::Replaced, now);
             }
         }
         self.follow_directory(session, node, now);
@@ -340,8 +347,7 @@ impl<A: Aead> Node<A> {
             calls.extend(peer.session.take_if(|s| !self.sessions.contains_key(s)));
         }
         for call in calls {
-            self.control
-                .close(call, crate::control::CloseReason::Done, now);
+            self.control.close(call, CloseReason::Done, now);
         }
         self.timers.housekeeping_at(now);
     }

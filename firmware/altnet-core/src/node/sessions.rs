@@ -401,22 +401,34 @@ impl<A: Aead> Node<A> {
     fn session_ended(&mut self, session: SessionId, now: Instant) {
         self.join_session_ended(session, now);
         self.sessions.remove(&session);
-        let relay = self
-            .relays
+        let relay = self.relays.iter().find(|(_, l)| l.session == Some(session));
+        let peer = self.peers.iter().find(|(_, p)| p.session == Some(session));
+        let Some(node) = relay.map(|(node, _)| *node).or(peer.map(|(node, _)| *node)) else {
+            return;
+        };
+        // Two sessions with one node are one too many: the other goes on.
+        let other = self
+            .sessions
             .iter()
-            .find(|(_, link)| link.session == Some(session))
-            .map(|(node, _)| *node);
-        if let Some(relay) = relay {
-            self.relay_lost(relay, now);
+            .find(|(_, s)| s.greeted && s.standing == Standing::Member(node))
+            .map(|(id, _)| *id);
+        if let Some(link) = self.relays.get_mut(&node)
+            && link.session == Some(session)
+        {
+            link.session = other;
+            link.renew = now;
+            if other.is_none() {
+                self.relay_lost(node, now);
+            }
         }
-        for (node, peer) in &mut self.peers {
-            if peer.session == Some(session) {
-                peer.session = None;
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.session == Some(session)
+        {
+            peer.session = other;
+            if other.is_none() {
                 peer.catching = false;
                 peer.session_failed(now);
-                let node = *node;
                 self.directory_lost(node);
-                break;
             }
         }
         self.timers.housekeeping_at(now);
