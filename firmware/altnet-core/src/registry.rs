@@ -28,7 +28,7 @@
 //!
 //! # Bounds
 //! Each kind has a table of its own bounded by [`Limits`]. A full table gives up a record that
-//! stands aside before it refuses a new one. Look-ups don't allocate; applying does.
+//! stands aside, then one that ended before the clock's floor, before it refuses a new one. Look-ups don't allocate; applying does.
 
 mod error;
 mod held;
@@ -45,6 +45,7 @@ use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::hash::Hash;
 use altnet_wire::id::{self, NetworkId, RecordId, Serial, SigningKey};
 use altnet_wire::record::{self, Genesis, Rights};
+use altnet_wire::time::UnixTime;
 
 use crate::clock::Clock;
 use crate::limits::Limits;
@@ -150,7 +151,7 @@ impl Registry {
         self.check_newer(&slot, header.serial, id)?;
         self.check_clash(&header, &body)?;
         self.verify(&envelope, &body)?;
-        self.make_room(&slot, &body)?;
+        self.make_room(&slot, &body, clock.floor())?;
         if let Some(issued) = body.issued().filter(|_| self.vouches(&header.signer)) {
             clock.raise(issued);
         }
@@ -347,7 +348,10 @@ impl Registry {
     }
 
     /// Sees to it that the table of the new record's kind has room.
-    fn make_room(&mut self, slot: &Slot, body: &Body) -> Result<(), RecordError> {
+    ///
+    /// Given up first is what stands aside, then what ended before the floor: an invite that no
+    /// membership rests on, a membership. What ended by a clock that may be forged stays.
+    fn make_room(&mut self, slot: &Slot, body: &Body, floor: UnixTime) -> Result<(), RecordError> {
         if self.records.contains_key(slot) {
             return Ok(());
         }
@@ -369,16 +373,41 @@ impl Registry {
             Body::OwnerChange(_) => self.owners.spare(),
             _ => self
                 .records
-                .range(range)
+                .range(range.clone())
                 .find(|(_, held)| alike(held) && !held.standing)
+                .or_else(|| {
+                    let mut table = self.records.range(range);
+                    table.find(|(_, held)| alike(held) && self.has_ended(held, floor))
+                })
                 .map(|(slot, _)| *slot),
         };
         let Some(spare) = spare else {
             self.refused_full = self.refused_full.saturating_add(1);
             return Err(RecordError::Full { kind, limit });
         };
+        let was_in_force = self.records.get(&spare).is_some_and(|held| held.in_force);
         self.remove(&spare);
+        if was_in_force {
+            self.rebuild();
+        }
         Ok(())
+    }
+
+    /// Whether a record ended before `floor` and nothing rests on it.
+    fn has_ended(&self, held: &Held, floor: UnixTime) -> bool {
+        match &held.body {
+            Body::Membership(body, _) => body.expires <= floor,
+            Body::Invite(body) => {
+                let rests = |held: &Held| match &held.body {
+                    Body::Membership(member, _) => member
+                        .invite
+                        .is_some_and(|redemption| redemption.invite == body.invite),
+                    _ => false,
+                };
+                body.expires <= floor && !self.records.values().any(rests)
+            }
+            _ => false,
+        }
     }
 
     fn limit(&self, kind: RecordKind, unknown: bool) -> u16 {
@@ -403,13 +432,13 @@ impl Registry {
             self.owners
                 .add(held.id, held.header.serial, held.header.signer, body);
         }
-        let simple = !self.records.contains_key(&slot);
-        if let Some(old) = self.records.insert(slot, held) {
+        let old = self.records.insert(slot, held);
+        if let Some(old) = &old {
             self.by_revision.remove(&old.revision);
         }
         self.unsaved.insert(slot);
         self.touch(&slot);
-        self.settle(&slot, simple);
+        self.settle(&slot, old.as_ref());
         changes
     }
 

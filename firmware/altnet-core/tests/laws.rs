@@ -100,6 +100,15 @@ fn life(town: &Town) -> Vec<Vec<u8>> {
     all.push(town.opaque(&town.issuer, 8, 1, b"policy"));
     all.push(town.opaque(&town.second, 8, 1, b"another policy"));
     all.push(town.sign(&town.issuer, &town.host("printer", 1, 200), 1));
+    // Renewals, by another issuer too, and news that change no key.
+    for (by, serial) in [(&town.issuer, 4), (&secret(9), 5), (&town.issuer, 6)] {
+        all.push(town.sign(by, &moved, serial));
+    }
+    let mut node = town.node(31);
+    for serial in 1..4 {
+        node.home_relays = core::iter::repeat_n(altnet_wire::id::NodeId([9; 16]), serial).collect();
+        all.push(town.sign(&secret(71), &node, serial as u64));
+    }
     all
 }
 
@@ -118,14 +127,14 @@ fn serial_of(registry: &Registry, slot: &Slot) -> Option<Serial> {
 /// The owners as the rules say, naively: try every path, keep the best.
 fn naive_owners(town: &Town, changes: &[Vec<u8>]) -> Vec<SigningKey> {
     type Node = (Vec<SigningKey>, SigningKey);
+    type Rank = (bool, bool, core::cmp::Reverse<RecordId>);
     fn walk(
-        town: &Town,
         at: RecordId,
         serial: u64,
         state: &Node,
         changes: &[Vec<u8>],
     ) -> (bool, Vec<SigningKey>) {
-        let mut best: Option<((bool, bool, core::cmp::Reverse<RecordId>), Vec<SigningKey>)> = None;
+        let mut best: Option<(Rank, Vec<SigningKey>)> = None;
         for bytes in changes {
             let envelope = Envelope::parse(bytes).unwrap();
             let body: OwnerChange = decode(envelope.body()).unwrap();
@@ -136,7 +145,7 @@ fn naive_owners(town: &Town, changes: &[Vec<u8>]) -> Vec<SigningKey> {
                 continue;
             }
             let next = (body.owners.to_vec(), body.recovery);
-            let (below, owners) = walk(town, envelope.id(), serial + 1, &next, changes);
+            let (below, owners) = walk(envelope.id(), serial + 1, &next, changes);
             let rank = (
                 by_recovery,
                 below || by_recovery,
@@ -155,7 +164,7 @@ fn naive_owners(town: &Town, changes: &[Vec<u8>]) -> Vec<SigningKey> {
         vec![town.owner.public(), town.second.public()],
         town.recovery.public(),
     );
-    walk(town, town.genesis_id(), 1, &state, changes).1
+    walk(town.genesis_id(), 1, &state, changes).1
 }
 
 /// A tree of owner changes from a list of choices.

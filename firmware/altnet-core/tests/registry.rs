@@ -549,3 +549,41 @@ fn a_chain_alone_lets_a_stranger_verify_a_member() {
     assert_eq!(found.membership, &body);
     assert!(found.node.is_some());
 }
+
+#[test]
+fn a_full_table_gives_up_who_expired_and_nobody_else() {
+    let town = Town::new();
+    let limits = Limits {
+        members: 2,
+        ..Limits::MICRO
+    };
+    let mut registry = town.registry(limits);
+    give(&mut registry, &town.certificates());
+    let one = town.membership(1, &secret(20), "alpha");
+    let mut two = town.membership(2, &secret(21), "beta");
+    two.expires = at(60 * DAY);
+    let mut three = town.membership(3, &secret(22), "alpha");
+    three.issued = at(40 * DAY);
+    three.expires = at(50 * DAY);
+    give(
+        &mut registry,
+        &[
+            town.sign(&town.issuer, &one, 1),
+            town.sign(&town.issuer, &two, 1),
+            town.sign(&secret(20), &town.node(30), 1),
+        ],
+    );
+    three.name = name("gamma");
+    let bytes = town.sign(&town.issuer, &three, 1);
+    assert!(matches!(
+        refused(&mut registry, &bytes),
+        RecordError::Full { limit: 2, .. }
+    ));
+    let mut later = clock();
+    later.raise(at(31 * DAY));
+    registry.apply(&bytes, &mut later).unwrap();
+    assert!(registry.by_member(&member(1)).is_none());
+    assert!(registry.by_tunnel(&town.node(30).tunnel.key).is_none());
+    assert!(registry.by_member(&member(2)).is_some());
+    assert!(registry.by_member(&member(3)).is_some());
+}

@@ -84,13 +84,35 @@ impl View {
 }
 
 impl Registry {
-    /// Brings the view up to date after the record in `slot` came; `fresh` says that nothing was
-    /// held there before.
-    pub(super) fn settle(&mut self, slot: &Slot, fresh: bool) {
-        if fresh && self.stands_alone(slot) {
-            self.enter(slot);
-        } else {
-            self.rebuild();
+    /// Brings the view up to date after the record in `slot` came, in the place of `old`.
+    pub(super) fn settle(&mut self, slot: &Slot, old: Option<&Held>) {
+        match old {
+            None if self.stands_alone(slot) => self.enter(slot),
+            Some(old) if self.looks_like(slot, old) => {}
+            _ => self.rebuild(),
+        }
+    }
+
+    /// Whether the view says the same of the new record as of the one in force before it.
+    fn looks_like(&self, slot: &Slot, old: &Held) -> bool {
+        let Some(new) = self.records.get(slot).filter(|_| old.in_force) else {
+            return false;
+        };
+        match (&old.body, &new.body) {
+            (Body::Membership(old, _), Body::Membership(new, _)) => {
+                old.device == new.device
+                    && old.name == new.name
+                    && old.roles == new.roles
+                    && old.site == new.site
+                    && old.replaces == new.replaces
+            }
+            (Body::Node(old), Body::Node(new)) => {
+                old.control == new.control
+                    && old.tunnel == new.tunnel
+                    && old.previous_tunnel == new.previous_tunnel
+            }
+            (Body::Policy, Body::Policy) | (Body::Head(_), Body::Head(_)) => true,
+            _ => false,
         }
     }
 
