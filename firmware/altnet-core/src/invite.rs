@@ -20,7 +20,7 @@ use altnet_wire::hash;
 use altnet_wire::id::{NetworkId, base32_fmt, base32_parse};
 use altnet_wire::record::{self, Invite};
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 pub use bundle::{Bundle, BundleError};
 
@@ -131,16 +131,14 @@ impl Link {
         if fragment.len() < FRAGMENT_SYMBOLS {
             return Err(LinkError::CutOff);
         }
-        let mut tail = [0; 16 + CHECK_BYTES];
-        base32_parse(fragment, &mut tail).map_err(|_| LinkError::Altered)?;
+        let mut tail = Zeroizing::new([0; 16 + CHECK_BYTES]);
+        base32_parse(fragment, &mut *tail).map_err(|_| LinkError::Altered)?;
         let (secret, check) = tail.split_first_chunk::<16>().ok_or(LinkError::Altered)?;
         if *check != checksum(&payload, secret) {
             return Err(LinkError::Altered);
         }
         let parts: Payload<'_> = canonical::decode(&payload).map_err(|_| LinkError::Altered)?;
-        let link = Self::new(parts.invite, &parts.entries, *secret);
-        tail.zeroize();
-        link
+        Self::new(parts.invite, &parts.entries, *secret)
     }
 
     /// The network that the invite is for.
@@ -178,7 +176,7 @@ impl Link {
         };
         let payload = postcard::to_allocvec(&payload).unwrap_or_default();
         let check = checksum(&payload, &self.secret);
-        let mut tail = [0; 16 + CHECK_BYTES];
+        let mut tail = Zeroizing::new([0; 16 + CHECK_BYTES]);
         for (to, from) in tail.iter_mut().zip(self.secret.iter().chain(&check)) {
             *to = *from;
         }
@@ -186,8 +184,7 @@ impl Link {
         // Writing to a string can't fail.
         let _ = base32_fmt(&payload, &mut text);
         let _ = text.write_char('#');
-        let _ = base32_fmt(&tail, &mut text);
-        tail.zeroize();
+        let _ = base32_fmt(&*tail, &mut text);
         text
     }
 }
