@@ -63,24 +63,24 @@ def nothing_is_left_undone(tree: Tree) -> list[str]:
 
 
 def portable_modules_carry_their_tests(tree: Tree) -> list[str]:
-    """A module (its file and its folder) with more than 60 lines of code has tests, there or by name in `tests/`."""
+    """A module (its file and its folder) with more than 60 lines of code has tests, there or by name in a file of tests."""
     complaints = []
+    elsewhere = "\n".join(source for path, source in tree.files.items() if path.endswith(".rs") and is_test_file(path))
     for crate in PORTABLE:
         modules: dict[str, str] = {}
         for path, source in tree.under(f"{crate}/src", ".rs").items():
             name = path.removeprefix(f"{crate}/src/").split("/")[0].removesuffix(".rs")
             modules[name] = modules.get(name, "") + source
-        elsewhere = "\n".join(tree.under(f"{crate}/tests", ".rs").values())
         for name, source in modules.items():
             code = without_tests(source)
             is_long = sum(bool(line.strip()) for line in code.splitlines()) > 60 and " fn " in code
             if is_long and name != "lib" and "#[cfg(test)]" not in source and f"{name}::" not in elsewhere:
-                complaints.append(f"{crate}: module {name} has no tests: put them at its bottom, or in tests/ with its name")
+                complaints.append(f"{crate}: module {name} has no tests: put them at its bottom, or name it in a file of tests")
     return complaints
 
 
 def is_test_file(path: str) -> bool:
-    """Whether a source file is a module of tests, whose declaration is behind `#[cfg(test)]`."""
+    """Whether a file holds tests alone: `tests/` of a crate, or a module declared behind `#[cfg(test)]`."""
     return path.endswith(("/tests.rs", "/testing.rs")) or "/tests/" in path
 
 

@@ -97,9 +97,10 @@ def refuse(name: str, place: Place, relay: Place, *command: str) -> str:
     before = state(place), records(relay)
     done = place.run(*command, check=False, timeout_s=60)
     sentence = done.stderr.strip()
-    print(f"{name:22} {sentence}")
+    print(f"{name:22} {' '.join(sentence.splitlines())}")
     assert done.returncode == 1, f"{name}: exit {done.returncode}, not 1\n{done.stdout}{done.stderr}"
-    assert sentence and "\n" not in sentence and "panicked" not in sentence, f"{name}: not one sentence: {sentence!r}"
+    # What is wrong, and on a line of its own what to do.
+    assert 1 <= len(sentence.splitlines()) <= 2 and "panicked" not in sentence, f"{name}: not one clear sentence: {sentence!r}"
     if (state(place), records(relay)) != before:
         raise LabError(f"{name}: something changed")
     return sentence
