@@ -224,6 +224,9 @@ pub struct InviteArgs {
     /// A group that the device is in; repeat for several
     #[arg(long = "group", value_name = "NAME", value_parser = name)]
     pub groups: Vec<Name>,
+    /// The member that invites: revoking it asks about those it invited
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub sponsor: Option<Name>,
     /// A role of the device: gateway, relay, directory, apps; repeat for several
     #[arg(long = "role", value_name = "ROLE", value_parser = role)]
     pub roles: Vec<Roles>,

@@ -1,0 +1,404 @@
+//! What each command does: asks for what it needs, calls the library, says what came of it.
+
+mod invite;
+mod network;
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use altnet_provision::directory::WAIT;
+use altnet_provision::home::Home;
+use altnet_provision::network::{
+    Grade, HostPlace, Invited, IssuerWish, MAKE_RELAY, NEEDS_RELAY, Network, Target, restore,
+};
+use altnet_provision::sealed::Passphrase;
+use altnet_provision::secrets::Secrets;
+use altnet_provision::{Error, Result, files};
+use altnet_wire::record::{Rights, Roles};
+use altnet_wire::time::UnixTime;
+use clap::CommandFactory;
+use serde_json::json;
+
+use crate::ask::{self, Source};
+use crate::cli::{Cli, Command, Global, HostCommand, IssuerCommand, RevokeArgs};
+use crate::say::{Report, list, or_dash, table};
+
+/// Does what was asked.
+pub fn act(cli: Cli) -> Result<Report> {
+    let Cli { global, command } = cli;
+    let session = Session::new(&global)?;
+    match command {
+        Command::Network(command) => network::act(&session, command),
+        Command::Issuer(command) => issuer(&session, command),
+        Command::Invite(command) => invite::act(&session, command),
+        Command::Members => members(&session),
+        Command::Host(command) => host(&session, command),
+        Command::Revoke(args) => revoke(&session, &args),
+        Command::Bundle(args) => invite::bundle(&session, args),
+        Command::Backup { output } => backup(&session, &output),
+        Command::Restore { file, name } => {
+            let passphrase = session.passphrase()?;
+            let network = restore(&session.home, &file, name.as_ref(), &passphrase)?;
+            let text = format!(
+                "Network {} is back in {}.",
+                network.name(),
+                network.dir().display()
+            );
+            let report = Report::new(text, &network.summary());
+            Ok(report.note("It is as it was when the backup was made: run `altnet-provision sync` to learn what came since."))
+        }
+        Command::Publish => exchange(&session, false),
+        Command::Sync => exchange(&session, true),
+        Command::Doctor => doctor(&session),
+        Command::Passphrase {
+            new_passphrase_file,
+        } => passphrase(&session, new_passphrase_file),
+        Command::Completion { shell } => Ok(completion(shell)),
+    }
+}
+
+/// What the options of every command come to.
+pub struct Session<'a> {
+    global: &'a Global,
+    home: Home,
+    now: UnixTime,
+}
+
+impl<'a> Session<'a> {
+    fn new(global: &'a Global) -> Result<Self> {
+        let home = match &global.home {
+            Some(path) => Home::at(path),
+            None => Home::of_user()?,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(Self {
+            global,
+            home,
+            now: UnixTime::from_secs(now.map_or(0, |since| since.as_secs())),
+        })
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source {
+            file: self.global.passphrase_file.as_deref(),
+            variable: "ALTNET_PASSPHRASE",
+            prompt: "Passphrase of the network's keys: ",
+        }
+    }
+
+    fn passphrase(&self) -> Result<Passphrase> {
+        ask::passphrase(&self.source())
+    }
+
+    fn new_passphrase(&self) -> Result<Passphrase> {
+        ask::new_passphrase(&self.source())
+    }
+
+    fn open(&self) -> Result<Network> {
+        Network::open(&self.home.pick(self.global.network.as_ref())?)
+    }
+
+    /// Opens the network and its keys. The passphrase is asked for before the network is held,
+    /// so that nothing else waits for a person.
+    fn unlock(&self) -> Result<(Network, Secrets)> {
+        let dir = self.home.pick(self.global.network.as_ref())?;
+        let passphrase = self.passphrase()?;
+        let network = Network::open(&dir)?;
+        let secrets = network.unlock(&passphrase)?;
+        Ok((network, secrets))
+    }
+
+    /// After a change: hands it to the directory if one is known, and says what stays pending.
+    fn publish(&self, report: Report, network: &mut Network, secrets: &Secrets) -> Report {
+        let pending = |report: Report, network: &Network, why: &str| {
+            let count = network.settings().pending();
+            let note = format!("{count} records are signed and wait to be published: {why}.");
+            let publish = json!({ "directory": null, "pending": count, "why": why });
+            report.with("publish", &publish).note(note)
+        };
+        if network.entry_endpoints().is_empty() {
+            return pending(report, network, "no address of the network's directory is known");
+        }
+        if self.global.offline {
+            return pending(report, network, "--offline was given");
+        }
+        match network.exchange(Some(secrets), self.now, WAIT) {
+            Ok(done) => {
+                let report = match done.refused {
+                    0 => report,
+                    refused => report.note(format!("The directory refused {refused} records.")),
+                };
+                report.with("publish", &done)
+            }
+            Err(error) => pending(report, network, &error.to_string()),
+        }
+    }
+
+    /// Before a change that depends on what happened elsewhere: fetches it if that is possible.
+    fn catch_up(&self, network: &mut Network, secrets: &Secrets) {
+        if !self.global.offline && !network.entry_endpoints().is_empty() {
+            // Not reached is no obstacle: the change is then made on what is known here.
+            let _ = network.exchange(Some(secrets), self.now, WAIT);
+        }
+    }
+
+    /// Says that the network needs a relay, as long as none is known.
+    fn advise(report: Report, network: &Network) -> Report {
+        let report = report.with("has_relay", &network.has_relay());
+        if network.has_relay() {
+            return report;
+        }
+        report.note(NEEDS_RELAY).note(MAKE_RELAY)
+    }
+}
+
+fn issuer(session: &Session<'_>, command: IssuerCommand) -> Result<Report> {
+    match command {
+        IssuerCommand::Add {
+            name,
+            key,
+            rights,
+            roles,
+            site,
+            expires,
+        } => {
+            let (mut network, secrets) = session.unlock()?;
+            let roles = match roles.is_empty() {
+                true => Roles::all(),
+                false => roles.into_iter().collect(),
+            };
+            let wish = IssuerWish {
+                name,
+                key,
+                rights: rights.into_iter().collect::<Rights>(),
+                roles,
+                site,
+                lasts: expires,
+            };
+            let issuer = network.add_issuer(&secrets, &wish, session.now)?;
+            let text = format!(
+                "{} may now sign: {}.",
+                or_dash(issuer.name.as_ref()),
+                list(&issuer.rights)
+            );
+            let report = Report::new(text, &issuer);
+            Ok(session.publish(report, &mut network, &secrets))
+        }
+        IssuerCommand::List => {
+            let issuers = session.open()?.issuers();
+            let rows: Vec<_> = issuers
+                .iter()
+                .map(|i| {
+                    let name = or_dash(i.name.as_ref());
+                    vec![name, list(&i.rights), or_dash(i.expires.as_ref()), i.key.to_string()]
+                })
+                .collect();
+            let text = table(&["NAME", "RIGHTS", "UNTIL", "KEY"], &rows);
+            Ok(Report::new(text, &json!({ "issuers": issuers })))
+        }
+    }
+}
+
+fn members(session: &Session<'_>) -> Result<Report> {
+    let network = session.open()?;
+    let members = network.members(session.now);
+    let rows: Vec<_> = members
+        .iter()
+        .map(|m| {
+            let until = match m.expired {
+                true => "ended".into(),
+                false => or_dash(m.expires.as_ref()),
+            };
+            let person = or_dash(m.person.as_ref());
+            let address = m.address.to_string();
+            vec![m.name.clone(), list(&m.roles), or_dash(m.site), person, until, address]
+        })
+        .collect();
+    let text = table(&["NAME", "ROLES", "SITE", "PERSON", "UNTIL", "ADDRESS"], &rows);
+    let report = Report::new(text, &json!({ "members": members }));
+    Ok(match members.is_empty() {
+        true => report.note("No member is known here yet; `altnet-provision sync` fetches those that joined."),
+        false => report,
+    })
+}
+
+fn host(session: &Session<'_>, command: HostCommand) -> Result<Report> {
+    match command {
+        HostCommand::Add {
+            name,
+            site,
+            address,
+            mac,
+        } => {
+            let place = match (address, mac) {
+                (Some(address), _) => HostPlace::Address(address),
+                (None, Some(mac)) => HostPlace::Mac(mac),
+                (None, None) => {
+                    return Err(Error::Input {
+                        what: "it was not said where the machine is".into(),
+                        next: "Give --address or --mac.".into(),
+                    });
+                }
+            };
+            let (mut network, secrets) = session.unlock()?;
+            let added = network.add_host(&secrets, &name, site, place, session.now)?;
+            let text = format!("{} is {}.", added.host.fqdn, added.host.address);
+            let report = Report::new(text, &added);
+            let mut report = session.publish(report, &mut network, &secrets);
+            if network.registry().gateway(site).is_none() {
+                report = report.note(format!(
+                    "No gateway of site {site} is known here; the name works once there is one."
+                ));
+            }
+            Ok(report)
+        }
+        HostCommand::List => {
+            let hosts = session.open()?.hosts();
+            let rows: Vec<_> = hosts
+                .iter()
+                .map(|h| vec![h.fqdn.clone(), h.site.to_string(), h.address.to_string()])
+                .collect();
+            let text = table(&["NAME", "SITE", "ADDRESS"], &rows);
+            Ok(Report::new(text, &json!({ "hosts": hosts })))
+        }
+        HostCommand::Remove { name, site } => {
+            let (mut network, secrets) = session.unlock()?;
+            let gone = network.remove_host(&secrets, &name, site, session.now)?;
+            let text = format!("{} leads nowhere now.", gone.fqdn);
+            let report = Report::new(text, &gone);
+            Ok(session.publish(report, &mut network, &secrets))
+        }
+    }
+}
+
+fn revoke(session: &Session<'_>, args: &RevokeArgs) -> Result<Report> {
+    let target = match (&args.member, args.device, args.issuer) {
+        (_, Some(key), _) => Target::Device(key),
+        (_, _, Some(key)) => Target::Issuer(key),
+        (Some(member), None, None) => Target::Member(member.clone()),
+        (None, None, None) => {
+            return Err(Error::Input {
+                what: "it was not said what to revoke".into(),
+                next: "Name a member, or give --device or --issuer.".into(),
+            });
+        }
+    };
+    let (mut network, secrets) = session.unlock()?;
+    session.catch_up(&mut network, &secrets);
+    let brought = network.invited_by(&target, session.now)?;
+    let names: Vec<&str> = brought.iter().map(|m| m.name.as_str()).collect();
+    let invited = if args.with_invited {
+        Invited::Revoke
+    } else if args.yes {
+        Invited::Keep
+    } else if !names.is_empty() && ask::is_attended() {
+        match ask::consent(&format!("It invited {}. Revoke them too?", names.join(", "))) {
+            true => Invited::Revoke,
+            false => Invited::Keep,
+        }
+    } else {
+        Invited::Ask
+    };
+    let done = network.revoke(&secrets, &target, invited, &args.reason, session.now)?;
+    let mut text = format!("Revoked for good: {}.", done.revoked.join(", "));
+    for (what, which) in [
+        ("\nIts issuer key went with it: ", &done.issuers),
+        ("\nOpen invites taken back: ", &done.invites),
+        ("\nKept, though it invited them: ", &done.kept),
+    ] {
+        if !which.is_empty() && *which != done.revoked {
+            text.push_str(what);
+            text.push_str(&which.join(", "));
+            text.push('.');
+        }
+    }
+    let report = Report::new(text, &done);
+    let report = session.publish(report, &mut network, &secrets);
+    Ok(Session::advise(report, &network))
+}
+
+fn backup(session: &Session<'_>, output: &std::path::Path) -> Result<Report> {
+    let (network, secrets) = session.unlock()?;
+    let bytes = network.backup(&secrets, session.now)?;
+    files::create(output, &bytes)?;
+    let text = format!(
+        "Everything about {} is in {}, under the passphrase of its keys.",
+        network.name(),
+        output.display()
+    );
+    let value = json!({ "file": output, "bytes": bytes.len(), "network": network.name().as_str() });
+    Ok(Report::new(text, &value).note("Keep it on another disk."))
+}
+
+fn exchange(session: &Session<'_>, fetch: bool) -> Result<Report> {
+    let (mut network, secrets) = match fetch {
+        true => session.unlock().map(|(network, secrets)| (network, Some(secrets)))?,
+        false => (session.open()?, None),
+    };
+    let done = network.exchange(secrets.as_ref(), session.now, WAIT)?;
+    let mut text = format!(
+        "The directory at {} took {} records; {} wait.",
+        done.directory, done.published, done.pending
+    );
+    if let Some(fetched) = done.fetched {
+        text.push_str(&format!(" {fetched} are new here."));
+    }
+    let report = Report::new(text, &done);
+    Ok(match done.refused {
+        0 => report,
+        refused => report.note(format!(
+            "It refused {refused}: it may know newer ones, which `altnet-provision sync` fetches."
+        )),
+    })
+}
+
+fn doctor(session: &Session<'_>) -> Result<Report> {
+    let dir = session.home.pick(session.global.network.as_ref())?;
+    let passphrase = match ask::is_given(&session.source()) || ask::is_attended() {
+        true => Some(session.passphrase()?),
+        false => None,
+    };
+    let network = Network::open(&dir)?;
+    let secrets = match &passphrase {
+        Some(passphrase) => Some(network.unlock(passphrase)?),
+        None => None,
+    };
+    let checks = network.doctor(secrets.as_ref(), session.now);
+    let mut text = String::new();
+    for check in &checks {
+        let mark = match check.grade {
+            Grade::Ok => "ok      ",
+            Grade::Warning => "warning ",
+            Grade::Problem => "PROBLEM ",
+        };
+        text.push_str(&format!("{mark} {}: {}\n", check.check, check.message));
+        if let Some(next) = &check.next {
+            text.push_str(&format!("         {next}\n"));
+        }
+    }
+    let healthy = checks.iter().all(|check| check.grade != Grade::Problem);
+    let value = json!({ "network": network.name().as_str(), "healthy": healthy, "checks": checks });
+    let report = Report::new(text, &value);
+    Ok(if healthy { report } else { report.failing() })
+}
+
+fn passphrase(session: &Session<'_>, file: Option<PathBuf>) -> Result<Report> {
+    let (network, mut secrets) = session.unlock()?;
+    let new = ask::new_passphrase(&Source {
+        file: file.as_deref(),
+        variable: "ALTNET_NEW_PASSPHRASE",
+        prompt: "New passphrase: ",
+    })?;
+    network.change_passphrase(&mut secrets, new)?;
+    let value = json!({ "network": network.name().as_str(), "changed": true });
+    Ok(Report::new("The keys have a new passphrase.", &value)
+        .note("Backups made before keep the old one."))
+}
+
+fn completion(shell: clap_complete::Shell) -> Report {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "altnet-provision", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    let value = json!({ "shell": shell.to_string(), "script": script });
+    Report::new(script, &value)
+}

@@ -1,0 +1,143 @@
+//! What is asked at the terminal: passphrases, the recovery key, yes or no.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use altnet_provision::files;
+use altnet_provision::recovery::RecoveryKey;
+use altnet_provision::sealed::Passphrase;
+use altnet_provision::{Error, Result};
+use zeroize::Zeroizing;
+
+/// Spends less work on guarding keys, for tests alone.
+const WORK_VARIABLE: &str = "ALTNET_TEST_SCRYPT_LOG_N";
+
+/// Where a passphrase may come from before it is asked for.
+pub struct Source<'a> {
+    /// A file.
+    pub file: Option<&'a Path>,
+    /// An environment variable.
+    pub variable: &'static str,
+    /// What to ask for.
+    pub prompt: &'static str,
+}
+
+/// The passphrase of keys that exist.
+pub fn passphrase(source: &Source<'_>) -> Result<Passphrase> {
+    match given(source)? {
+        Some(passphrase) => Ok(passphrase),
+        None => typed(source),
+    }
+}
+
+/// The passphrase for keys to be made: typed twice.
+pub fn new_passphrase(source: &Source<'_>) -> Result<Passphrase> {
+    if let Some(passphrase) = given(source)? {
+        return Ok(passphrase);
+    }
+    let first = prompt(source.prompt)?;
+    let second = prompt("The same again: ")?;
+    if *first != *second {
+        return Err(input(
+            "the two passphrases differ",
+            "Try again; nothing was made.",
+        ));
+    }
+    work(Passphrase::new(&first)?)
+}
+
+/// Whether a passphrase can be had without anybody at a terminal.
+pub fn is_given(source: &Source<'_>) -> bool {
+    source.file.is_some() || std::env::var_os(source.variable).is_some_and(|v| !v.is_empty())
+}
+
+/// Whether somebody is there to be asked.
+pub fn is_attended() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// The recovery key from a file, from the terminal, or from standard input.
+pub fn recovery_key(file: Option<&Path>) -> Result<RecoveryKey> {
+    let text = match file {
+        Some(path) => Zeroizing::new(text_of(path)?),
+        None if is_attended() => prompt("Recovery key (fourteen groups of four): ")?,
+        None => {
+            let mut line = Zeroizing::new(String::new());
+            let read = std::io::stdin().lock().read_line(&mut line);
+            if !read.is_ok_and(|bytes| bytes > 0) {
+                return Err(input(
+                    "there is no recovery key on standard input",
+                    "Type it at a terminal, or give a file with --recovery-key-file.",
+                ));
+            }
+            line
+        }
+    };
+    RecoveryKey::from_text(&text)
+}
+
+/// Whether the person says yes; without a person, no.
+pub fn consent(question: &str) -> bool {
+    if !is_attended() {
+        return false;
+    }
+    let mut answer = String::new();
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// A file of text.
+pub fn text_of(path: &Path) -> Result<String> {
+    String::from_utf8(files::read(path)?).map_err(|_| {
+        input(
+            format!("{} is not text", path.display()),
+            "Give the file as it was written.",
+        )
+    })
+}
+
+fn given(source: &Source<'_>) -> Result<Option<Passphrase>> {
+    if let Some(path) = source.file {
+        let text = Zeroizing::new(text_of(path)?);
+        return Passphrase::new(&text).and_then(work).map(Some);
+    }
+    match std::env::var(source.variable) {
+        Ok(text) if !text.is_empty() => Passphrase::new(&text).and_then(work).map(Some),
+        Err(std::env::VarError::NotUnicode(_)) => Err(input(
+            format!("{} is not text", source.variable),
+            "Set it to the passphrase.",
+        )),
+        _ => Ok(None),
+    }
+}
+
+fn typed(source: &Source<'_>) -> Result<Passphrase> {
+    work(Passphrase::new(&prompt(source.prompt)?)?)
+}
+
+fn prompt(text: &str) -> Result<Zeroizing<String>> {
+    rpassword::prompt_password(text)
+        .map(Zeroizing::new)
+        .map_err(|_| {
+            input(
+                "there is no terminal to ask for the passphrase at",
+                "Set ALTNET_PASSPHRASE, or give a file with --passphrase-file.",
+            )
+        })
+}
+
+fn work(passphrase: Passphrase) -> Result<Passphrase> {
+    let log_n = std::env::var(WORK_VARIABLE).ok().and_then(|text| text.parse().ok());
+    Ok(match log_n {
+        Some(log_n) => passphrase.with_less_work(log_n),
+        None => passphrase,
+    })
+}
+
+fn input(what: impl Into<String>, next: impl Into<String>) -> Error {
+    Error::Input {
+        what: what.into(),
+        next: next.into(),
+    }
+}
