@@ -57,6 +57,7 @@ use crate::clock::Clock;
 use crate::control::{Control, ControlLimits, SessionId};
 use crate::issuer::Issuer;
 use crate::limits::Limits;
+use crate::path::budget::ProbeBudget;
 use crate::policy::{Policy, PolicyLimits};
 use crate::registry::Registry;
 use crate::relay::RelayServer;
@@ -179,6 +180,7 @@ pub struct Node<A: Aead> {
     previous_key: Option<LocalKeyId>,
     control: Control,
     policy: Policy,
+    probes: ProbeBudget,
     peers: BTreeMap<NodeId, Peer>,
     tunnels: BTreeMap<altnet_tunnel::engine::PeerIndex, NodeId>,
     sessions: BTreeMap<SessionId, Session>,
@@ -242,6 +244,7 @@ impl<A: Aead> Node<A> {
             local_key,
             previous_key,
             control,
+            probes: ProbeBudget::new(),
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             sessions: BTreeMap::new(),

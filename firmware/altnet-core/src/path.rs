@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: finding candidates, sealing challenges, NAT behaviour discovery.
 
+pub mod budget;
+
 use core::fmt;
 use core::net::SocketAddr;
 
@@ -265,8 +267,30 @@ impl Path {
                     direct.next_probe = now;
                 }
             }
-            None => self.add(address, CandidateKind::Reflexive, now),
+            None => {
+                self.add(address, CandidateKind::Reflexive, now);
+                self.choose(now);
+            }
         }
+    }
+
+    /// A call along the current path got no answer. While nothing is known to work, the next
+    /// one is made to another address, if there is one.
+    pub fn call_failed(&mut self, now: Instant) {
+        let current = self.current;
+        let called = self
+            .directs
+            .iter_mut()
+            .find(|d| !d.alive && current == Some(Endpoint::Direct(d.address)));
+        if let Some(direct) = called {
+            direct.unanswered = direct.unanswered.saturating_add(1);
+        }
+        self.choose(now);
+    }
+
+    /// How many direct addresses there are to call.
+    pub fn direct_count(&self) -> usize {
+        self.directs.len()
     }
 
     /// Something was sent to the peer along the current path.
@@ -319,8 +343,11 @@ impl Path {
     }
 
     /// When [`Path::poll_probe`] next has something to say.
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self, now: Instant) -> Instant {
         let idle_from = self.last_sent.after(IDLE);
+        if now > idle_from {
+            return Instant::NEVER;
+        }
         self.directs
             .iter()
             .map(|d| due(d, self.last_sent, self.current))
@@ -511,7 +538,7 @@ mod tests {
         run(&mut path, 0, 1000, &[1], true);
         let probes = run(&mut path, 300_000, 900_000, &[1], false);
         assert!(probes.is_empty());
-        assert_eq!(path.deadline(), Instant::NEVER);
+        assert_eq!(path.deadline(at(900_000)), Instant::NEVER);
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl<A: Aead> Node<A> {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.sent(now);
             peer.used = now;
-            self.timers.housekeeping_at(peer.path.deadline());
+            self.timers.housekeeping_at(peer.path.deadline(now));
         }
     }
 

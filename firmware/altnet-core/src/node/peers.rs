@@ -395,8 +395,10 @@ impl<A: Aead> Node<A> {
             let Some(peer) = self.peers.get(&node) else {
                 continue;
             };
-            if peer.session.is_some() {
-                next = next.min(peer.path.deadline());
+            if let Some(session) = peer.session {
+                if self.sessions.contains_key(&session) {
+                    next = next.min(peer.path.deadline(now));
+                }
             } else if peer.wants_session(now) {
                 next = next.min(peer.retry_at.max(now.after(Duration::from_millis(50))));
             }
@@ -419,7 +421,8 @@ impl<A: Aead> Node<A> {
             Some(endpoint) => {
                 // A server that doesn't know our keys (any more) answers no member's call, but a
                 // stranger's, and a chain makes the stranger a member.
-                let is_stranger = peer.wanted && peer.failures % 2 == 1;
+                let round = peer.failures as usize / peer.path.direct_count().max(1);
+                let is_stranger = peer.wanted && round % 2 == 1;
                 let remote = (!is_stranger).then_some(record.control);
                 let connected = self.control.connect(remote, endpoint, now);
                 if let Some(peer) = self.peers.get_mut(&node) {
@@ -472,7 +475,13 @@ impl<A: Aead> Node<A> {
             peer.path.sent(now);
         }
         while let Some(endpoint) = peer.path.poll_probe(now) {
-            self.control.challenge(session, endpoint, now);
+            let allowed = match endpoint {
+                Endpoint::Direct(address) => self.probes.take(address.ip(), now),
+                Endpoint::Relayed { .. } => true,
+            };
+            if allowed {
+                self.control.challenge(session, endpoint, now);
+            }
         }
     }
 

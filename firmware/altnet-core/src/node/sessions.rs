@@ -400,7 +400,7 @@ impl<A: Aead> Node<A> {
 
     fn session_ended(&mut self, session: SessionId, now: Instant) {
         self.join_session_ended(session, now);
-        self.sessions.remove(&session);
+        let stood = self.sessions.remove(&session).is_some();
         let relay = self.relays.iter().find(|(_, l)| l.session == Some(session));
         let peer = self.peers.iter().find(|(_, p)| p.session == Some(session));
         let Some(node) = relay.map(|(node, _)| *node).or(peer.map(|(node, _)| *node)) else {
@@ -428,6 +428,9 @@ impl<A: Aead> Node<A> {
             if other.is_none() {
                 peer.catching = false;
                 peer.session_failed(now);
+                if !stood {
+                    peer.path.call_failed(now);
+                }
                 self.directory_lost(node);
             }
         }
@@ -463,6 +466,9 @@ impl<A: Aead> Node<A> {
             return;
         };
         self.ponged(node, endpoint, rtt);
+        if let Endpoint::Direct(address) = endpoint {
+            self.probes.answered(address.ip());
+        }
         if let Endpoint::Direct(address) = endpoint
             && self.relay.address(node).is_some_and(|was| was != address)
             && self.control.endpoint(session) != Some(endpoint)
