@@ -66,13 +66,13 @@ pub enum Outcome {
 
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}; {hint}")]
+#[error("{message}{}{hint}", if hint.is_empty() { "" } else { "; " })]
 pub struct ApiError {
     /// For programs.
     pub code: Code,
     /// What happened, for people.
     pub message: String,
-    /// What to do next, for people.
+    /// What to do next, for people; empty where the message says it.
     pub hint: String,
 }
 

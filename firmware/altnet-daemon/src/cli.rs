@@ -1,7 +1,7 @@
 //! `altnet`: the command line. Asks the local altnetd and prints tables for people, or with
 //! `--json` exactly what the API answered.
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::api::types;
 use crate::config::{self, Config};
 
 mod table;
+
+/// The most that is read from standard input in search of an invite, in bytes.
+const MAX_INVITE_BYTES: u64 = 256 * 1024;
 
 /// Operate this machine's altnet node.
 #[derive(Debug, Parser)]
@@ -229,8 +232,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
             name,
         } => {
             let join = types::Join {
-                invite: invite.as_deref().map(invite_text).transpose()?,
-                bundle: bundle.as_deref().map(bundle_text).transpose()?,
+                invite: invitation(invite.as_deref(), bundle.as_deref())?,
                 name: name.clone(),
             };
             session.show(Method::Join, join, table::joined).await
@@ -267,19 +269,16 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
     }
 }
 
-fn invite_text(argument: &str) -> anyhow::Result<String> {
-    if argument != "-" {
-        return Ok(argument.into());
+/// The link on the command line or on standard input, or the text of a first-boot file.
+fn invitation(link: Option<&str>, bundle: Option<&Path>) -> anyhow::Result<String> {
+    if let Some(file) = bundle {
+        return std::fs::read_to_string(file)
+            .with_context(|| format!("can't read the bundle {}", file.display()));
     }
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    Ok(line.trim().into())
-}
-
-fn bundle_text(file: &Path) -> anyhow::Result<String> {
-    let bytes =
-        std::fs::read(file).with_context(|| format!("can't read the bundle {}", file.display()))?;
-    Ok(data_encoding::BASE64.encode(&bytes))
+    match link {
+        Some("-") => Ok(io::read_to_string(io::stdin().take(MAX_INVITE_BYTES))?),
+        link => Ok(link.unwrap_or_default().into()),
+    }
 }
 
 /// Pings once a second; fails if nothing came back.

@@ -9,7 +9,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use altnet_core::limits::Limits;
 use altnet_wire::id::{Name, SiteId};
+use altnet_wire::record::MAX_FIXED_ENDPOINTS;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::log::Level;
@@ -41,6 +43,7 @@ pub struct Config {
     pub listen_port: u16,
     /// Addresses at which this node can be reached from outside, beside those it finds out:
     /// of a host with a public address, or of a router's forwarded port.
+    #[serde(deserialize_with = "public_addresses")]
     pub public_addresses: Vec<SocketAddr>,
     /// The network.
     pub network: Network,
@@ -57,8 +60,6 @@ pub struct Config {
     pub metrics: Metrics,
     /// Relaying for members.
     pub relay: Relay,
-    /// What is believed about time.
-    pub clock: Clock,
 }
 
 /// `[network]`
@@ -166,21 +167,8 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Relay {
-    /// Whether this node relays for members when its membership gives it that role.
-    pub serve: bool,
-    /// The most members relayed for at a time.
+    /// The most members relayed for at a time, when this node's membership makes it a relay.
     pub clients: u16,
-    /// The most bytes per second forwarded for each of them.
-    pub rate_bytes_per_s: u64,
-}
-
-/// `[clock]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Clock {
-    /// Whether the system's calendar is authenticated (a battery-backed clock, or NTS): only
-    /// then may it raise the floor that outlives a restart.
-    pub system_is_trusted: bool,
 }
 
 impl Default for Config {
@@ -198,7 +186,6 @@ impl Default for Config {
             api: Api::default(),
             metrics: Metrics::default(),
             relay: Relay::default(),
-            clock: Clock::default(),
         }
     }
 }
@@ -236,18 +223,7 @@ impl Default for Api {
 impl Default for Relay {
     fn default() -> Self {
         Self {
-            serve: true,
-            clients: 256,
-            rate_bytes_per_s: 12_500_000,
-        }
-    }
-}
-
-#[allow(clippy::derivable_impls)] // The default is a decision that belongs beside the others.
-impl Default for Clock {
-    fn default() -> Self {
-        Self {
-            system_is_trusted: false,
+            clients: Limits::ROUTER.relay_clients,
         }
     }
 }
@@ -402,6 +378,18 @@ fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     Ok(mtu)
 }
 
+fn public_addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<SocketAddr>, D::Error> {
+    let addresses = Vec::<SocketAddr>::deserialize(deserializer)?;
+    if addresses.len() > MAX_FIXED_ENDPOINTS {
+        return Err(serde::de::Error::custom(format_args!(
+            "a node has at most {MAX_FIXED_ENDPOINTS} public addresses; remove some"
+        )));
+    }
+    Ok(addresses)
+}
+
 fn lans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lan>, D::Error> {
     let lans = Vec::<Lan>::deserialize(deserializer)?;
     if lans.len() > MAX_LANS {
@@ -495,11 +483,7 @@ mod tests {
             [metrics]
             listen = "127.0.0.1:9551"
             [relay]
-            serve = false
             clients = 16
-            rate_bytes_per_s = 1000000
-            [clock]
-            system_is_trusted = true
             "#,
         )
         .unwrap();

@@ -4,14 +4,16 @@
 //! it and does what it says: it opens the TUN device and the sockets, tells the kernel about
 //! addresses and routes, keeps the state directory, and answers people on a UNIX socket.
 //!
-//! The gateway is the loop. Everything else is one device each and knows nothing of the others.
+//! [`gateway`] is the loop. Everything else is one device each and knows nothing of the others.
 
 pub mod aead;
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod dns;
+pub mod gateway;
 pub mod icmp6;
 pub mod link;
 pub mod log;

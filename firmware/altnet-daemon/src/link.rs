@@ -124,8 +124,9 @@ impl Links {
             }
         }
         let routes = plan.routes();
-        self.remove_strays(&addresses, &routes);
-        for address in &addresses {
+        let there = self.remove_strays(&addresses, &routes);
+        // Adding one again would be announced as a change, to us among others.
+        for address in addresses.iter().filter(|address| !there.contains(address)) {
             let result = self.netlink.add_address(*address);
             check(format!("add the address {}", address.address), result);
         }
@@ -166,18 +167,25 @@ impl Links {
         errors
     }
 
-    fn remove_strays(&mut self, addresses: &[Address], routes: &[Route]) {
+    /// Removes what an altnetd added and the plan doesn't want; returns the addresses that
+    /// stay.
+    fn remove_strays(&mut self, addresses: &[Address], routes: &[Route]) -> Vec<Address> {
         // A kernel that can't list leaves strays where they are; adding still replaces.
         for route in self.netlink.own_routes().unwrap_or_default() {
             if !routes.contains(&route) {
                 let _ = self.netlink.remove_route(route);
             }
         }
-        for address in self.netlink.own_addresses().unwrap_or_default() {
-            if !addresses.contains(&address) {
+        let mut stay = Vec::new();
+        for (address, is_own) in self.netlink.addresses().unwrap_or_default() {
+            let was_added = is_own || self.addresses.contains(&address);
+            if was_added && !addresses.contains(&address) {
                 let _ = self.netlink.remove_address(address);
+            } else {
+                stay.push(address);
             }
         }
+        stay
     }
 
     /// Turns forwarding on. A forwarding interface stops taking router advertisements unless

@@ -6,7 +6,7 @@
 //! Source: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_addr.h.
 
 use std::io::{self, Read};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use altnet_wire::address::Prefix;
@@ -141,17 +141,17 @@ impl Netlink {
         ignore(result, &[libc::ESRCH, libc::ENODEV])
     }
 
-    /// The IPv6 addresses that an altnetd put on interfaces. Empty on kernels before 5.18,
-    /// which don't keep who added an address.
+    /// The IPv6 addresses on interfaces, each with whether an altnetd put it there; kernels
+    /// before 5.18 don't keep that and say that none was.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn own_addresses(&mut self) -> io::Result<Vec<Address>> {
+    pub fn addresses(&mut self) -> io::Result<Vec<(Address, bool)>> {
         let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16);
         message.bytes(&[libc::AF_INET6 as u8, 0, 0, 0, 0, 0, 0, 0]);
         let mut found = Vec::new();
         self.dump(message, libc::RTM_NEWADDR, |body| {
-            found.extend(own_address(body));
+            found.extend(address_and_owner(body));
         })?;
         Ok(found)
     }
@@ -168,6 +168,41 @@ impl Netlink {
         let mut found = Vec::new();
         self.dump(message, libc::RTM_NEWROUTE, |body| {
             found.extend(own_route(body));
+        })?;
+        Ok(found)
+    }
+
+    /// The addresses that others could reach this machine at: global, and neither tentative,
+    /// nor deprecated, nor temporary. Each with its interface's index, in the kernel's order.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn reachable_addresses(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
+        let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16);
+        message.bytes(&[libc::AF_UNSPEC as u8, 0, 0, 0, 0, 0, 0, 0]);
+        let mut found = Vec::new();
+        self.dump(message, libc::RTM_NEWADDR, |body| {
+            found.extend(reachable_address(body));
+        })?;
+        Ok(found)
+    }
+
+    /// The MAC address of an interface, if it is an Ethernet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mac_address(&mut self, interface: u32) -> io::Result<Option<[u8; 6]>> {
+        // No dump flag: one answer, then the acknowledgement.
+        let mut message = Message::new(libc::RTM_GETLINK, libc::NLM_F_ACK as u16);
+        message.bytes(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
+        message.bytes(&interface.to_ne_bytes());
+        message.bytes(&[0; 8]);
+        let mut found = None;
+        self.dump(message, libc::RTM_NEWLINK, |body| {
+            let attributes = body.get(16..).unwrap_or(&[]);
+            let mut attributes = Attributes(attributes);
+            let address = attributes.find(|(kind, _)| *kind == libc::IFLA_ADDRESS);
+            found = address.and_then(|(_, value)| value.try_into().ok());
         })?;
         Ok(found)
     }
@@ -294,23 +329,56 @@ impl Route {
     }
 }
 
-fn own_address(body: &[u8]) -> Option<Address> {
+fn address_and_owner(body: &[u8]) -> Option<(Address, bool)> {
     let (fixed, attributes) = body.split_at_checked(8)?;
     let mut address = None;
-    let mut own = false;
+    let mut is_own = false;
     for (kind, value) in Attributes(attributes) {
         match kind {
             libc::IFA_ADDRESS => address = <[u8; 16]>::try_from(value).ok(),
-            IFA_PROTO => own = value == [OWN_PROTOCOL],
+            IFA_PROTO => is_own = value == [OWN_PROTOCOL],
             _ => {}
         }
     }
-    let address = address.filter(|_| own)?;
-    Some(Address {
+    let address = Address {
         interface: u32::from_ne_bytes(fixed[4..].try_into().ok()?),
-        address: address.into(),
+        address: address?.into(),
         prefix_bits: fixed[1],
-    })
+    };
+    Some((address, is_own))
+}
+
+fn reachable_address(body: &[u8]) -> Option<(u32, IpAddr)> {
+    let (fixed, attributes) = body.split_at_checked(8)?;
+    let mut flags = u32::from(fixed[2]);
+    let (mut address, mut local) = (None, None);
+    for (kind, value) in Attributes(attributes) {
+        match kind {
+            libc::IFA_ADDRESS => address = ip_address(value),
+            // The own end, where a link's address is the other's (IPv4 point to point).
+            libc::IFA_LOCAL => local = ip_address(value),
+            IFA_FLAGS => flags = value.try_into().map(u32::from_ne_bytes).ok()?,
+            _ => {}
+        }
+    }
+    // The same bit means "secondary" for IPv4, which is no flaw.
+    let is_v6 = i32::from(fixed[0]) == libc::AF_INET6;
+    let flaws = libc::IFA_F_TENTATIVE | libc::IFA_F_DEPRECATED | libc::IFA_F_DADFAILED;
+    let flaws = if is_v6 {
+        flaws | libc::IFA_F_TEMPORARY
+    } else {
+        0
+    };
+    if fixed[3] != libc::RT_SCOPE_UNIVERSE || flags & flaws != 0 {
+        return None;
+    }
+    let interface = u32::from_ne_bytes(fixed[4..].try_into().ok()?);
+    Some((interface, local.or(address)?))
+}
+
+fn ip_address(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from).ok();
+    v4.or(<[u8; 16]>::try_from(value).map(IpAddr::from).ok())
 }
 
 fn own_route(body: &[u8]) -> Option<Route> {
@@ -467,9 +535,10 @@ mod tests {
             prefix_bits: 64,
         };
         let mut message = address.message(libc::RTM_NEWADDR, 0);
-        assert_eq!(own_address(&message.0[HEADER_BYTES..]), None);
+        let read = |message: &Message| address_and_owner(&message.0[HEADER_BYTES..]);
+        assert_eq!(read(&message), Some((address, false)));
         message.attribute(IFA_PROTO, &[OWN_PROTOCOL]);
-        assert_eq!(own_address(&message.0[HEADER_BYTES..]), Some(address));
+        assert_eq!(read(&message), Some((address, true)));
     }
 
     #[test]
@@ -484,11 +553,11 @@ mod tests {
         fn no_answer_makes_the_reader_panic(bytes: Vec<u8>) {
             let mut rest = bytes.as_slice();
             while let Some((_, body, behind)) = split_message(rest) {
-                let _ = (own_address(body), own_route(body));
+                let _ = (address_and_owner(body), own_route(body));
                 prop_assert!(behind.len() < rest.len());
                 rest = behind;
             }
-            let _ = (own_address(&bytes), own_route(&bytes));
+            let _ = (address_and_owner(&bytes), own_route(&bytes), reachable_address(&bytes));
         }
     }
 }

@@ -204,12 +204,8 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
-    /// The invite's link. Either this or a bundle is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invite: Option<String>,
-    /// A first-boot file's bytes, in base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<String>,
+    /// The invite's link, or the text of a first-boot file.
+    pub invite: String,
     /// The name this node asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

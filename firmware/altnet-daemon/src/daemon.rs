@@ -1,0 +1,267 @@
+//! `altnetd`: opens everything, gives up what it doesn't need, and runs the loop.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use altnet_core::node::{self, Node, Stored};
+use altnet_wire::time::UnixTime;
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::LocalSet;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::api::Role;
+use crate::api::server::{Access, Listener};
+use crate::config::{self, Config, Others};
+use crate::dns::{self, upstream};
+use crate::gateway::lan::{self, Lans};
+use crate::gateway::port::Port;
+use crate::gateway::signals::Signals;
+use crate::gateway::{EVENT_BACKLOG, Gateway, INBOX, Inboxes, State};
+use crate::link::Links;
+use crate::log::{self, Level};
+use crate::netlink::{self, Netlink};
+use crate::privileges::{self, User};
+use crate::store::Store;
+use crate::store::directory::Directory;
+use crate::tun::Tun;
+use crate::{clock, metrics};
+
+/// The build's own moment: a calendar before it is wrong. Seconds since 1970, given by release
+/// builds as `SOURCE_DATE_EPOCH`.
+const BUILT_S: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
+/// No altnetd was built before: 2026-11-01.
+const EARLIEST_BUILD: UnixTime = UnixTime::from_secs(1_793_491_200);
+/// What a killed altnetd leaves beside its socket: the settings it changed.
+const NOTES: &str = "changed-settings";
+
+/// The gateway daemon of altnet.
+#[derive(Debug, Parser)]
+#[command(name = "altnetd", version)]
+struct Arguments {
+    /// The configuration file. Without one, /etc/altnet/altnet.toml if it is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How much is logged, rather than what the file says.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<Level>,
+}
+
+impl Arguments {
+    fn load(&self) -> Result<Config, config::ConfigError> {
+        let default = Path::new(config::DEFAULT_PATH);
+        let mut config = match &self.config {
+            Some(file) => Config::load(file)?,
+            None if default.exists() => Config::load(default)?,
+            None => Config::default(),
+        };
+        if let Some(level) = self.log {
+            config.log = level;
+        }
+        Ok(config)
+    }
+}
+
+/// Runs the daemon until a signal ends it. Says on standard error why it could not start, and
+/// returns 1 then.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            crate::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = arguments.load()?;
+    log::set_level(config.log);
+    let user = config.user.as_deref().map(privileges::find_user);
+    let user = user.transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the event loop")?;
+    let reload = || match arguments.load() {
+        Ok(config) => Some(config),
+        Err(e) => {
+            crate::error!("the configuration in force stays: {}", log::chain(&e));
+            None
+        }
+    };
+    let tasks = LocalSet::new();
+    runtime.block_on(tasks.run_until(async {
+        let signals = Signals::take().context("can't take over signals")?;
+        let gateway = open(config, user.as_ref())?;
+        gateway.run(signals, reload).await;
+        Ok(())
+    }))
+}
+
+/// Opens everything that takes privileges, then gives them up.
+fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
+    let directory = Directory::open(&config.state_directory)?;
+    if let Some(user) = user {
+        let given = directory.give_to(user.user, user.group);
+        given.context("can't give the state directory to the configured user")?;
+    }
+    let store = Store::open(directory)?;
+    let node = make_node(&config, &store)?;
+
+    let port = Port::open(config.listen_port).with_context(|| {
+        let port = config.listen_port;
+        format!("can't open UDP port {port}; choose another listen_port, or stop what has it")
+    })?;
+    let tun = Tun::open(&config.tun.name).with_context(|| {
+        let name = &config.tun.name;
+        format!(
+            "can't make the TUN device {name}; run as root, with the kernel's tun module loaded"
+        )
+    })?;
+    let run = config.api.socket.parent().unwrap_or(Path::new("/"));
+    make_run_directory(run, user)
+        .with_context(|| format!("can't make {} for the API's socket", run.display()))?;
+    let links = Links::open(&run.join(NOTES)).context("can't open netlink")?;
+    let netlink = Netlink::open().context("can't open netlink")?;
+    // SAFETY: the socket is owned by the `AsyncFd` from here on; nothing closes or replaces its
+    // descriptor before it is dropped.
+    let changes = unsafe { AsyncFd::register(netlink::watch().context("can't watch netlink")?) }?;
+
+    let (solicited_to, solicited) = mpsc::channel(INBOX);
+    let (calls_to, calls) = mpsc::channel(INBOX);
+    let (inquiries_to, inquiries) = mpsc::channel(INBOX);
+    let (wishes_to, wishes) = mpsc::channel(INBOX);
+    let (events, _) = broadcast::channel(EVENT_BACKLOG);
+
+    let names = config.dns.serve.then(|| {
+        let upstreams = match config.dns.forward.as_slice() {
+            [] => upstream::Upstreams::of_file(Path::new(upstream::RESOLV_CONF)),
+            some => upstream::Upstreams::fixed(some.iter().map(|upstream| upstream.0).collect()),
+        };
+        let upstreams = upstreams.except(config.dns.listen.clone());
+        let patience = Duration::from_millis(config.dns.timeout_ms.into());
+        dns::Service::new(inquiries_to, dns::Forwarder::new(upstreams, patience))
+    });
+    if let Some(names) = &names {
+        for address in &config.dns.listen {
+            lan::serve_names_at(names, *address)
+                .with_context(|| format!("can't answer names at {address}"))?;
+        }
+    }
+    if let Some(address) = config.metrics.listen {
+        let listener =
+            listen(address).with_context(|| format!("can't serve metrics at {address}"))?;
+        tokio::spawn(metrics::serve(listener, wishes_to));
+    }
+    serve_api(&config, user, calls_to, events.clone())?;
+
+    privileges::drop_to(user)?;
+    crate::info!(
+        "altnetd {} runs, UDP port {}",
+        env!("CARGO_PKG_VERSION"),
+        port.number()?
+    );
+    Ok(Gateway {
+        node,
+        store,
+        lans: Lans::new(&config, solicited_to),
+        config,
+        port,
+        tun,
+        links,
+        netlink,
+        changes,
+        names,
+        events,
+        inboxes: Inboxes {
+            calls,
+            inquiries,
+            solicited,
+            wishes,
+        },
+        state: State::default(),
+    })
+}
+
+fn make_node(
+    config: &Config,
+    store: &Store<Directory>,
+) -> anyhow::Result<Node<crate::aead::RingAead>> {
+    let mut stored = Stored::new();
+    for slot in store.slots()? {
+        match store.load(&slot) {
+            Ok(Some(mut bytes)) => {
+                stored.insert(slot, std::mem::take(&mut *bytes));
+            }
+            Ok(None) => {}
+            // Records come back from a directory; the device's keys do not.
+            Err(e) if slot == "identity" => return Err(e.into()),
+            Err(e) => crate::warning!("going on without it: {}", log::chain(&e)),
+        }
+    }
+    let built = BUILT_S.and_then(|text| text.parse().ok());
+    let built = built.map_or(EARLIEST_BUILD, UnixTime::from_secs);
+    let mut node = node::Config::router(built.max(EARLIEST_BUILD));
+    node.petname.clone_from(&config.network.petname);
+    node.limits.relay_clients = config.relay.clients;
+    node.engine.mtu_bytes = config.tun.mtu_bytes;
+    node.fixed_endpoints = config.public_addresses.iter().copied().collect();
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).context("the system gives no random numbers")?;
+    let made = Node::new(node, &stored, *seed, clock::now());
+    for bytes in stored.values_mut() {
+        bytes.zeroize();
+    }
+    Ok(made?)
+}
+
+fn make_run_directory(directory: &Path, user: Option<&User>) -> io::Result<()> {
+    if !directory.exists() {
+        fs::create_dir_all(directory)?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+        if let Some(user) = user {
+            chown(directory, Some(user.user), Some(user.group))?;
+        }
+    }
+    Ok(())
+}
+
+fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn serve_api(
+    config: &Config,
+    user: Option<&User>,
+    calls: mpsc::Sender<crate::api::server::Call>,
+    events: broadcast::Sender<Arc<str>>,
+) -> anyhow::Result<()> {
+    let path = &config.api.socket;
+    let listener = Listener::bind(path).with_context(|| {
+        let path = path.display();
+        format!("can't listen at {path}; is another altnetd running?")
+    })?;
+    let own_user = user.map_or_else(|| rustix::process::getuid().as_raw(), |user| user.user);
+    let access = Access {
+        own_user,
+        operators: privileges::find_group(&config.api.operators),
+        others: match config.api.others {
+            Others::Refused => None,
+            Others::Read => Some(Role::Read),
+        },
+    };
+    tokio::task::spawn_local(listener.serve(access, calls, events));
+    Ok(())
+}

@@ -1,0 +1,489 @@
+//! The loop: one input for the node, what it says done, then sleep.
+//!
+//! In: packets of the TUN device, datagrams of the UDP port, names asked for, machines looking
+//! for a router, calls of people, signals, time. Out: whatever [`Node::poll_output`] says.
+//! Nothing here decides about bytes, peers or rules.
+//!
+//! Packets are read in batches of [`BATCH`] before anything else gets its turn, and the node is
+//! drained whenever one of them was not simply passed on.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use altnet_core::lan::HOP_LIMIT;
+use altnet_core::names::{Answer, Carrier};
+use altnet_core::node::{Event, Node, Output, Slot, Verdict};
+use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::time::Instant;
+use socket2::Socket;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::aead::RingAead;
+use crate::api::server::Call;
+use crate::config::Config;
+use crate::dns::{self, Decision, Inquiry, Service};
+use crate::link::{LinkError, Links};
+use crate::metrics::Wish;
+use crate::netlink::Netlink;
+use crate::store::Store;
+use crate::store::directory::Directory;
+use crate::tun::Tun;
+use crate::{clock, log};
+
+mod calls;
+pub mod lan;
+mod page;
+pub mod port;
+pub mod signals;
+
+use calls::Pending;
+use lan::{Lans, Solicited};
+use port::Port;
+use signals::{Signal, Signals};
+
+/// Packets read from one source before the others get their turn.
+pub const BATCH: usize = 64;
+/// Events that a slow listener may lag behind before it misses some.
+pub const EVENT_BACKLOG: usize = 256;
+/// Calls, queries and the like that wait for the loop; more wait where they come from.
+pub const INBOX: usize = 64;
+
+/// How often the calendar and the interfaces are looked at when nothing announces a change.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long after a change of links the interfaces are looked at: changes come in bursts.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How long to wait before a slot that could not be saved is tried again.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
+
+/// The ends that other tasks send to the loop through.
+#[derive(Debug)]
+pub struct Inboxes {
+    /// People.
+    pub calls: mpsc::Receiver<Call>,
+    /// Names.
+    pub inquiries: mpsc::Receiver<Inquiry>,
+    /// Machines looking for a router.
+    pub solicited: mpsc::Receiver<Solicited>,
+    /// Metrics over HTTP.
+    pub wishes: mpsc::Receiver<Wish>,
+}
+
+/// Everything the loop works with.
+pub struct Gateway {
+    /// The node.
+    pub node: Node<RingAead>,
+    /// Its state.
+    pub store: Store<Directory>,
+    /// The configuration in force.
+    pub config: Config,
+    /// The UDP port.
+    pub port: Port,
+    /// The TUN device.
+    pub tun: Tun,
+    /// The kernel's settings.
+    pub links: Links,
+    /// For questions to the kernel.
+    pub netlink: Netlink,
+    /// Readable when links or addresses change.
+    pub changes: AsyncFd<Socket>,
+    /// The LANs.
+    pub lans: Lans,
+    /// Name service, if it is on.
+    pub names: Option<Arc<Service>>,
+    /// Listeners to what happens.
+    pub events: broadcast::Sender<Arc<str>>,
+    /// What other tasks send.
+    pub inboxes: Inboxes,
+    /// The rest of the loop's state.
+    pub state: State,
+}
+
+/// What the loop remembers between turns.
+#[derive(Debug)]
+pub struct State {
+    event_id: u64,
+    pending: Vec<Pending>,
+    unsaved: BTreeSet<Slot>,
+    save_again: Instant,
+    look: Instant,
+    send_again: Instant,
+    lost: u64,
+    complaints: Vec<String>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            event_id: 0,
+            pending: Vec::new(),
+            unsaved: BTreeSet::new(),
+            save_again: Instant::NEVER,
+            look: Instant::ZERO,
+            send_again: Instant::NEVER,
+            lost: 0,
+            complaints: Vec::new(),
+        }
+    }
+}
+
+enum Input {
+    Lan,
+    Wan,
+    Inquiry(Inquiry),
+    Solicited(Solicited),
+    Call(Call),
+    Wish(Wish),
+    Change,
+    Signal(Signal),
+    Time,
+    Fault(&'static str, io::Error),
+}
+
+impl Gateway {
+    /// Runs until a signal ends it, and leaves the kernel as it was found.
+    pub async fn run(mut self, mut signals: Signals, reload: impl Fn() -> Option<Config>) {
+        let mut buffer = Box::new([0; FRAME_BYTES]);
+        let mut frame = Frame::new(&mut buffer[..]);
+        self.set_clock();
+        loop {
+            let deadline = self.settle(&mut frame);
+            match self.next_input(&mut signals, deadline).await {
+                Input::Lan => self.take_lan(&mut frame),
+                Input::Wan => self.take_wan(&mut frame),
+                Input::Inquiry(inquiry) => self.answer(inquiry),
+                Input::Solicited(solicited) => self.hear(&solicited),
+                Input::Call(call) => self.handle_call(call),
+                Input::Wish(wish) => {
+                    // Whoever asked may be gone.
+                    let _ = wish.send(self.metrics_page());
+                }
+                Input::Change => self.state.look = clock::now().after(SETTLE),
+                Input::Time => self.node.handle_timeout(clock::now()),
+                Input::Signal(Signal::Reload) => {
+                    if let Some(config) = reload() {
+                        self.reconfigure(config);
+                    }
+                }
+                Input::Signal(Signal::End) => break,
+                Input::Fault(what, e) => {
+                    crate::error!("{what} failed: {e}; stopping");
+                    break;
+                }
+            }
+        }
+        self.close(&mut frame);
+    }
+
+    /// Drains the node and does what is due beside it; returns when something is next.
+    fn settle(&mut self, frame: &mut Frame<'_>) -> Instant {
+        let mut deadline = self.drain(frame);
+        let now = clock::now();
+        if self.state.look <= now {
+            self.look(now);
+            deadline = self.drain(frame);
+        }
+        if self.state.save_again <= now {
+            self.state.save_again = Instant::NEVER;
+            for slot in std::mem::take(&mut self.state.unsaved) {
+                self.save(&slot);
+            }
+            deadline = self.drain(frame);
+        }
+        if self.state.send_again <= now {
+            self.state.send_again = self.lans.send_again(now);
+        }
+        let pending = self.expire_calls(now);
+        deadline
+            .min(self.state.look)
+            .min(self.state.save_again)
+            .min(self.state.send_again)
+            .min(pending)
+    }
+
+    async fn next_input(&mut self, signals: &mut Signals, deadline: Instant) -> Input {
+        let inboxes = &mut self.inboxes;
+        let sleep = async {
+            match clock::sleep_until(deadline) {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ready = |input, result: io::Result<()>, what| match result {
+            Ok(()) => input,
+            Err(e) => Input::Fault(what, e),
+        };
+        tokio::select! {
+            result = self.tun.readable() => ready(Input::Lan, result, "the TUN device"),
+            result = self.port.readable() => ready(Input::Wan, result, "the UDP port"),
+            Some(inquiry) = inboxes.inquiries.recv() => Input::Inquiry(inquiry),
+            Some(solicited) = inboxes.solicited.recv() => Input::Solicited(solicited),
+            Some(call) = inboxes.calls.recv() => Input::Call(call),
+            Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
+            result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
+            signal = signals.next() => Input::Signal(signal),
+            () = sleep => Input::Time,
+        }
+    }
+
+    /// Packets of our side, up to a batch.
+    fn take_lan(&mut self, frame: &mut Frame<'_>) {
+        for _ in 0..BATCH {
+            match self.tun.try_read(frame) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(e) => {
+                    // The device is down, until somebody brings it up again.
+                    crate::debug!("the TUN device can't be read: {e}");
+                    return;
+                }
+            }
+            // What is refused was counted by the node.
+            if let Ok(verdict) = self.node.handle_lan(frame, clock::now()) {
+                self.carry_out(verdict, frame);
+            }
+        }
+    }
+
+    /// Datagrams of the world, up to a batch.
+    fn take_wan(&mut self, frame: &mut Frame<'_>) {
+        for _ in 0..BATCH {
+            let from = match self.port.try_receive(frame) {
+                Ok(Some(from)) => from,
+                Ok(None) => return,
+                Err(e) => {
+                    // An ICMP error about an earlier datagram: the node's timers know better.
+                    crate::debug!("the UDP port says: {e}");
+                    continue;
+                }
+            };
+            if let Ok(verdict) = self.node.handle_wan(from, frame, clock::now()) {
+                self.carry_out(verdict, frame);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, verdict: Verdict, frame: &mut Frame<'_>) {
+        match verdict {
+            Verdict::Send { to } => self.send(frame, to),
+            Verdict::Deliver => {
+                if let Err(e) = self.tun.write(frame.packet()) {
+                    self.state.lost += 1;
+                    crate::debug!("a packet was not taken by the TUN device: {e}");
+                }
+            }
+            // It was for the node itself, which may want to answer.
+            Verdict::Consumed => {
+                self.drain(frame);
+            }
+        }
+    }
+
+    fn send(&mut self, frame: &Frame<'_>, to: SocketAddr) {
+        if let Err(e) = self.port.send(frame.packet(), to) {
+            self.state.lost += 1;
+            crate::debug!("a datagram to {to} was not sent: {e}");
+        }
+    }
+
+    /// Does what the node says until it waits; returns until when.
+    fn drain(&mut self, frame: &mut Frame<'_>) -> Instant {
+        loop {
+            match self.node.poll_output(frame, clock::now()) {
+                Output::Send { to } => self.send(frame, to),
+                Output::Save { slot } => self.save(&slot),
+                Output::Advertise { link, to } => {
+                    self.lans.send(link, frame.packet(), to);
+                    self.state.send_again = clock::now();
+                }
+                Output::Tell(event) => self.tell(&event),
+                Output::Wait(deadline) => return deadline,
+            }
+        }
+    }
+
+    /// Puts a slot on disk, and only then says so.
+    fn save(&mut self, slot: &Slot) {
+        let name = slot.to_string();
+        let result = match self.node.state_bytes(slot) {
+            Some(bytes) => self.store.save(&name, &bytes),
+            None => self.store.remove(&name),
+        };
+        match result {
+            Ok(()) => self.node.handle_saved(slot, clock::now()),
+            Err(e) => {
+                crate::error!("{}; trying again", log::chain(&e));
+                self.state.unsaved.insert(slot.clone());
+                self.state.save_again = clock::now().after(SAVE_RETRY);
+            }
+        }
+    }
+
+    /// Logs a fact, tells it to listeners, and ends the calls that waited for it.
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::Pong { .. } => crate::debug!("{event}"),
+            _ => crate::info!("{event}"),
+        }
+        self.state.event_id += 1;
+        let line = calls::event_line(event, self.state.event_id);
+        // No listener is no fault.
+        let _ = self.events.send(line.into());
+        self.end_calls(event);
+        let place_may_change = matches!(
+            event,
+            Event::Joined { .. }
+                | Event::Left { .. }
+                | Event::MemberChanged { .. }
+                | Event::Renewed
+        );
+        if place_may_change {
+            self.state.look = clock::now();
+        }
+    }
+
+    /// Looks at the calendar, the interfaces and this node's place, and acts on what changed.
+    fn look(&mut self, now: Instant) {
+        self.state.look = now.after(LOOK);
+        self.set_clock();
+        self.serve_lans(now);
+        self.tell_interfaces(now);
+    }
+
+    fn set_clock(&mut self) {
+        self.node.handle_clock(clock::calendar(), clock::now());
+    }
+
+    fn serve_lans(&mut self, now: Instant) {
+        let setup = self.node.setup();
+        match &setup {
+            Some(setup) => {
+                let plan = self
+                    .lans
+                    .plan(setup, self.tun.index(), self.config.tun.mtu_bytes);
+                self.complain(|links| links.apply(&plan));
+            }
+            None => self.complain(Links::undo),
+        }
+        let names = self.names.as_ref();
+        let (links, some_are_new) = self.lans.serve(setup.as_ref(), names, &mut self.netlink);
+        if some_are_new {
+            // So that the node begins anew on a link that came back.
+            self.node.handle_links(&[], now);
+        }
+        self.node.handle_links(&links, now);
+    }
+
+    /// A machine on a LAN looks for a router.
+    fn hear(&mut self, solicited: &Solicited) {
+        let Solicited {
+            link,
+            source,
+            message,
+        } = solicited;
+        let now = clock::now();
+        // The socket passes no other hop limit.
+        if let Err(e) = self
+            .node
+            .handle_link(*link, *source, HOP_LIMIT, message, now)
+        {
+            crate::debug!("{source} said nonsense on a LAN: {e}");
+        }
+    }
+
+    /// Changes the kernel's settings, and says what it refused once.
+    fn complain(&mut self, change: impl FnOnce(&mut Links) -> Vec<LinkError>) {
+        let complaints: Vec<String> = change(&mut self.links)
+            .iter()
+            .map(|e| log::chain(e))
+            .collect();
+        for complaint in &complaints {
+            if !self.state.complaints.contains(complaint) {
+                crate::warning!("{complaint}");
+            }
+        }
+        self.state.complaints = complaints;
+    }
+
+    /// Tells the node where this machine can be reached: on every side but the LANs and the
+    /// tunnel first, then on the LANs.
+    fn tell_interfaces(&mut self, now: Instant) {
+        let (Ok(found), Ok(port)) = (self.netlink.reachable_addresses(), self.port.number()) else {
+            return;
+        };
+        let own = self.node.setup().map(|setup| setup.network);
+        let is_own = |ip: std::net::IpAddr| match (own, ip) {
+            (Some(own), std::net::IpAddr::V6(ip)) => own.contains(ip),
+            _ => false,
+        };
+        let lans = self.lans.interfaces();
+        let (inside, outside): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .filter(|(interface, ip)| *interface != self.tun.index() && !is_own(*ip))
+            .partition(|(interface, _)| lans.contains(interface));
+        let addresses: Vec<SocketAddr> = outside
+            .into_iter()
+            .chain(inside)
+            .map(|(_, ip)| SocketAddr::new(ip, port))
+            .collect();
+        self.node.handle_interfaces(&addresses, now);
+    }
+
+    fn answer(&self, inquiry: Inquiry) {
+        let carrier = if inquiry.is_tcp {
+            Carrier::Tcp
+        } else {
+            Carrier::Udp
+        };
+        let mut reply = vec![0; dns::MAX_DATAGRAM_BYTES];
+        let decision = match self.node.handle_dns(&inquiry.query, carrier, &mut reply) {
+            Answer::Reply(len) => {
+                reply.truncate(len);
+                Decision::Answer(reply)
+            }
+            Answer::Forward => Decision::Forward,
+            Answer::Ignore => Decision::Drop,
+        };
+        // Whoever asked may be gone.
+        let _ = inquiry.decision.send(decision);
+    }
+
+    /// Takes over what can be changed while running, and says what can't.
+    fn reconfigure(&mut self, config: Config) {
+        for key in config.restart_needed_since(&self.config) {
+            crate::warning!("{key} changed in the configuration: restart altnetd for it");
+        }
+        log::set_level(config.log);
+        if config.lan != self.config.lan {
+            self.lans.reconfigure(&config);
+            self.state.look = clock::now();
+        }
+        self.config.lan = config.lan;
+        self.config.log = config.log;
+        crate::info!("configuration read again");
+    }
+
+    fn close(&mut self, frame: &mut Frame<'_>) {
+        // The first of the goodbyes leaves at once; the next would keep us for seconds.
+        self.node.close_links(clock::now());
+        self.drain(frame);
+        self.complain(Links::undo);
+        crate::info!("stopped");
+    }
+}
+
+/// Waits for links or addresses to change, and forgets what exactly did.
+async fn changed(changes: &AsyncFd<Socket>) -> io::Result<()> {
+    let mut ready = changes.readable().await?;
+    let mut heap = [0; 4096];
+    // A socket that overflowed says ENOBUFS: also a change.
+    while let Ok(result) = ready.try_io(|socket| io::Read::read(&mut socket.get_ref(), &mut heap)) {
+        if result.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! People's calls: each to one question or command of the node, some answered by an event.
+
+use std::time::Duration;
+
+use altnet_core::node::{Command, CommandError, Event, JoinError, read_invitation};
+use altnet_wire::id::{Name, NodeId};
+use altnet_wire::time::Instant;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::Gateway;
+use crate::api::server::Call;
+use crate::api::{ApiError, Code, Method, VERSION, types};
+use crate::clock;
+
+/// How long a ping is waited for.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+/// How long joining is waited for: several entries, each with its retransmissions.
+const JOIN_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the disk is waited for.
+const SAVE_PATIENCE: Duration = Duration::from_secs(30);
+/// Calls that may wait for events at a time.
+const MAX_PENDING: usize = 32;
+
+type Reply = oneshot::Sender<Result<Value, ApiError>>;
+
+/// A call that an event will answer.
+#[derive(Debug)]
+pub struct Pending {
+    what: What,
+    until: Instant,
+    reply: Reply,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Join,
+    Leave,
+    Rotate,
+    Ping(NodeId),
+}
+
+impl Gateway {
+    /// Answers a call, or keeps it until an event does.
+    pub(super) fn handle_call(&mut self, call: Call) {
+        let now = clock::now();
+        let begun = match call.method {
+            Method::Join => self.join(call.params, now),
+            Method::Leave => self.begin(Command::Leave, What::Leave, now),
+            Method::Rotate => self.begin(Command::Rotate, What::Rotate, now),
+            Method::Ping => self.ping(call.params, now),
+            method => {
+                // Whoever asked may be gone.
+                let _ = call.reply.send(self.answer_now(method, call.params, now));
+                return;
+            }
+        };
+        match begun {
+            Ok((what, patience)) => self.state.pending.push(Pending {
+                what,
+                until: now.after(patience),
+                reply: call.reply,
+            }),
+            Err(e) => {
+                let _ = call.reply.send(Err(e));
+            }
+        }
+    }
+
+    fn answer_now(
+        &mut self,
+        method: Method,
+        given: Value,
+        now: Instant,
+    ) -> Result<Value, ApiError> {
+        match method {
+            Method::Status => self.status(now),
+            Method::Peers => json_of(json!({ "peers": self.node.peer_views(now) })),
+            Method::Records => json_of(json!({ "records": self.node.record_views() })),
+            Method::Why => {
+                let types::Target { target } = params(given)?;
+                json_of(json!({ "steps": self.node.why(&target, now) }))
+            }
+            Method::Hosts => json_of(json!({ "hosts": self.hosts() })),
+            Method::HostAdd => {
+                let host: types::Host = params(given)?;
+                let address = host
+                    .address
+                    .parse()
+                    .map_err(|_| bad(format!("{:?} is not an IPv6 address", host.address)))?;
+                let name = name_of(&host.name)?;
+                let address = Some(address);
+                self.command(Command::SetHost { name, address }, now)?;
+                json_of(&host)
+            }
+            Method::HostRemove => {
+                let host: types::HostName = params(given)?;
+                let name = name_of(&host.name)?;
+                if !self.hosts().iter().any(|known| known.name == host.name) {
+                    return Err(ApiError::new(
+                        Code::NotFound,
+                        format!("this gateway gave no machine the name {}", host.name),
+                        "`altnet host list` shows those it gave",
+                    ));
+                }
+                self.command(
+                    Command::SetHost {
+                        name,
+                        address: None,
+                    },
+                    now,
+                )?;
+                json_of(&host)
+            }
+            Method::Metrics => json_of(json!({ "text": self.metrics_page() })),
+            Method::Join | Method::Leave | Method::Rotate | Method::Ping | Method::Events => {
+                Err(bad(format!("{} has no answer of its own", method.name())))
+            }
+        }
+    }
+
+    fn status(&self, now: Instant) -> Result<Value, ApiError> {
+        let mut status = json_of(self.node.status(now))?;
+        if let Value::Object(fields) = &mut status {
+            fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+            let port = self.port.number().unwrap_or(self.config.listen_port);
+            fields.insert("listen_port".into(), port.into());
+            fields.insert("lans".into(), json_of(self.lans.views())?);
+        }
+        Ok(status)
+    }
+
+    fn hosts(&self) -> Vec<types::Host> {
+        let Some((registry, site)) = self.node.registry().zip(self.node.site_prefix()) else {
+            return Vec::new();
+        };
+        let hosts = registry.hosts().filter_map(|host| {
+            let address = host
+                .record
+                .address
+                .filter(|address| site.contains(*address))?;
+            Some(types::Host {
+                name: host.record.name.to_string(),
+                address: address.to_string(),
+            })
+        });
+        hosts.collect()
+    }
+
+    fn join(&mut self, given: Value, now: Instant) -> Result<(What, Duration), ApiError> {
+        let join: types::Join = params(given)?;
+        let bundle = Box::new(read_invitation(&join.invite).map_err(bad)?);
+        let name = join.name.as_deref().map(name_of).transpose()?;
+        self.begin(Command::Join { bundle, name }, What::Join, now)
+    }
+
+    fn ping(&mut self, given: Value, now: Instant) -> Result<(What, Duration), ApiError> {
+        let types::Target { target } = params(given)?;
+        if self.node.registry().is_none() {
+            return Err(CommandError::NotMember.into());
+        }
+        let node = self.node.node_called(&target).ok_or_else(|| {
+            ApiError::new(
+                Code::NotFound,
+                format!("no member, host or app is called {target}"),
+                "`altnet peers` and `altnet records` show who there is",
+            )
+        })?;
+        self.begin(Command::Ping { node }, What::Ping(node), now)
+    }
+
+    /// Gives the node a command that an event will answer.
+    fn begin(
+        &mut self,
+        command: Command,
+        what: What,
+        now: Instant,
+    ) -> Result<(What, Duration), ApiError> {
+        if self.state.pending.len() >= MAX_PENDING {
+            return Err(ApiError::new(
+                Code::Busy,
+                "too many calls are waiting for an answer",
+                "try again in a moment",
+            ));
+        }
+        self.command(command, now)?;
+        Ok(match what {
+            What::Join => (what, JOIN_PATIENCE),
+            What::Ping(_) => (what, PING_PATIENCE),
+            What::Leave | What::Rotate => (what, SAVE_PATIENCE),
+        })
+    }
+
+    fn command(&mut self, command: Command, now: Instant) -> Result<(), ApiError> {
+        Ok(self.node.handle_command(command, now)?)
+    }
+
+    /// Ends the calls that waited for `event`.
+    pub(super) fn end_calls(&mut self, event: &Event) {
+        let mut waiting = Vec::with_capacity(self.state.pending.len());
+        for pending in self.state.pending.drain(..) {
+            match answer(pending.what, event) {
+                Some(answer) => {
+                    let _ = pending.reply.send(answer);
+                }
+                None => waiting.push(pending),
+            }
+        }
+        self.state.pending = waiting;
+    }
+
+    /// Ends the calls whose patience is over; returns when the next one's is.
+    pub(super) fn expire_calls(&mut self, now: Instant) -> Instant {
+        let mut waiting = Vec::with_capacity(self.state.pending.len());
+        for pending in self.state.pending.drain(..) {
+            if pending.until <= now {
+                let _ = pending.reply.send(Err(too_late(pending.what)));
+            } else if !pending.reply.is_closed() {
+                waiting.push(pending);
+            }
+        }
+        self.state.pending = waiting;
+        let untils = self.state.pending.iter().map(|pending| pending.until);
+        untils.min().unwrap_or(Instant::NEVER)
+    }
+}
+
+/// What `event` means to a call that waits for `what`.
+fn answer(what: What, event: &Event) -> Option<Result<Value, ApiError>> {
+    Some(match (what, event) {
+        (What::Join, Event::Joined { network, name }) => {
+            json_of(json!({ "network": network.to_string(), "name": name.to_string() }))
+        }
+        (What::Join, Event::JoinFailed { why }) => Err((*why).into()),
+        (What::Leave, Event::Left { network, .. }) => {
+            json_of(json!({ "network": network.to_string() }))
+        }
+        (What::Rotate, Event::Rotated { epoch }) => json_of(json!({ "epoch": epoch })),
+        (
+            What::Ping(wanted),
+            Event::Pong {
+                node,
+                rtt_us,
+                relayed,
+            },
+        ) if wanted == *node => json_of(json!({
+            "node": node.to_string(),
+            "path": if *relayed { "relay" } else { "direct" },
+            "rtt_us": rtt_us,
+        })),
+        _ => return None,
+    })
+}
+
+fn too_late(what: What) -> ApiError {
+    let (message, hint) = match what {
+        What::Join => (
+            "joining is not done yet",
+            "it goes on; `altnet status` says what it waits for",
+        ),
+        What::Ping(_) => (
+            "there was no answer",
+            "`altnet why` walks through the reasons",
+        ),
+        What::Leave | What::Rotate => (
+            "the state directory could not be written in time",
+            "see altnetd's log",
+        ),
+    };
+    ApiError::new(Code::Timeout, message, hint)
+}
+
+/// An event as a line of the API.
+pub(super) fn event_line(event: &Event, id: u64) -> String {
+    let line = types::Event {
+        v: VERSION,
+        event: event.id().into(),
+        id,
+        at: clock::calendar().to_string(),
+        text: event.to_string(),
+        data: particulars(event),
+    };
+    // A struct of plain text and numbers always has a JSON form.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+fn particulars(event: &Event) -> Value {
+    match event {
+        Event::Joined { network, name } => {
+            json!({ "network": network.to_string(), "name": name.to_string() })
+        }
+        Event::Left { network, revoked } => {
+            json!({ "network": network.to_string(), "revoked": revoked })
+        }
+        Event::MemberChanged { member, name } => {
+            json!({ "member": member.to_string(), "name": name.to_string() })
+        }
+        Event::MemberGone { member } => json!({ "member": member.to_string() }),
+        Event::PathChanged { node, change } => json!({
+            "node": node.to_string(),
+            "to": change.to.map(|to| to.to_string()),
+            "why": change.why.id(),
+        }),
+        Event::TunnelUp { node } | Event::HeadBehind { node } => {
+            json!({ "node": node.to_string() })
+        }
+        Event::RelayUp { relay, observed } => {
+            json!({ "relay": relay.to_string(), "observed": observed.to_string() })
+        }
+        Event::RelayDown { relay } => json!({ "relay": relay.to_string() }),
+        Event::DirectorySynced { directory } | Event::DirectoryLost { directory } => {
+            json!({ "directory": directory.to_string() })
+        }
+        Event::Pong {
+            node,
+            rtt_us,
+            relayed,
+        } => json!({ "node": node.to_string(), "rtt_us": rtt_us, "relayed": relayed }),
+        Event::Rotated { epoch } => json!({ "epoch": epoch }),
+        Event::Admitted { name } => json!({ "name": name.to_string() }),
+        _ => json!({}),
+    }
+}
+
+fn json_of(value: impl serde::Serialize) -> Result<Value, ApiError> {
+    serde_json::to_value(value).map_err(|e| {
+        ApiError::new(
+            Code::Failed,
+            format!("the answer has no JSON form: {e}"),
+            "",
+        )
+    })
+}
+
+fn params<T: DeserializeOwned>(given: Value) -> Result<T, ApiError> {
+    serde_json::from_value(given).map_err(|e| bad(format!("the parameters are wrong: {e}")))
+}
+
+fn bad(message: String) -> ApiError {
+    ApiError::new(Code::BadRequest, message, "")
+}
+
+fn name_of(text: &str) -> Result<Name, ApiError> {
+    Name::new(text).map_err(|e| bad(format!("{text:?} can't be a name: {e}")))
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        let code = match error {
+            CommandError::NotMember => Code::NotAMember,
+            CommandError::Join(why) => return why.into(),
+            CommandError::NoSuchNode => Code::NotFound,
+            CommandError::NoPath => Code::Timeout,
+            CommandError::ForeignAddress => Code::BadRequest,
+            _ => Code::Refused,
+        };
+        Self::new(code, error.to_string(), "")
+    }
+}
+
+impl From<JoinError> for ApiError {
+    fn from(error: JoinError) -> Self {
+        let code = match error {
+            JoinError::AlreadyMember => Code::AlreadyAMember,
+            JoinError::UnderWay => Code::Busy,
+            JoinError::NoAnswer => Code::Timeout,
+            JoinError::BadInvite => Code::BadRequest,
+            _ => Code::Refused,
+        };
+        Self::new(code, error.to_string(), "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altnet_wire::id::NetworkId;
+
+    #[test]
+    fn a_call_is_answered_by_its_own_event_alone() {
+        let node = NodeId([1; 16]);
+        let pong = |node| Event::Pong {
+            node,
+            rtt_us: 1500,
+            relayed: true,
+        };
+        assert!(answer(What::Ping(node), &pong(NodeId([2; 16]))).is_none());
+        assert!(answer(What::Join, &pong(node)).is_none());
+        let value = answer(What::Ping(node), &pong(node)).unwrap().unwrap();
+        let pong: types::Pong = serde_json::from_value(value).unwrap();
+        assert_eq!((pong.path.as_str(), pong.rtt_us), ("relay", 1500));
+    }
+
+    #[test]
+    fn a_refused_invite_is_one_sentence() {
+        let event = Event::JoinFailed {
+            why: JoinError::BadAnswer,
+        };
+        let error = answer(What::Join, &event).unwrap().unwrap_err();
+        assert_eq!(error.code, Code::Refused);
+        assert_eq!(error.to_string(), JoinError::BadAnswer.to_string());
+    }
+
+    #[test]
+    fn an_event_line_reads_back() {
+        let event = Event::Left {
+            network: NetworkId([0; 32]),
+            revoked: true,
+        };
+        let line: types::Event = serde_json::from_str(&event_line(&event, 7)).unwrap();
+        assert_eq!((line.event.as_str(), line.id), ("left", 7));
+        assert_eq!(line.data["revoked"], true);
+    }
+}

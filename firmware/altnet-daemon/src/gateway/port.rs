@@ -1,0 +1,130 @@
+//! The UDP port that carries everything: tunnels, control and relaying, IPv6 and IPv4.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use altnet_wire::frame::Frame;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+/// What the kernel may hold for us in each direction, in bytes. It grants less where its own
+/// limit (`net.core.rmem_max`) is lower.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// The port.
+#[derive(Debug)]
+pub struct Port {
+    socket: UdpSocket,
+    is_v6: bool,
+}
+
+impl Port {
+    /// Opens UDP port `port` on all addresses; of IPv4 alone where the kernel has no IPv6.
+    /// Needs a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// What the kernel says; [`io::ErrorKind::AddrInUse`] if somebody has the port.
+    pub fn open(port: u16) -> io::Result<Self> {
+        let (socket, is_v6) = match open(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                let any = (Ipv4Addr::UNSPECIFIED, port).into();
+                (open(Domain::IPV4, any)?, false)
+            }
+            other => (other?, true),
+        };
+        Ok(Self {
+            socket: UdpSocket::from_std(socket.into())?,
+            is_v6,
+        })
+    }
+
+    /// The port's number.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn number(&self) -> io::Result<u16> {
+        Ok(self.socket.local_addr()?.port())
+    }
+
+    /// Waits until a datagram can be read.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Reads one datagram into `frame` and says where it came from; nothing if none is there.
+    /// One that is longer than a frame is cut off, and so opens nowhere.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn try_receive(&self, frame: &mut Frame<'_>) -> io::Result<Option<SocketAddr>> {
+        match self.socket.try_recv_from(frame.space()) {
+            Ok((len, from)) => {
+                frame.set_len(len).map_err(io::Error::other)?;
+                Ok(Some(from))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// What the kernel says, such as that there is no route;
+    /// [`io::ErrorKind::WouldBlock`] if its queue is full and the datagram is lost.
+    pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let to = match to {
+            SocketAddr::V4(v4) if self.is_v6 => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            other => other,
+        };
+        self.socket.try_send_to(datagram, to).map(|_| ())
+    }
+}
+
+fn open(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::DGRAM.cloexec().nonblocking();
+    let socket = Socket::new(domain, kind, Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(false)?;
+    }
+    // Less than asked for is no fault.
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altnet_wire::frame::FRAME_BYTES;
+
+    #[tokio::test]
+    async fn one_port_speaks_both_families() {
+        let port = Port::open(0).unwrap();
+        let number = port.number().unwrap();
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        for (own, to) in [("[::1]:0", "[::1]"), ("127.0.0.1:0", "127.0.0.1")] {
+            let peer = UdpSocket::bind(own).await.unwrap();
+            let to: SocketAddr = format!("{to}:{number}").parse().unwrap();
+            peer.send_to(b"ping", to).await.unwrap();
+            let from = loop {
+                port.readable().await.unwrap();
+                if let Some(from) = port.try_receive(&mut frame).unwrap() {
+                    break from;
+                }
+            };
+            assert_eq!(frame.packet(), b"ping");
+            assert_eq!(from.ip().to_canonical(), peer.local_addr().unwrap().ip());
+            port.send(b"pong", peer.local_addr().unwrap()).unwrap();
+            let mut answer = [0; 8];
+            assert_eq!(peer.recv(&mut answer).await.unwrap(), 4);
+        }
+    }
+}
