@@ -108,8 +108,30 @@ impl Founder {
         lasts: Duration,
         uses: u16,
     ) -> Link {
+        let issuer = self.admits.public();
+        self.invite_at(issuer, called, roles, site, entry, lasts, uses)
+    }
+
+    /// An invite that only the owner's own computer may countersign.
+    pub fn invite_by_hand(&mut self, called: &str, entry: SocketAddr) -> Link {
+        let issuer = self.issuer.public();
+        let week = Duration::from_secs(7 * 86_400);
+        self.invite_at(issuer, called, Roles::empty(), None, entry, week, 1)
+    }
+
+    #[allow(clippy::too_many_arguments)] // what an invite says
+    fn invite_at(
+        &mut self,
+        issuer: SigningKey,
+        called: &str,
+        roles: Roles,
+        site: Option<u16>,
+        entry: SocketAddr,
+        lasts: Duration,
+        uses: u16,
+    ) -> Link {
         let new = NewInvite {
-            issuer: self.admits.public(),
+            issuer,
             name: (uses == 1).then(|| name(called)),
             person: None,
             roles,
@@ -134,14 +156,19 @@ impl Founder {
 
     /// The first-boot bundle of the network's relay, directory and countersigner.
     pub fn relay_bundle(&mut self, endpoint: SocketAddr) -> Bundle {
+        self.relay_bundle_at(&[endpoint])
+    }
+
+    /// The same, of one that says it is at several places.
+    pub fn relay_bundle_at(&mut self, endpoints: &[SocketAddr]) -> Bundle {
         let roles = Roles::RELAY | Roles::DIRECTORY;
-        let link = self.invite("relay1", roles, None, endpoint);
+        let link = self.invite("relay1", roles, None, endpoints[0]);
         Bundle {
             records: self.records(),
             link: Some(link),
             issuer: Some(self.admits.clone()),
             roles,
-            fixed_endpoints: [endpoint].into_iter().collect(),
+            fixed_endpoints: endpoints.iter().copied().collect(),
             petname: None,
             settings: String::new(),
         }
@@ -166,13 +193,23 @@ impl Founder {
             .to_vec()
     }
 
-    /// Revokes a member that the owner knows of. Returns the record.
+    /// Revokes a member. Returns the record.
     pub fn revoke(&mut self, member: MemberId) -> Vec<u8> {
+        self.revoke_target(RevocationTarget::Member(member))
+    }
+
+    /// Takes an invite back. Returns the record.
+    pub fn revoke_invite(&mut self, link: &Link) -> Vec<u8> {
+        let invite = link.body().expect("a link that was made here").invite;
+        self.revoke_target(RevocationTarget::Invite(invite))
+    }
+
+    fn revoke_target(&mut self, target: RevocationTarget) -> Vec<u8> {
         self.issuer
             .revoke(
                 &mut self.registry,
                 &mut self.clock,
-                RevocationTarget::Member(member),
+                target,
                 "stolen",
                 Instant::ZERO,
             )

@@ -3,7 +3,7 @@
 use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_core::invite::{Bundle, Link};
-use altnet_core::node::{Command, Event, JoinError};
+use altnet_core::node::{Command, Event, JoinError, Stored};
 use altnet_wire::address::site_prefix;
 use altnet_wire::id::{MemberId, Name, SiteId};
 use altnet_wire::record::Roles;
@@ -63,8 +63,17 @@ pub fn invited(link: Link) -> Bundle {
 /// # Panics
 /// If it isn't after half a minute.
 pub fn join(world: &mut World, host: HostId, bundle: Bundle) {
+    join_as(world, host, bundle, None);
+}
+
+/// Has a host join that would like to be called so, and waits until it is a member.
+///
+/// # Panics
+/// If it isn't after half a minute.
+pub fn join_as(world: &mut World, host: HostId, bundle: Bundle, name: Option<&str>) {
     let bundle = Box::new(bundle);
-    world.command(host, Command::Join { bundle, name: None });
+    let name = name.map(|name| Name::new(name).expect("a test's name is a DNS label"));
+    world.command(host, Command::Join { bundle, name });
     let joined = world.run_for(seconds(30), |world| is_member(world, host));
     assert!(joined, "{:?}", world.told(host));
 }
@@ -93,6 +102,17 @@ pub fn join_fails(world: &mut World, host: HostId, bundle: Bundle) -> JoinError 
         _ => None,
     });
     why.unwrap_or_else(|| panic!("nothing was said: {told:?}"))
+}
+
+/// The names of the slots in which two disks differ.
+pub fn differences(before: &Stored, after: &Stored) -> Vec<String> {
+    let slots = before.keys().chain(after.keys());
+    let mut names: Vec<String> = slots
+        .filter(|slot| before.get(*slot) != after.get(*slot))
+        .cloned()
+        .collect();
+    names.dedup();
+    names
 }
 
 /// Whether a host's node is a member.
