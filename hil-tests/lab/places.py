@@ -63,9 +63,9 @@ class Place:
 
     def __init__(self, lab: "Lab", name: str):
         self.lab, self.name = lab, name
+        self.programs: set[str] = set()  # what the lab ran here
         self.folder = lab.dir / name  # where commands are typed
         self.folder.mkdir()
-        self.history: list[list[str]] = []  # every command line the lab ran here
         self._holder = lab._spawn(
             ["unshare", "--net", "--mount", "--propagation", "private", "bash", "-c", SETUP],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -86,7 +86,7 @@ class Place:
     def run(self, *command: str, check: bool = True, timeout_s: float = 60, stdin: str | None = None,
             env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
         """Runs a command to its end and returns it with its output as text."""
-        self.history.append(list(command))
+        self.programs.add(command[0])
         done = subprocess.run(
             [*self.enter(), *command], env={**self.environment(), **(env or {})}, timeout=timeout_s,
             input=stdin if stdin is not None else "", capture_output=True, text=True,
@@ -97,7 +97,7 @@ class Place:
 
     def start(self, *command: str, log: str, env: dict[str, str] | None = None) -> subprocess.Popen:
         """Starts a command that stays, writing to `log` in the lab's folder."""
-        self.history.append(list(command))
+        self.programs.add(command[0])
         with open(self.lab.dir / log, "ab") as out:
             return self.lab._spawn([*self.enter(), *command], stdout=out, stderr=subprocess.STDOUT,
                                    env={**self.environment(), **(env or {})})
@@ -107,7 +107,7 @@ class Place:
         return pathlib.Path(f"/proc/{self.pid}/root") / path.lstrip("/")
 
     def ip(self, *words: str) -> str:
-        """Runs `ip` here without counting it as something that ran here."""
+        """Runs `ip` here."""
         return self._tool("ip", *words)
 
     def sysctl(self, *settings: str) -> None:
@@ -122,15 +122,18 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """The command lines of what runs here now, without the holder."""
-        found = {}
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if int(entry) != self.pid and os.stat(f"/proc/{entry}/ns/net").st_ino == self._netns:
-                    words = pathlib.Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                    found[int(entry)] = b" ".join(words).decode(errors="replace").strip()
-            except OSError:
-                continue  # it ended while we looked
-        return found
+        pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+        return {pid: line for pid in pids if pid != self.pid and (line := self.command_of(pid)) is not None}
+
+    def command_of(self, pid: int) -> str | None:
+        """The command line of a process, if it runs here and still does."""
+        try:
+            if os.stat(f"/proc/{pid}/ns/net").st_ino != self._netns:
+                return None
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return None
+        return b" ".join(words).decode(errors="replace").strip()
 
 
 class Lab:
