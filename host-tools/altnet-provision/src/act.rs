@@ -117,7 +117,11 @@ impl<'a> Session<'a> {
             report.with("publish", &publish).note(note)
         };
         if network.entry_endpoints().is_empty() {
-            return pending(report, network, "no address of the network's directory is known");
+            return pending(
+                report,
+                network,
+                "no address of the network's directory is known",
+            );
         }
         if self.global.offline {
             return pending(report, network, "--offline was given");
@@ -190,7 +194,12 @@ fn issuer(session: &Session<'_>, command: IssuerCommand) -> Result<Report> {
                 .iter()
                 .map(|i| {
                     let name = or_dash(i.name.as_ref());
-                    vec![name, list(&i.rights), or_dash(i.expires.as_ref()), i.key.to_string()]
+                    vec![
+                        name,
+                        list(&i.rights),
+                        or_dash(i.expires.as_ref()),
+                        i.key.to_string(),
+                    ]
                 })
                 .collect();
             let text = table(&["NAME", "RIGHTS", "UNTIL", "KEY"], &rows);
@@ -211,13 +220,25 @@ fn members(session: &Session<'_>) -> Result<Report> {
             };
             let person = or_dash(m.person.as_ref());
             let address = m.address.to_string();
-            vec![m.name.clone(), list(&m.roles), or_dash(m.site), person, until, address]
+            vec![
+                m.name.clone(),
+                list(&m.roles),
+                or_dash(m.site),
+                person,
+                until,
+                address,
+            ]
         })
         .collect();
-    let text = table(&["NAME", "ROLES", "SITE", "PERSON", "UNTIL", "ADDRESS"], &rows);
+    let text = table(
+        &["NAME", "ROLES", "SITE", "PERSON", "UNTIL", "ADDRESS"],
+        &rows,
+    );
     let report = Report::new(text, &json!({ "members": members }));
     Ok(match members.is_empty() {
-        true => report.note("No member is known here yet; `altnet-provision sync` fetches those that joined."),
+        true => report.note(
+            "No member is known here yet; `altnet-provision sync` fetches those that joined.",
+        ),
         false => report,
     })
 }
@@ -292,7 +313,10 @@ fn revoke(session: &Session<'_>, args: &RevokeArgs) -> Result<Report> {
     } else if args.yes {
         Invited::Keep
     } else if !names.is_empty() && ask::is_attended() {
-        match ask::consent(&format!("It invited {}. Revoke them too?", names.join(", "))) {
+        match ask::consent(&format!(
+            "It invited {}. Revoke them too?",
+            names.join(", ")
+        )) {
             true => Invited::Revoke,
             false => Invited::Keep,
         }
@@ -332,7 +356,9 @@ fn backup(session: &Session<'_>, output: &std::path::Path) -> Result<Report> {
 
 fn exchange(session: &Session<'_>, fetch: bool) -> Result<Report> {
     let (mut network, secrets) = match fetch {
-        true => session.unlock().map(|(network, secrets)| (network, Some(secrets)))?,
+        true => session
+            .unlock()
+            .map(|(network, secrets)| (network, Some(secrets)))?,
         false => (session.open()?, None),
     };
     let done = network.exchange(secrets.as_ref(), session.now, WAIT)?;

@@ -128,7 +128,9 @@ fn prompt(text: &str) -> Result<Zeroizing<String>> {
 }
 
 fn work(passphrase: Passphrase) -> Result<Passphrase> {
-    let log_n = std::env::var(WORK_VARIABLE).ok().and_then(|text| text.parse().ok());
+    let log_n = std::env::var(WORK_VARIABLE)
+        .ok()
+        .and_then(|text| text.parse().ok());
     Ok(match log_n {
         Some(log_n) => passphrase.with_less_work(log_n),
         None => passphrase,

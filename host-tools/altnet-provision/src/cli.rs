@@ -259,7 +259,12 @@ pub enum HostCommand {
         #[arg(long, value_name = "N", value_parser = site)]
         site: SiteId,
         /// Its address in the site's /64
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "mac", required_unless_present = "mac")]
+        #[arg(
+            long,
+            value_name = "ADDRESS",
+            conflicts_with = "mac",
+            required_unless_present = "mac"
+        )]
         address: Option<Ipv6Addr>,
         /// Its MAC address, if it makes its address from that (RFC 4291 appendix A)
         #[arg(long, value_name = "MAC", value_parser = mac)]

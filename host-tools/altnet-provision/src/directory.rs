@@ -183,7 +183,10 @@ impl Network {
 ///
 /// # Errors
 /// [`Error::Directory`] if nobody answers there; as [`Network::recover`].
-#[expect(clippy::too_many_arguments, reason = "each is another thing that a person says")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another thing that a person says"
+)]
 pub fn recover_from(
     home: &Home,
     name: Option<&Name>,
@@ -197,7 +200,9 @@ pub fn recover_from(
     let mut talk = Talk::begin(endpoint, wait)?;
     let records = talk.their_chain()?;
     talk.end();
-    Network::recover_anew(home, name, &records, endpoint, recovery, lost, passphrase, now)
+    Network::recover_anew(
+        home, name, &records, endpoint, recovery, lost, passphrase, now,
+    )
 }
 
 /// Whether the holder of `remote` is a directory of our network, by its chain and by what is
@@ -213,7 +218,9 @@ fn check_directory(
     let mut clock = Clock::new(UnixTime::EPOCH);
     registry.apply_all(chain.iter().map(Vec::as_slice), &mut clock);
     let member = registry.by_control(remote).ok_or_else(|| {
-        trouble(format!("whoever answers at {endpoint} is not a member of this network"))
+        trouble(format!(
+            "whoever answers at {endpoint} is not a member of this network"
+        ))
     })?;
     if !member.membership.roles.contains(Roles::DIRECTORY) {
         return Err(trouble(format!(
@@ -310,7 +317,11 @@ impl Talk {
     fn step(&mut self) -> Result<()> {
         self.transmit()?;
         let elapsed = self.began.elapsed();
-        let Some(left) = self.until.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+        let Some(left) = self
+            .until
+            .checked_sub(elapsed)
+            .filter(|left| !left.is_zero())
+        else {
             return Err(trouble(format!("nobody answers at {}", self.endpoint)));
         };
         let due = self.control.deadline().saturating_since(self.now());
@@ -324,7 +335,9 @@ impl Talk {
                 let from = Endpoint::Direct(self.endpoint);
                 let now = self.now();
                 // What is no answer of theirs comes to nothing.
-                let _ = self.control.handle_datagram(from, &datagram[..len], &mut |_| false, now);
+                let _ = self
+                    .control
+                    .handle_datagram(from, &datagram[..len], &mut |_| false, now);
             }
             Err(error) => self.not_received(&error)?,
         }
@@ -339,11 +352,13 @@ impl Talk {
                 self.refusals += 1;
                 Ok(())
             }
-            ErrorKind::ConnectionRefused => Err(trouble(format!(
-                "no altnetd listens at {}",
+            ErrorKind::ConnectionRefused => {
+                Err(trouble(format!("no altnetd listens at {}", self.endpoint)))
+            }
+            _ => Err(trouble(format!(
+                "{} cannot be reached: {error}",
                 self.endpoint
             ))),
-            _ => Err(trouble(format!("{} cannot be reached: {error}", self.endpoint))),
         }
     }
 
@@ -452,7 +467,10 @@ impl Talk {
                 return Err(said_no(self.endpoint, why));
             }
             return read(&reply).ok_or_else(|| {
-                trouble(format!("the node at {} answers something else", self.endpoint))
+                trouble(format!(
+                    "the node at {} answers something else",
+                    self.endpoint
+                ))
             });
         }
     }
@@ -537,7 +555,9 @@ mod tests {
         let error = Talk::begin(endpoint, wait).err().unwrap();
         assert!(error.to_string().contains("nobody answers"), "{error}");
         drop(taken);
-        let error = Talk::begin(endpoint, Duration::from_secs(10)).err().unwrap();
+        let error = Talk::begin(endpoint, Duration::from_secs(10))
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("listens"), "{error}");
     }
 }

@@ -398,7 +398,10 @@ fn build(
 fn refuse_taken(to: &Path, name: &Name) -> Result<()> {
     if to.symlink_metadata().is_ok() {
         return Err(Error::exists(
-            format!("there is a network called {name} already, in {}", to.display()),
+            format!(
+                "there is a network called {name} already, in {}",
+                to.display()
+            ),
             "Choose another name; names are yours alone and can be changed with `altnet-provision network rename`.",
         ));
     }
@@ -495,7 +498,9 @@ fn refused(doing: &'static str) -> impl FnOnce(Refusal) -> Error {
                 "Revoke what is no longer used."
             }
             Refusal::Revoked => "Nothing is left to do.",
-            _ => "Run `altnet-provision doctor`, and `altnet-provision sync` if the network has come further elsewhere.",
+            _ => {
+                "Run `altnet-provision doctor`, and `altnet-provision sync` if the network has come further elsewhere."
+            }
         };
         Error::not_allowed(format!("cannot {doing}: {refusal}"), next)
     }

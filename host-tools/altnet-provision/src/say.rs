@@ -93,7 +93,11 @@ pub fn failure(error: &Error, json: bool) {
         println!("{object:#}");
     } else {
         // Without a place to say it there is still the exit code.
-        let _ = writeln!(std::io::stderr(), "altnet-provision: {error}.\n{}", error.next_step());
+        let _ = writeln!(
+            std::io::stderr(),
+            "altnet-provision: {error}.\n{}",
+            error.next_step()
+        );
     }
 }
 

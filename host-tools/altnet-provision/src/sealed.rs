@@ -83,11 +83,7 @@ pub fn seal(plain: &[u8], passphrase: &Passphrase) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Error::Damaged`] if it is no such file, [`Error::Passphrase`] if it doesn't open.
-pub fn open(
-    sealed: &[u8],
-    passphrase: &Passphrase,
-    path: &Path,
-) -> Result<Zeroizing<Vec<u8>>> {
+pub fn open(sealed: &[u8], passphrase: &Passphrase, path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     const NEXT: &str = "Bring it back from a backup with `altnet-provision restore`.";
     let damaged = |why: &str| Error::damaged(path, why, NEXT);
     let wrong = || Error::Passphrase {

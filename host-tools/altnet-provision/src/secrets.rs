@@ -49,7 +49,12 @@ pub struct Secrets {
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Secrets(of {}, {})", self.file.network, self.file.keys.len())
+        write!(
+            f,
+            "Secrets(of {}, {})",
+            self.file.network,
+            self.file.keys.len()
+        )
     }
 }
 

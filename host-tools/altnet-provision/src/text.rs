@@ -161,7 +161,17 @@ mod tests {
         check("12h", 43_200);
         check("7d", 604_800);
         check("2w", 1_209_600);
-        for bad in ["", "7", "d", "-1d", "0d", "7 d", "7é", "99999999999999999999d", "9999w"] {
+        for bad in [
+            "",
+            "7",
+            "d",
+            "-1d",
+            "0d",
+            "7 d",
+            "7é",
+            "99999999999999999999d",
+            "9999w",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
@@ -175,7 +185,15 @@ mod tests {
         };
         check("02:00:00:00:00:01", "fd00:1:2:3::ff:fe00:1");
         check("34-56-78-9A-BC-DE", "fd00:1:2:3:3656:78ff:fe9a:bcde");
-        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:00:01", "01:00:00:00:00:01", "0200:00:00:00:01", "00:00:00:00:00:00", "+2:00:00:00:00:01"] {
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:00:01",
+            "01:00:00:00:00:01",
+            "0200:00:00:00:01",
+            "00:00:00:00:00:00",
+            "+2:00:00:00:00:01",
+        ] {
             assert!(mac(bad).is_err(), "{bad}");
         }
     }
@@ -189,7 +207,10 @@ mod tests {
             assert_eq!(right(name).unwrap(), value);
         }
         assert!(role("king").unwrap_err().next_step().contains("gateway"));
-        assert_eq!(role_names(Roles::RELAY | Roles::GATEWAY), ["gateway", "relay"]);
+        assert_eq!(
+            role_names(Roles::RELAY | Roles::GATEWAY),
+            ["gateway", "relay"]
+        );
     }
 
     proptest! {

@@ -26,11 +26,22 @@ pub fn act(session: &Session<'_>, command: InviteCommand) -> Result<Report> {
                     let until = or_dash(i.expires.as_ref());
                     let key = i.invite.to_string();
                     let name = or_dash(i.name.as_ref());
-                    vec![name, list(&i.roles), or_dash(i.site), uses, status.into(), until, key]
+                    vec![
+                        name,
+                        list(&i.roles),
+                        or_dash(i.site),
+                        uses,
+                        status.into(),
+                        until,
+                        key,
+                    ]
                 })
                 .collect();
             let head = ["NAME", "ROLES", "SITE", "USED", "STATUS", "UNTIL", "INVITE"];
-            Ok(Report::new(table(&head, &rows), &json!({ "invites": invites })))
+            Ok(Report::new(
+                table(&head, &rows),
+                &json!({ "invites": invites }),
+            ))
         }
         InviteCommand::Revoke { invite } => {
             let (mut network, secrets) = session.unlock()?;
@@ -39,7 +50,10 @@ pub fn act(session: &Session<'_>, command: InviteCommand) -> Result<Report> {
             let report = Report::new(text, &revoked);
             let report = match revoked.used_by.is_empty() {
                 true => report,
-                false => report.note(format!("Those who came in by it stay: {}.", revoked.used_by.join(", "))),
+                false => report.note(format!(
+                    "Those who came in by it stay: {}.",
+                    revoked.used_by.join(", ")
+                )),
             };
             Ok(session.publish(report, &mut network, &secrets))
         }
@@ -62,17 +76,21 @@ fn create(session: &Session<'_>, args: InviteArgs) -> Result<Report> {
     let made = network.create_invite(&secrets, &wish, session.now)?;
     let mut report = Report::new(made.link.clone(), &made);
     if !args.no_qr && !session.global.json {
-        report = match qr::draw(&made.link) {
+        // Upper case takes 5.5 bits a letter in a QR code, lower case 8.
+        report = match qr::draw(&made.link.to_ascii_uppercase()) {
             Some(picture) => report.note(picture),
             None => report.note("The link is too long for a QR code."),
         };
     }
     if !args.no_qr {
-        let site = made.site.map(|site| format!(" as the gateway of site {site}"));
+        let site = made.site.map(|site| format!(" in site {site}"));
+        let devices = match wish.uses {
+            1 => "one device".to_owned(),
+            uses => format!("{uses} devices"),
+        };
         report = report.note(format!(
-            "Good until {} for {} device(s){}. Whoever has the link can come in by it.",
+            "Good until {} for {devices}{}. Whoever has the link can come in by it.",
             made.expires,
-            wish.uses,
             site.unwrap_or_default()
         ));
     }

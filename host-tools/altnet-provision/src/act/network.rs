@@ -86,7 +86,10 @@ fn list(session: &Session<'_>) -> Result<Report> {
             .map(|b| vec![named(b, "name"), "-".into(), named(b, "error")]),
     );
     let text = table(&["NAME", "MEMBERS", "ID"], &rows);
-    Ok(Report::new(text, &json!({ "networks": networks, "broken": broken })))
+    Ok(Report::new(
+        text,
+        &json!({ "networks": networks, "broken": broken }),
+    ))
 }
 
 fn shown(summary: &NetworkSummary) -> String {
@@ -103,8 +106,16 @@ fn shown(summary: &NetworkSummary) -> String {
     ));
     for entry in &summary.entries {
         let places: Vec<String> = entry.endpoints.iter().map(ToString::to_string).collect();
-        let joined = if entry.joined { "" } else { ", not known to have joined" };
-        text.push_str(&format!("  entry     {} at {}{joined}\n", entry.name, places.join(", ")));
+        let joined = if entry.joined {
+            ""
+        } else {
+            ", not known to have joined"
+        };
+        text.push_str(&format!(
+            "  entry     {} at {}{joined}\n",
+            entry.name,
+            places.join(", ")
+        ));
     }
     text
 }
@@ -114,7 +125,10 @@ fn owner(session: &Session<'_>, command: OwnerCommand) -> Result<Report> {
         OwnerCommand::List => {
             let owners = session.open()?.owners(None);
             let rows: Vec<_> = owners.iter().map(|o| vec![o.key.to_string()]).collect();
-            Ok(Report::new(table(&["KEY"], &rows), &json!({ "owners": owners })))
+            Ok(Report::new(
+                table(&["KEY"], &rows),
+                &json!({ "owners": owners }),
+            ))
         }
         OwnerCommand::Key => {
             let key = new_owner_key(&session.home, &session.new_passphrase()?)?;
@@ -128,7 +142,13 @@ fn owner(session: &Session<'_>, command: OwnerCommand) -> Result<Report> {
         OwnerCommand::Adopt { file, name } => {
             let text = ask::text_of(&file)?;
             let passphrase = session.passphrase()?;
-            let mut network = adopt(&session.home, &text, name.as_ref(), &passphrase, session.now)?;
+            let mut network = adopt(
+                &session.home,
+                &text,
+                name.as_ref(),
+                &passphrase,
+                session.now,
+            )?;
             let said = format!("Network {} is kept here too.", network.name());
             let secrets = network.unlock(&passphrase)?;
             let report = Report::new(said, &network.summary());
@@ -187,6 +207,9 @@ fn recover(session: &Session<'_>, args: &RecoverArgs) -> Result<Report> {
     };
     let owners = network.owners(Some(&secrets));
     let text = format!("This computer is an owner of {} now.", network.name());
-    let report = Report::new(text, &json!({ "owners": owners, "network": network.summary() }));
+    let report = Report::new(
+        text,
+        &json!({ "owners": owners, "network": network.summary() }),
+    );
     Ok(session.publish(report, &mut network, &secrets))
 }

@@ -61,7 +61,9 @@ impl Network {
         let room = 256 + backup.settings.len() + backup.secrets.len() + inside;
         let mut plain = Zeroizing::new(vec![0; room]);
         let used = postcard::to_slice(&backup, &mut plain)
-            .map_err(|error| Error::input(format!("cannot write the backup: {error}"), "Try again."))?
+            .map_err(|error| {
+                Error::input(format!("cannot write the backup: {error}"), "Try again.")
+            })?
             .len();
         plain.truncate(used);
         sealed::seal(&plain, secrets.passphrase())
@@ -81,10 +83,11 @@ pub fn restore(
     passphrase: &Passphrase,
 ) -> Result<Network> {
     let damaged = |why: &str| Error::damaged(path, why, NEXT);
-    let plain = sealed::open(&files::read(path)?, passphrase, path).map_err(|error| match error {
-        Error::Damaged { path, why, .. } => Error::damaged(&path, why, NEXT),
-        other => other,
-    })?;
+    let plain =
+        sealed::open(&files::read(path)?, passphrase, path).map_err(|error| match error {
+            Error::Damaged { path, why, .. } => Error::damaged(&path, why, NEXT),
+            other => other,
+        })?;
     let Some(rest) = plain.strip_prefix(&MAGIC) else {
         return Err(damaged("it is not a backup of a network"));
     };

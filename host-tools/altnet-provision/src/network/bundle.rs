@@ -69,7 +69,10 @@ impl Network {
         keep: impl FnOnce(&str) -> Result<()>,
     ) -> Result<BundleMade> {
         let name = wish.invite.name.clone().ok_or_else(|| {
-            Error::input("a first-boot file names its device", "Give a name with --name.")
+            Error::input(
+                "a first-boot file names its device",
+                "Give a name with --name.",
+            )
         })?;
         let endpoints = wish.invite.endpoints.clone();
         let fixed = heapless::Vec::from_slice(&endpoints).map_err(|_| {
@@ -178,6 +181,8 @@ pub(super) fn needed(registry: &altnet_core::registry::Registry) -> Vec<Vec<u8>>
         RecordKind::ISSUER_CERTIFICATE,
         RecordKind::REVOCATION,
     ];
-    let needed = registry.iter().filter(|(slot, _)| KINDS.contains(&slot.kind()));
+    let needed = registry
+        .iter()
+        .filter(|(slot, _)| KINDS.contains(&slot.kind()));
     needed.map(|(_, bytes)| bytes.to_vec()).collect()
 }

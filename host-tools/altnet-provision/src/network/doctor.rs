@@ -97,15 +97,27 @@ impl Network {
                 .next("Give the passphrase to have them looked at.");
         };
         if secrets.issuer(&self.settings.issuer).is_none() {
-            return check("keys", Grade::Problem, "this computer's issuer key is missing")
-                .next("Restore a backup.");
+            return check(
+                "keys",
+                Grade::Problem,
+                "this computer's issuer key is missing",
+            )
+            .next("Restore a backup.");
         }
         let mut owners = self.registry.owners().iter();
         if owners.any(|key| secrets.owner(key).is_some()) {
-            check("keys", Grade::Ok, "the keys open and an owner's is among them")
+            check(
+                "keys",
+                Grade::Ok,
+                "the keys open and an owner's is among them",
+            )
         } else {
-            check("keys", Grade::Warning, "the keys open but none is an owner's")
-                .next("Recover with `altnet-provision network owner recover` if that was yours.")
+            check(
+                "keys",
+                Grade::Warning,
+                "the keys open but none is an owner's",
+            )
+            .next("Recover with `altnet-provision network owner recover` if that was yours.")
         }
     }
 
@@ -116,8 +128,12 @@ impl Network {
                 Grade::Ok,
                 format!("this computer may sign until {}", certificate.expires),
             ),
-            _ => check("issuer", Grade::Problem, "this computer may not sign any more")
-                .next("Let an owner certify it with `altnet-provision issuer add`."),
+            _ => check(
+                "issuer",
+                Grade::Problem,
+                "this computer may not sign any more",
+            )
+            .next("Let an owner certify it with `altnet-provision issuer add`."),
         }
     }
 
@@ -135,14 +151,22 @@ impl Network {
             )
             .next("Start it with its first-boot file, then run `altnet-provision sync`.");
         }
-        check("relay", Grade::Ok, format!("{} is a reachable relay", first.name))
+        check(
+            "relay",
+            Grade::Ok,
+            format!("{} is a reachable relay", first.name),
+        )
     }
 
     fn check_admission(&self, now: UnixTime) -> Check {
         match self.admitting_issuer(Roles::empty(), now) {
             Ok(_) => check("admission", Grade::Ok, "a node may countersign invites"),
-            Err(_) => check("admission", Grade::Problem, "no node may countersign invites")
-                .next(MAKE_RELAY),
+            Err(_) => check(
+                "admission",
+                Grade::Problem,
+                "no node may countersign invites",
+            )
+            .next(MAKE_RELAY),
         }
     }
 
@@ -154,7 +178,11 @@ impl Network {
             .map(|member| member.name.as_str())
             .collect();
         if ended.is_empty() {
-            return check("members", Grade::Ok, format!("{} members are known", members.len()));
+            return check(
+                "members",
+                Grade::Ok,
+                format!("{} members are known", members.len()),
+            );
         }
         check(
             "members",

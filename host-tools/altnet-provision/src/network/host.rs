@@ -68,7 +68,10 @@ impl Network {
     ) -> Result<HostAdded> {
         let address = self.host_address(site, place)?;
         self.check_host_name(name, site)?;
-        let old = self.registry.host(name).and_then(|host| host.record.address);
+        let old = self
+            .registry
+            .host(name)
+            .and_then(|host| host.record.address);
         let changed = old != Some(address);
         if changed {
             self.sign_host(secrets, name, site, Some(address), now)?;

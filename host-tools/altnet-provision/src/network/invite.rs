@@ -246,7 +246,11 @@ impl Network {
         let used_by: Vec<String> = self
             .registry
             .members()
-            .filter(|m| m.membership.invite.is_some_and(|r| r.invite == invite.invite))
+            .filter(|m| {
+                m.membership
+                    .invite
+                    .is_some_and(|r| r.invite == invite.invite)
+            })
             .map(|m| m.membership.name.to_string())
             .collect();
         let status = if self.registry.invite(&invite.invite).is_none() {
@@ -274,9 +278,8 @@ impl Network {
 
     /// Invites that may still let a device in.
     fn open_invites(&self, now: UnixTime) -> impl Iterator<Item = Invite> {
-        self.invite_bodies().filter(move |invite| {
-            self.invite_summary(invite, now).status == InviteStatus::Open
-        })
+        self.invite_bodies()
+            .filter(move |invite| self.invite_summary(invite, now).status == InviteStatus::Open)
     }
 
     fn check_wish_name(&self, wish: &InviteWish, now: UnixTime) -> Result<()> {

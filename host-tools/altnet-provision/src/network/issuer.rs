@@ -87,14 +87,14 @@ impl Network {
             draft.add(&owner, &slot, &body, "certify the issuer")?;
             let names = &mut draft.settings.issuers;
             names.insert(wish.key.to_string(), wish.name.to_string());
+            if draft.registry.issuer(&wish.key).is_none() {
+                return Err(Error::not_allowed(
+                    "the issuer key was revoked, which is for good",
+                    "Make a new key where it will be used.",
+                ));
+            }
             Ok(())
         })?;
-        if self.registry.issuer(&wish.key).is_none() {
-            return Err(Error::not_allowed(
-                "the issuer key was revoked, which is for good",
-                "Make a new key where it will be used.",
-            ));
-        }
         Ok(self.issuer_summary(&body))
     }
 

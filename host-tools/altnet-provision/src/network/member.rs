@@ -189,15 +189,22 @@ impl Network {
             _ => {}
         }
         match invited {
-            Invited::Revoke => targets.extend(brought.iter().map(|m| RevocationTarget::Member(m.id))),
+            Invited::Revoke => {
+                targets.extend(brought.iter().map(|m| RevocationTarget::Member(m.id)))
+            }
             Invited::Keep | Invited::Ask => done.kept = names(),
         }
         let gone: Vec<MemberId> = match invited {
-            Invited::Revoke => first.into_iter().chain(brought.iter().map(|m| m.id)).collect(),
+            Invited::Revoke => first
+                .into_iter()
+                .chain(brought.iter().map(|m| m.id))
+                .collect(),
             Invited::Keep | Invited::Ask => first.into_iter().collect(),
         };
         for invite in self.invite_bodies() {
-            let is_orphan = invite.sponsor.is_some_and(|sponsor| gone.contains(&sponsor));
+            let is_orphan = invite
+                .sponsor
+                .is_some_and(|sponsor| gone.contains(&sponsor));
             if is_orphan && self.registry.invite(&invite.invite).is_some() {
                 done.invites.push(invite.invite.to_string());
                 targets.push(RevocationTarget::Invite(invite.invite));
@@ -210,7 +217,11 @@ impl Network {
             .collect();
         done.revoked = match target {
             Target::Device(key) => std::iter::once(key.to_string())
-                .chain(gone.iter().skip(usize::from(first.is_some())).map(Name::to_string))
+                .chain(
+                    gone.iter()
+                        .skip(usize::from(first.is_some()))
+                        .map(Name::to_string),
+                )
                 .collect(),
             _ => gone.iter().map(Name::to_string).collect(),
         };
@@ -318,6 +329,11 @@ impl super::Draft {
             issued: now,
             reason: short,
         };
-        self.add(owner, &Slot::revocation(&target), &body, "revoke the issuer key")
+        self.add(
+            owner,
+            &Slot::revocation(&target),
+            &body,
+            "revoke the issuer key",
+        )
     }
 }

@@ -82,7 +82,12 @@ impl Network {
     /// # Errors
     /// [`Error::NotFound`] if it is none; [`Error::Input`] if no owner key would be left here;
     /// [`Error::NotAllowed`].
-    pub fn remove_owner(&mut self, secrets: &Secrets, key: SigningKey, now: UnixTime) -> Result<()> {
+    pub fn remove_owner(
+        &mut self,
+        secrets: &Secrets,
+        key: SigningKey,
+        now: UnixTime,
+    ) -> Result<()> {
         let mut owners = self.registry.owners().to_vec();
         if !owners.contains(&key) {
             return Err(Error::not_found(
@@ -155,7 +160,10 @@ impl Network {
     /// Makes a network's directory on a new computer with nothing but the recovery key: `records`
     /// came from whoever is at `endpoint`, and the recovery key proves them. The new owner key
     /// and an issuer key of this computer take the place of the lost ones.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing that a person says")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing that a person says"
+    )]
     pub(crate) fn recover_anew(
         home: &Home,
         name: Option<&Name>,
@@ -249,7 +257,9 @@ pub fn adopt(
     }
     let kept = Secrets::read(&waiting, NO_NETWORK, passphrase)?;
     let mut owners = registry.owners().iter();
-    let owner = owners.find_map(|key| kept.owner(key)).ok_or_else(not_added)?;
+    let owner = owners
+        .find_map(|key| kept.owner(key))
+        .ok_or_else(not_added)?;
     let issuer = secrets::generate()?;
     let mut secrets = Secrets::new(registry.network(), passphrase.clone());
     secrets.add_owner(&owner);
@@ -263,7 +273,12 @@ pub fn adopt(
     let name = name.unwrap_or_else(|| registry.genesis().name.clone());
     let mut draft = Draft::of(registry, settings, now)?;
     let slot = Slot::certificate(issuer.public());
-    draft.add(&owner, &slot, &certificate(&issuer, now), "certify this computer")?;
+    draft.add(
+        &owner,
+        &slot,
+        &certificate(&issuer, now),
+        "certify this computer",
+    )?;
     let records = draft.bytes();
     let network = build(home, &name, draft.settings, &records, &secrets)?;
     // The key is in the network's own directory now.
@@ -284,7 +299,10 @@ impl Draft {
     }
 
     fn bytes(&self) -> Vec<Vec<u8>> {
-        self.registry.iter().map(|(_, bytes)| bytes.to_vec()).collect()
+        self.registry
+            .iter()
+            .map(|(_, bytes)| bytes.to_vec())
+            .collect()
     }
 
     fn change_owners(
@@ -339,7 +357,12 @@ impl Draft {
                 issued: now,
                 reason: heapless::String::try_from("its owner was removed").unwrap_or_default(),
             };
-            self.add(owner, &Slot::revocation(&target), &body, "revoke the issuer key")?;
+            self.add(
+                owner,
+                &Slot::revocation(&target),
+                &body,
+                "revoke the issuer key",
+            )?;
         }
         let Some(issuer) = issuer else {
             return Ok(());
@@ -347,9 +370,8 @@ impl Draft {
         for bytes in self.aside(RecordKind::HOST) {
             self.again(issuer, &bytes)?;
         }
-        let mut issuer =
-            altnet_core::issuer::Issuer::new(issuer.clone(), None, &self.registry)
-                .map_err(super::refused("use the issuer key"))?;
+        let mut issuer = altnet_core::issuer::Issuer::new(issuer.clone(), None, &self.registry)
+            .map_err(super::refused("use the issuer key"))?;
         self.add_head(&mut issuer)
     }
 
@@ -437,4 +459,3 @@ fn replaced(registry: &Registry, lost: &[SigningKey], new: SigningKey) -> Result
     owners.push(new);
     Ok(owners)
 }
-

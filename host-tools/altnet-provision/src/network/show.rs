@@ -74,12 +74,22 @@ impl Network {
             prefix: address::network_prefix(&id).to_string(),
             suffix: format!("{}.alt", self.name),
             created: self.registry.genesis().issued.to_string(),
-            owners: self.registry.owners().iter().map(ToString::to_string).collect(),
+            owners: self
+                .registry
+                .owners()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             recovery: self.registry.recovery(),
             issuer: self.settings.issuer,
             members: self.registry.members().count(),
             hosts: self.registry.hosts().count(),
-            entries: self.settings.entries.iter().map(|e| self.entry(e)).collect(),
+            entries: self
+                .settings
+                .entries
+                .iter()
+                .map(|e| self.entry(e))
+                .collect(),
             has_relay: self.has_relay(),
             pending: self.settings.pending(),
             directory: self.dir.display().to_string(),
@@ -107,7 +117,11 @@ impl Network {
         let said = self
             .registry
             .members()
-            .filter(|m| m.membership.roles.intersects(Roles::RELAY | Roles::DIRECTORY))
+            .filter(|m| {
+                m.membership
+                    .roles
+                    .intersects(Roles::RELAY | Roles::DIRECTORY)
+            })
             .filter_map(|m| m.node)
             .flat_map(|node| &node.fixed_endpoints);
         for endpoint in provisioned.chain(said) {

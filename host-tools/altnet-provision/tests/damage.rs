@@ -1,0 +1,231 @@
+//! Files that a disk, a copy or somebody changed: one clear sentence, exit 1, nothing changed.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use altnet_provision::home::Home;
+use altnet_provision::network::{
+    BundleWish, HostPlace, InviteWish, Network, adopt, new_owner_key, restore,
+};
+use altnet_provision::sealed::Passphrase;
+use altnet_wire::id::{Name, SiteId};
+use altnet_wire::record::Roles;
+use altnet_wire::time::UnixTime;
+use common::{Computer, snapshot};
+use proptest::prelude::*;
+
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+fn passphrase() -> Passphrase {
+    Passphrase::new("correct horse").unwrap().with_less_work(1)
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// A home with the network `home`, which has a relay, an invite and a host.
+fn network(dir: &Path) -> (Home, PathBuf) {
+    let home = Home::at(dir.join("home"));
+    let made = Network::create(&home, &name("home"), &passphrase(), NOW).unwrap();
+    let (mut network, secrets) = (made.network, made.secrets);
+    let wish = BundleWish {
+        invite: InviteWish {
+            name: Some(name("relay1")),
+            person: None,
+            groups: Vec::new(),
+            roles: Roles::RELAY | Roles::DIRECTORY,
+            site: None,
+            sponsor: None,
+            uses: 1,
+            lasts: std::time::Duration::from_secs(86_400),
+            endpoints: vec!["203.0.113.10:51820".parse().unwrap()],
+        },
+        admit: true,
+    };
+    network.bundle(&secrets, &wish, NOW, |_| Ok(())).unwrap();
+    let site = SiteId::new(2).unwrap();
+    let place = HostPlace::Mac([2, 0, 0, 0, 0, 1]);
+    network
+        .add_host(&secrets, &name("wiki"), site, place, NOW)
+        .unwrap();
+    let path = network.dir().to_path_buf();
+    (home, path)
+}
+
+/// Opens everything that there is to open.
+fn open(dir: &Path) -> altnet_provision::Result<()> {
+    Network::open(dir)?.unlock(&passphrase()).map(drop)
+}
+
+fn damage(bytes: &[u8], at: usize, flip: u8, truncate: bool) -> Vec<u8> {
+    let mut bad = bytes.to_vec();
+    let at = at % bytes.len();
+    if truncate {
+        bad.truncate(at);
+    } else {
+        bad[at] ^= flip;
+    }
+    bad
+}
+
+fn is_one_sentence(error: &altnet_provision::Error) {
+    let said = error.to_string();
+    assert!(
+        !said.contains('\n') && !said.ends_with('.') && !said.is_empty(),
+        "{said}"
+    );
+    assert!(!error.next_step().is_empty(), "{said}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_network_with_any_damaged_file_does_not_open(which: prop::sample::Index, at: usize, flip in 1u8.., truncate: bool) {
+        thread_local! {
+            static DIR: (tempfile::TempDir, PathBuf) = {
+                let dir = tempfile::tempdir().unwrap();
+                let path = network(dir.path()).1;
+                (dir, path)
+            };
+        }
+        DIR.with(|(_, dir)| {
+            let files: Vec<_> = snapshot(dir).into_iter().collect();
+            let (path, bytes) = which.get(&files);
+            fs::write(path, damage(bytes, at, flip, truncate)).unwrap();
+            let before = snapshot(dir);
+            let error = open(dir).unwrap_err();
+            is_one_sentence(&error);
+            assert!(snapshot(dir) == before);
+            fs::write(path, bytes).unwrap();
+            open(dir).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_damaged_backup_restores_nothing(at: usize, flip in 1u8.., truncate: bool) {
+        thread_local! {
+            static BACKUP: Vec<u8> = {
+                let dir = tempfile::tempdir().unwrap();
+                let network = Network::open(&network(dir.path()).1).unwrap();
+                network.backup(&network.unlock(&passphrase()).unwrap(), NOW).unwrap()
+            };
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (home, file) = (Home::at(dir.path().join("home")), dir.path().join("backup"));
+        BACKUP.with(|bytes| fs::write(&file, damage(bytes, at, flip, truncate)).unwrap());
+        is_one_sentence(&restore(&home, &file, None, &passphrase()).unwrap_err());
+        assert!(!home.path().exists());
+    }
+
+    #[test]
+    fn a_damaged_share_is_not_adopted(at: usize, flip in 1u8..0x80, truncate: bool) {
+        thread_local! {
+            static SHARE: (tempfile::TempDir, Home, String) = {
+                let dir = tempfile::tempdir().unwrap();
+                let mut network = Network::open(&network(dir.path()).1).unwrap();
+                let other = Home::at(dir.path().join("other"));
+                let key = new_owner_key(&other, &passphrase()).unwrap();
+                let secrets = network.unlock(&passphrase()).unwrap();
+                network.add_owner(&secrets, key, NOW).unwrap();
+                let text = network.share().unwrap().to_string();
+                (dir, other, text)
+            };
+        }
+        SHARE.with(|(_, home, text)| {
+            let bad = damage(text.trim_end().as_bytes(), at, flip, truncate);
+            let Ok(bad) = String::from_utf8(bad) else { return };
+            let before = snapshot(home.path());
+            // White space between lines means nothing.
+            let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+            if squeeze(&bad) == squeeze(text) {
+                return;
+            }
+            let error = adopt(home, &bad, None, &passphrase(), NOW).unwrap_err();
+            is_one_sentence(&error);
+            assert!(snapshot(home.path()) == before);
+        });
+    }
+}
+
+#[test]
+fn the_binary_says_so_in_one_sentence_for_each_kind_of_file() {
+    let computer = Computer::new();
+    computer.with_relay();
+    computer.json(&["backup", "-o", "home.backup"]);
+    let files: Vec<_> = snapshot(&computer.home()).into_iter().collect();
+    for (path, bytes) in &files {
+        fs::write(path, damage(bytes, bytes.len() / 2, 1, false)).unwrap();
+        for args in [
+            &[
+                "host",
+                "add",
+                "wiki",
+                "--site",
+                "1",
+                "--mac",
+                "02:00:00:00:00:01",
+            ][..],
+            &["backup", "-o", "again.backup"],
+            &["invite", "create"],
+        ] {
+            let said = computer.refused(args);
+            assert!(said.contains("damaged"), "{}: {said}", path.display());
+        }
+        assert!(!computer.file("again.backup").exists());
+        fs::write(path, bytes).unwrap();
+    }
+    for (path, bytes) in &files {
+        fs::remove_file(path).unwrap();
+        computer.refused(&["backup", "-o", "again.backup"]);
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(computer.file("home.backup"), b"").unwrap();
+    let said = computer.refused(&["restore", "home.backup", "--name", "two"]);
+    assert!(said.contains("damaged"), "{said}");
+}
+
+#[test]
+fn a_power_cut_between_any_two_steps_leaves_the_old_state_or_the_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, path) = network(dir.path());
+    let before = snapshot(&path);
+    let mut network = Network::open(&path).unwrap();
+    let secrets = network.unlock(&passphrase()).unwrap();
+    let site = SiteId::new(2).unwrap();
+    let place = HostPlace::Mac([2, 0, 0, 0, 0, 2]);
+    network
+        .add_host(&secrets, &name("wiki"), site, place, NOW)
+        .unwrap();
+    drop(network);
+    let after = snapshot(&path);
+    let settings = path.join("network.json");
+    let new: Vec<_> = after
+        .iter()
+        .filter(|(file, _)| !before.contains_key(*file))
+        .collect();
+    let address = |path: &Path| Network::open(path).unwrap().hosts()[0].address;
+    let moved = address(&path);
+    // New record files are written before the settings name them; old ones go afterwards.
+    for (file, bytes) in before.iter().filter(|(file, _)| **file != settings) {
+        fs::write(file, bytes).unwrap();
+    }
+    assert_eq!(address(&path), moved);
+    fs::write(&settings, &before[&settings]).unwrap();
+    assert_ne!(address(&path), moved);
+    for (file, _) in new {
+        fs::write(file, b"torn").unwrap();
+    }
+    assert_ne!(address(&path), moved);
+    // The next change sweeps what never came to count.
+    let mut network = Network::open(&path).unwrap();
+    let place = HostPlace::Mac([2, 0, 0, 0, 0, 3]);
+    network
+        .add_host(&secrets, &name("wiki"), site, place, NOW)
+        .unwrap();
+    let records = fs::read_dir(path.join("records")).unwrap().count();
+    assert_eq!(records, network.settings().records.len());
+}
