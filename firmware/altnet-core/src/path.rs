@@ -288,6 +288,16 @@ impl Path {
         self.choose(now);
     }
 
+    /// Since when the current path, once answered on, is silent; none while it is proven.
+    pub fn silent_since(&self) -> Option<Instant> {
+        let current = self.current;
+        self.directs
+            .iter()
+            .find(|d| !d.alive && current == Some(Endpoint::Direct(d.address)))
+            .map(|d| d.heard)
+            .filter(|heard| *heard != Instant::ZERO)
+    }
+
     /// How many direct addresses there are to call.
     pub fn direct_count(&self) -> usize {
         self.directs.len()

@@ -23,6 +23,10 @@ use crate::path::Path;
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// The longest pause before a relay or directory is called again.
+const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
+/// A relay or directory that answers no challenge for this long is called anew.
+const SERVER_SILENT: Duration = Duration::from_secs(10);
 /// A direct address that stood this long is worth a write to disk.
 const LASTING: Duration = Duration::from_secs(60);
 /// A tunnel in use is kept open through NATs this often.
@@ -67,7 +71,12 @@ impl Peer {
     pub(super) fn session_failed(&mut self, now: Instant) {
         self.retry_at = now.after(self.retry);
         self.failures = self.failures.wrapping_add(1);
-        self.retry = (self.retry * 2).min(RETRY_MOST);
+        let most = if self.wanted {
+            SERVER_RETRY_MOST
+        } else {
+            RETRY_MOST
+        };
+        self.retry = (self.retry * 2).min(most);
     }
 
     fn wants_session(&self, now: Instant) -> bool {
@@ -482,6 +491,15 @@ impl<A: Aead> Node<A> {
             if allowed {
                 self.control.challenge(session, endpoint, now);
             }
+        }
+        let silent = self
+            .peers
+            .get(&node)
+            .filter(|peer| peer.wanted)
+            .and_then(|peer| peer.path.silent_since());
+        if silent.is_some_and(|since| now.saturating_since(since) >= SERVER_SILENT) {
+            // It restarted, or its network did: a new call finds out sooner than the session.
+            self.end_session(session, crate::control::CloseReason::Done, now);
         }
     }
 
