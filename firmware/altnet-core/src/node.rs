@@ -164,6 +164,8 @@ enum Deferred {
     Tell(Event),
     /// The records of a network are on disk: note that this node is a member.
     Commit,
+    /// The records up to here are on disk: a directory need not send them again.
+    Cursor(Cursor),
 }
 
 /// One device's mind. `A` is the AEAD its tunnels use.
@@ -344,6 +346,11 @@ impl<A: Aead> Node<A> {
             Deferred::Stamps(local, until) => self.engine.stamps_saved(local, until),
             Deferred::Tell(event) => self.tell(event),
             Deferred::Commit => self.commit_membership(now),
+            Deferred::Cursor(cursor) if self.network.is_some() => {
+                self.cursor = cursor;
+                self.saves.changed(Slot::Cursor);
+            }
+            Deferred::Cursor(_) => {}
         }
     }
 

@@ -17,7 +17,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::membership::pack_into;
 use super::sessions::{Asked, Standing};
-use super::{Event, Node, Slot};
+use super::{Deferred, Event, Node};
 use crate::control::SessionId;
 use crate::issuer;
 use crate::records::verify_hash;
@@ -483,8 +483,8 @@ impl<A: Aead> Node<A> {
     ) {
         self.take_records(records, now);
         if cursor != self.cursor && !records.is_empty() {
-            self.cursor = cursor;
-            self.saves.changed(Slot::Cursor);
+            // Never ahead of the records on disk: what it passes over isn't sent again.
+            self.after_save(Deferred::Cursor(cursor), now);
         }
         if let Some(peer) = self.peers.get_mut(&directory)
             && !more
