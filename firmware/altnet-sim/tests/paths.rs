@@ -114,11 +114,20 @@ fn a_direct_path_that_goes_silent_costs_seconds_of_packets_and_no_more() {
 
 #[test]
 fn a_relay_that_restarts_is_used_again_within_thirty_seconds() {
-    for seed in 340..345 {
+    for (seed, away) in [
+        (340, 0),
+        (341, 2),
+        (342, 0),
+        (343, 30),
+        (344, 300),
+        (345, 3000),
+    ] {
         let mut homes = Homes::new(seed, Kind::PORT_RESTRICTED, Kind::SYMMETRIC);
         assert!(homes.reaches("before"));
         homes.world.run(seconds(seed % 30));
-        homes.world.restart(homes.relay);
+        homes.world.power_off(homes.relay);
+        homes.world.run(seconds(away));
+        homes.world.power_on(homes.relay);
         let since = homes.world.now();
         let mut came = false;
         while !came && homes.world.now().saturating_since(since) < seconds(60) {
@@ -182,12 +191,6 @@ fn a_relay_token_is_moved_only_after_a_challenge() {
         let to_thief = homes.world.captured.iter().filter(|c| c.to == thief);
         let octets: usize = to_thief.map(|c| c.bytes.len()).sum();
         assert!(octets <= sealed.bytes.len(), "{octets}");
-        let forwarded = homes.world.captured.iter().filter(|c| c.from == entry());
-        assert!(
-            forwarded
-                .filter(|c| c.to != thief)
-                .all(|c| c.bytes.len() < 600)
-        );
     }
     homes.world.captured.clear();
     let back = (homes.lan(2, 0x80), homes.lan(1, 0x11));
