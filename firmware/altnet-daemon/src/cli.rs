@@ -13,12 +13,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api::Method;
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::api::types;
 use crate::config::{self, Config};
 
 mod table;
 
+/// How often a starting altnetd is tried, and how long apart: five seconds together.
+const START_TRIES: u32 = 50;
+const START_STEP: Duration = Duration::from_millis(100);
 /// The most that is read from standard input in search of an invite, in bytes.
 const MAX_INVITE_BYTES: u64 = 256 * 1024;
 
@@ -148,7 +151,6 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn error_value(error: &anyhow::Error) -> Value {
-    use crate::api::client::ClientError;
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Api(e)) => serde_json::to_value(e).unwrap_or(Value::Null),
         _ => json!({ "code": "failed", "message": format!("{error:#}") }),
@@ -211,7 +213,11 @@ impl<W: Write> Session<'_, W> {
 }
 
 async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let client = Client::connect(&arguments.socket).await?;
+    let client = match &arguments.command {
+        // Often typed right behind the daemon's start.
+        Command::Join { .. } => connect_patiently(&arguments.socket).await?,
+        _ => Client::connect(&arguments.socket).await?,
+    };
     let json = arguments.json;
     let mut session = Session { client, json, out };
     let none = json!({});
@@ -269,6 +275,17 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
     }
 }
 
+/// Connects to an altnetd that may only just be starting.
+async fn connect_patiently(socket: &Path) -> Result<Client, ClientError> {
+    for _ in 0..START_TRIES {
+        if let Ok(client) = Client::connect(socket).await {
+            return Ok(client);
+        }
+        tokio::time::sleep(START_STEP).await;
+    }
+    Client::connect(socket).await
+}
+
 /// The link on the command line or on standard input, or the text of a first-boot file.
 fn invitation(link: Option<&str>, bundle: Option<&Path>) -> anyhow::Result<String> {
     if let Some(file) = bundle {
@@ -304,7 +321,7 @@ async fn ping<W: Write>(
                 }
                 pongs.push(pong);
             }
-            Err(crate::api::client::ClientError::Api(e)) if e.code == crate::api::Code::Timeout => {
+            Err(ClientError::Api(e)) if e.code == crate::api::Code::Timeout => {
                 if !session.json {
                     writeln!(session.out, "{n}: no answer")?;
                 }
@@ -324,7 +341,7 @@ async fn ping<W: Write>(
         writeln!(session.out, "{} of {count} answered", pongs.len())?;
     }
     match last_error {
-        Some(e) if pongs.is_empty() => Err(crate::api::client::ClientError::Api(e).into()),
+        Some(e) if pongs.is_empty() => Err(ClientError::Api(e).into()),
         _ => Ok(()),
     }
 }
