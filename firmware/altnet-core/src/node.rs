@@ -282,6 +282,8 @@ impl<A: Aead> Node<A> {
         if was != self.clock.is_known(now) {
             self.timers.housekeeping_at(now);
         }
+        // Servers whose membership had ended by a wrong clock may be members again.
+        self.link_relays(now);
     }
 
     /// The driver synced `slot`.

@@ -81,6 +81,11 @@ impl<A: Aead> Node<A> {
             return;
         }
         let time = self.clock.estimate(now).time();
+        if self.identity.rotated > time {
+            // Made while the clock was wrong: its thirty days begin now.
+            self.identity.rotated = time;
+            self.saves.changed(Slot::Identity);
+        }
         let age = time.saturating_since(self.identity.rotated).as_secs();
         if age >= LIFETIME_S {
             self.rotate(now);

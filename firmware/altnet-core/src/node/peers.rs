@@ -326,6 +326,10 @@ impl<A: Aead> Node<A> {
                 peer.path.heard(endpoint, now);
             }
         }
+        if self.peers.get(&node).is_some_and(|peer| peer.wanted) {
+            // What was asked of a session that was dead already is asked again.
+            self.timers.renew_asked = Instant::ZERO;
+        }
         if let Some(link) = self.relays.get_mut(&node) {
             link.session = Some(session);
             link.renew = now;
