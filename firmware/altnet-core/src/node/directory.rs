@@ -16,6 +16,7 @@ use altnet_wire::record::{Rights, Roles};
 use altnet_wire::time::{Duration, Instant};
 
 use super::membership::pack_into;
+use super::peers::serves;
 use super::sessions::{Asked, Standing};
 use super::{Deferred, Event, Node};
 use crate::control::SessionId;
@@ -510,7 +511,6 @@ impl<A: Aead> Node<A> {
         };
         let most = usize::from(self.config.limits.relays);
         let own = network.own.node;
-        let serves = |roles: Roles| roles.intersects(Roles::RELAY | Roles::DIRECTORY);
         let servers: Vec<(NodeId, Roles)> = network
             .registry
             .members()
@@ -563,10 +563,9 @@ impl<A: Aead> Node<A> {
             .peers
             .iter()
             .filter(|(node, _)| {
-                network
-                    .registry
-                    .current_node(**node, &self.clock, now)
-                    .is_none()
+                let current = network.registry.current_node(**node, &self.clock, now);
+                let member = network.registry.by_node(node);
+                current.is_none() && !member.is_some_and(|m| serves(m.membership.roles))
             })
             .map(|(node, _)| *node)
             .collect();

@@ -12,7 +12,7 @@ use altnet_wire::id::{NodeId, SigningKey, TunnelKey};
 use altnet_wire::message::{
     Candidate, CandidateKind, MAX_PRESENCE_RELAYS, Message, Notice, Presence, Request,
 };
-use altnet_wire::record::NodeRecord;
+use altnet_wire::record::{NodeRecord, Roles};
 use altnet_wire::time::{Duration, Instant};
 
 use super::sessions::Asked;
@@ -84,6 +84,11 @@ impl Peer {
     }
 }
 
+/// Whether a member of these roles is one that others ask or are relayed by.
+pub(super) fn serves(roles: Roles) -> bool {
+    roles.intersects(Roles::RELAY | Roles::DIRECTORY)
+}
+
 impl<A: Aead> Node<A> {
     /// The tunnel to send to `node` through; makes it a peer if it isn't yet.
     pub(super) fn tunnel_to(&mut self, node: NodeId, now: Instant) -> Option<PeerIndex> {
@@ -111,8 +116,14 @@ impl<A: Aead> Node<A> {
         if node == network.own.node {
             return None;
         }
-        let (device, record) = network.registry.current_node(node, &self.clock, now)?;
-        let (device, record) = (*device, record.clone());
+        // A server whose membership ended may have a newer one, and everybody else's: it is
+        // asked. Policy lets nothing else of it through.
+        let member = network.registry.by_node(&node)?;
+        let is_current = !self.clock.is_expired(member.membership.expires, now);
+        if !is_current && !serves(member.membership.roles) {
+            return None;
+        }
+        let (device, record) = (member.membership.device, member.node?.clone());
         if self.peers.len() >= usize::from(self.config.limits.peers) {
             self.forget_idle(now)?;
         }
