@@ -3,6 +3,7 @@
 mod invite;
 mod network;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +35,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Members => members(&session),
         Command::Host(command) => host(&session, command),
         Command::Revoke(args) => revoke(&session, &args),
-        Command::Bundle(args) => invite::bundle(&session, args),
+        Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),
         Command::Restore { file, name } => {
             let passphrase = session.passphrase()?;
@@ -62,7 +63,12 @@ pub struct Session<'a> {
     global: &'a Global,
     home: Home,
     now: UnixTime,
+    /// Why no directory was reached before the change: then it isn't waited for again after.
+    unreached: RefCell<Option<String>>,
 }
+
+/// The beginning of 2024: a clock that says less was never set.
+const EARLIEST: UnixTime = UnixTime::from_secs(1_704_067_200);
 
 impl<'a> Session<'a> {
     fn new(global: &'a Global) -> Result<Self> {
@@ -75,6 +81,7 @@ impl<'a> Session<'a> {
             global,
             home,
             now: UnixTime::from_secs(now.map_or(0, |since| since.as_secs())),
+            unreached: RefCell::new(None),
         })
     }
 
@@ -108,6 +115,26 @@ impl<'a> Session<'a> {
         Ok((network, secrets))
     }
 
+    /// Opens the network and its keys for a change, and first fetches what was changed elsewhere
+    /// if its directory can be reached, so that the change is made on the newest records.
+    fn unlock_to_change(&self) -> Result<(Network, Secrets)> {
+        self.check_clock()?;
+        let (mut network, secrets) = self.unlock()?;
+        self.catch_up(&mut network, &secrets);
+        Ok((network, secrets))
+    }
+
+    /// What is signed carries the time.
+    fn check_clock(&self) -> Result<()> {
+        if self.now < EARLIEST {
+            return Err(Error::Input {
+                what: format!("this computer's clock says {}", self.now),
+                next: "Set the clock: what is signed carries the time.".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// After a change: hands it to the directory if one is known, and says what stays pending.
     fn publish(&self, report: Report, network: &mut Network, secrets: &Secrets) -> Report {
         let pending = |report: Report, network: &Network, why: &str| {
@@ -126,6 +153,9 @@ impl<'a> Session<'a> {
         if self.global.offline {
             return pending(report, network, "--offline was given");
         }
+        if let Some(why) = &*self.unreached.borrow() {
+            return pending(report, network, why);
+        }
         match network.exchange(Some(secrets), self.now, WAIT) {
             Ok(done) => {
                 let report = match done.refused {
@@ -138,11 +168,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Before a change that depends on what happened elsewhere: fetches it if that is possible.
     fn catch_up(&self, network: &mut Network, secrets: &Secrets) {
-        if !self.global.offline && !network.entry_endpoints().is_empty() {
-            // Not reached is no obstacle: the change is then made on what is known here.
-            let _ = network.exchange(Some(secrets), self.now, WAIT);
+        if self.global.offline || network.entry_endpoints().is_empty() {
+            return;
+        }
+        // Not reached is no obstacle: the change is then made on what is known here.
+        if let Err(error) = network.exchange(Some(secrets), self.now, WAIT) {
+            *self.unreached.borrow_mut() = Some(error.to_string());
         }
     }
 
@@ -166,7 +198,7 @@ fn issuer(session: &Session<'_>, command: IssuerCommand) -> Result<Report> {
             site,
             expires,
         } => {
-            let (mut network, secrets) = session.unlock()?;
+            let (mut network, secrets) = session.unlock_to_change()?;
             let roles = match roles.is_empty() {
                 true => Roles::all(),
                 false => roles.into_iter().collect(),
@@ -261,7 +293,7 @@ fn host(session: &Session<'_>, command: HostCommand) -> Result<Report> {
                     });
                 }
             };
-            let (mut network, secrets) = session.unlock()?;
+            let (mut network, secrets) = session.unlock_to_change()?;
             let added = network.add_host(&secrets, &name, site, place, session.now)?;
             let text = format!("{} is {}.", added.host.fqdn, added.host.address);
             let report = Report::new(text, &added);
@@ -283,7 +315,7 @@ fn host(session: &Session<'_>, command: HostCommand) -> Result<Report> {
             Ok(Report::new(text, &json!({ "hosts": hosts })))
         }
         HostCommand::Remove { name, site } => {
-            let (mut network, secrets) = session.unlock()?;
+            let (mut network, secrets) = session.unlock_to_change()?;
             let gone = network.remove_host(&secrets, &name, site, session.now)?;
             let text = format!("{} leads nowhere now.", gone.fqdn);
             let report = Report::new(text, &gone);
@@ -304,8 +336,7 @@ fn revoke(session: &Session<'_>, args: &RevokeArgs) -> Result<Report> {
             });
         }
     };
-    let (mut network, secrets) = session.unlock()?;
-    session.catch_up(&mut network, &secrets);
+    let (mut network, secrets) = session.unlock_to_change()?;
     let brought = network.invited_by(&target, session.now)?;
     let names: Vec<&str> = brought.iter().map(|m| m.name.as_str()).collect();
     let invited = if args.with_invited {

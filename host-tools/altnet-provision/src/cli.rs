@@ -63,7 +63,7 @@ pub enum Command {
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device
-    Bundle(BundleArgs),
+    Bundle(Box<BundleArgs>),
     /// Write everything about the network, keys too, to one encrypted file
     Backup {
         /// Where to write it; nothing may be there yet
@@ -202,7 +202,7 @@ pub enum IssuerCommand {
 #[derive(Subcommand)]
 pub enum InviteCommand {
     /// Print a link that lets a device in, and draw it as a QR code
-    Create(InviteArgs),
+    Create(Box<InviteArgs>),
     /// List the invites
     List,
     /// End an invite

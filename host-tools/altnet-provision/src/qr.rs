@@ -27,7 +27,7 @@ mod tests {
         let lines: Vec<_> = picture.lines().collect();
         let width = lines[0].chars().count();
         assert!(lines.iter().all(|line| line.chars().count() == width));
-        assert!((width + 1) / 2 == lines.len());
+        assert_eq!(width.div_ceil(2), lines.len());
         assert!(picture.chars().all(|c| " ▀▄█\n".contains(c)));
         // The quiet zone of four modules is lit.
         assert!(lines[0].chars().all(|c| c == '█'));

@@ -201,7 +201,9 @@ fn what_is_signed_here_is_published_and_who_joined_is_fetched() {
     assert_eq!((done.refused, done.pending), (0, 0));
     let names: Vec<_> = network.members(NOW).into_iter().map(|m| m.name).collect();
     assert_eq!(names, ["house-a", "relay1"]);
-    assert_eq!(network.invites(NOW)[0].used_by, ["house-a"]);
+    let invites = network.invites(NOW).into_iter();
+    let used: Vec<_> = invites.flat_map(|invite| invite.used_by).collect();
+    assert!(used.contains(&"house-a".to_owned()), "{used:?}");
     // Nothing is fetched twice, and it is all on the disk.
     let path = network.dir().to_path_buf();
     drop(network);
@@ -287,6 +289,98 @@ fn a_lost_computer_is_replaced_with_the_paper_alone() {
 }
 
 #[test]
+fn revoking_a_sponsor_asks_about_those_it_brought() {
+    let dir = tempfile::tempdir().unwrap();
+    let (made, _, _relay) = founded(&home(dir.path()), "home");
+    let (mut network, secrets) = (made.network, made.secrets);
+    let mut running = Vec::new();
+    for (seed, called, sponsor) in [
+        (5, "ann", None),
+        (6, "bob", Some("ann")),
+        (7, "cem", Some("bob")),
+    ] {
+        network.exchange(Some(&secrets), NOW, WAIT).unwrap();
+        let mut wish = wish(called, Roles::empty(), vec![]);
+        wish.sponsor = sponsor.map(name);
+        let made = network.create_invite(&secrets, &wish, NOW).unwrap();
+        let bundle = Bundle {
+            link: Some(Link::parse(&made.link).unwrap()),
+            ..Bundle::default()
+        };
+        running.push(Running::start(socket().0, bundle, NOW, seed));
+    }
+    network.exchange(Some(&secrets), NOW, WAIT).unwrap();
+    let mut open = wish("dan", Roles::empty(), vec![]);
+    open.sponsor = Some(name("bob"));
+    let open = network.create_invite(&secrets, &open, NOW).unwrap().invite;
+    let target = Target::Member("ann".into());
+    let brought = network.invited_by(&target, NOW).unwrap();
+    let mut names: Vec<_> = brought.into_iter().map(|m| m.name).collect();
+    names.sort();
+    assert_eq!(names, ["bob", "cem"]);
+    let before = common::snapshot(network.dir());
+    let error = network
+        .revoke(&secrets, &target, Invited::Ask, "", NOW)
+        .unwrap_err();
+    assert!(matches!(error, Error::NeedsConsent { .. }), "{error}");
+    assert!(error.to_string().contains("bob"), "{error}");
+    assert!(common::snapshot(network.dir()) == before);
+    let done = network
+        .revoke(&secrets, &target, Invited::Revoke, "", NOW)
+        .unwrap();
+    assert_eq!(done.revoked.len(), 3);
+    assert_eq!(done.invites, [open.to_string()]);
+    assert_eq!(network.members(NOW).len(), 1);
+    let done = network.exchange(Some(&secrets), NOW, WAIT).unwrap();
+    assert_eq!((done.refused, done.pending), (0, 0));
+}
+
+#[test]
+fn a_change_after_an_old_backup_is_made_on_the_newest_records() {
+    let computer = Computer::new();
+    let (socket, address) = socket();
+    computer.json(&["network", "create", "home"]);
+    computer.json(&[
+        "bundle",
+        "--name",
+        "relay1",
+        "--role",
+        "relay",
+        "--role",
+        "directory",
+        "--admit",
+        "--endpoint",
+        &address.to_string(),
+        "-o",
+        "relay1.bundle",
+    ]);
+    computer.json(&["backup", "-o", "old.backup"]);
+    let file = std::fs::read_to_string(computer.file("relay1.bundle")).unwrap();
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let time = UnixTime::from_secs(time.as_secs());
+    let _relay = Running::start(socket, Bundle::parse(&file).unwrap(), time, 8);
+    let named = |mac: &str| {
+        let args = ["host", "add", "wiki", "--site", "2", "--mac", mac, "--json"];
+        let output = computer.run(&args);
+        assert!(output.status.success(), "{}", text(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    named("02:00:00:00:00:01");
+    named("02:00:00:00:00:02");
+    std::fs::remove_dir_all(computer.home()).unwrap();
+    computer.json(&["restore", "old.backup"]);
+    let added = named("02:00:00:00:00:03");
+    assert_eq!(
+        (&added["publish"]["refused"], &added["publish"]["pending"]),
+        (&0.into(), &0.into())
+    );
+    let hosts = computer.json(&["host", "list"]);
+    assert_eq!(hosts["hosts"][0]["address"], added["address"]);
+}
+
+#[test]
 fn the_binary_publishes_after_each_change() {
     let computer = Computer::new();
     let (socket, address) = socket();
@@ -328,7 +422,7 @@ fn the_binary_publishes_after_each_change() {
     assert_eq!(added["publish"]["pending"], 0, "{added}");
     assert_eq!(added["publish"]["directory"], address.to_string());
     assert_eq!(computer.json(&["members"])["members"][0]["name"], "relay1");
-    assert_eq!(online(&["sync"])["fetched"], 0);
+    assert_eq!(online(&["sync"])["fetched"], 0, "nothing new");
     assert_eq!(online(&["publish"])["published"], 0);
     assert_eq!(online(&["doctor"])["healthy"], true);
     // With the directory gone the change is made, and said to wait.

@@ -10,7 +10,7 @@ use crate::say::{Report, list, or_dash, table};
 
 pub fn act(session: &Session<'_>, command: InviteCommand) -> Result<Report> {
     match command {
-        InviteCommand::Create(args) => create(session, args),
+        InviteCommand::Create(args) => create(session, *args),
         InviteCommand::List => {
             let invites = session.open()?.invites(session.now);
             let rows: Vec<_> = invites
@@ -44,7 +44,7 @@ pub fn act(session: &Session<'_>, command: InviteCommand) -> Result<Report> {
             ))
         }
         InviteCommand::Revoke { invite } => {
-            let (mut network, secrets) = session.unlock()?;
+            let (mut network, secrets) = session.unlock_to_change()?;
             let revoked = network.revoke_invite(&secrets, &invite, session.now)?;
             let text = format!("Nobody comes in by {} any more.", revoked.invite);
             let report = Report::new(text, &revoked);
@@ -61,7 +61,7 @@ pub fn act(session: &Session<'_>, command: InviteCommand) -> Result<Report> {
 }
 
 fn create(session: &Session<'_>, args: InviteArgs) -> Result<Report> {
-    let (mut network, secrets) = session.unlock()?;
+    let (mut network, secrets) = session.unlock_to_change()?;
     let wish = InviteWish {
         name: args.name,
         person: args.person,
@@ -99,7 +99,7 @@ fn create(session: &Session<'_>, args: InviteArgs) -> Result<Report> {
 }
 
 pub fn bundle(session: &Session<'_>, args: BundleArgs) -> Result<Report> {
-    let (mut network, secrets) = session.unlock()?;
+    let (mut network, secrets) = session.unlock_to_change()?;
     let was_reachable = !network.entry_endpoints().is_empty();
     let wish = BundleWish {
         invite: InviteWish {

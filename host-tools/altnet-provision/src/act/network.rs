@@ -50,6 +50,7 @@ fn create(session: &Session<'_>, name: &altnet_wire::id::Name) -> Result<Report>
             next: "Choose another name, or see it with `altnet-provision network show`.".into(),
         });
     }
+    session.check_clock()?;
     let passphrase = session.new_passphrase()?;
     let made = Network::create(&session.home, name, &passphrase, session.now)?;
     let key = made.recovery.to_text();
@@ -159,8 +160,7 @@ fn owner(session: &Session<'_>, command: OwnerCommand) -> Result<Report> {
 }
 
 fn change(session: &Session<'_>, key: SigningKey, add: bool) -> Result<Report> {
-    let (mut network, secrets) = session.unlock()?;
-    session.catch_up(&mut network, &secrets);
+    let (mut network, secrets) = session.unlock_to_change()?;
     let text = if add {
         network.add_owner(&secrets, key, session.now)?;
         format!("{key} is an owner now.")
@@ -178,8 +178,7 @@ fn recover(session: &Session<'_>, args: &RecoverArgs) -> Result<Report> {
     let (mut network, secrets) = match (here, args.endpoint) {
         (Ok(_), _) => {
             let recovery = ask::recovery_key(args.recovery_key_file.as_deref())?;
-            let (mut network, mut secrets) = session.unlock()?;
-            session.catch_up(&mut network, &secrets);
+            let (mut network, mut secrets) = session.unlock_to_change()?;
             network.recover(&mut secrets, &recovery, &args.lost, session.now)?;
             (network, secrets)
         }

@@ -277,7 +277,7 @@ impl Network {
     }
 
     /// Invites that may still let a device in.
-    fn open_invites(&self, now: UnixTime) -> impl Iterator<Item = Invite> {
+    pub(super) fn open_invites(&self, now: UnixTime) -> impl Iterator<Item = Invite> {
         self.invite_bodies()
             .filter(move |invite| self.invite_summary(invite, now).status == InviteStatus::Open)
     }

@@ -201,11 +201,9 @@ impl Network {
                 .collect(),
             Invited::Keep | Invited::Ask => first.into_iter().collect(),
         };
-        for invite in self.invite_bodies() {
-            let is_orphan = invite
-                .sponsor
-                .is_some_and(|sponsor| gone.contains(&sponsor));
-            if is_orphan && self.registry.invite(&invite.invite).is_some() {
+        for invite in self.open_invites(now) {
+            let sponsor = invite.sponsor;
+            if sponsor.is_some_and(|sponsor| gone.contains(&sponsor)) {
                 done.invites.push(invite.invite.to_string());
                 targets.push(RevocationTarget::Invite(invite.invite));
             }

@@ -203,10 +203,10 @@ impl Network {
 /// [`Error::Passphrase`] if one waits under another passphrase; [`Error::Io`].
 pub fn new_owner_key(home: &Home, passphrase: &Passphrase) -> Result<SigningKey> {
     let dir = home.path().join(WAITING);
-    if dir.join(secrets::FILE).exists() {
-        if let Some(key) = owner_keys_here(home, passphrase)?.first() {
-            return Ok(*key);
-        }
+    if dir.join(secrets::FILE).exists()
+        && let Some(key) = owner_keys_here(home, passphrase)?.first()
+    {
+        return Ok(*key);
     }
     files::make_dir(&dir)?;
     let owner = secrets::generate()?;
@@ -341,10 +341,11 @@ impl Draft {
                 .ok()
                 .and_then(|e| record::decode::<IssuerCertificate>(e.body()).ok());
             self.again(owner, &bytes)?;
-            if let Some(body) = body {
-                if body.rights.contains(Rights::INVITE) && Some(body.issuer) != own {
-                    revoke.push(body.issuer);
-                }
+            if let Some(body) = body
+                && body.rights.contains(Rights::INVITE)
+                && Some(body.issuer) != own
+            {
+                revoke.push(body.issuer);
             }
         }
         for bytes in self.aside(RecordKind::REVOCATION) {
