@@ -37,14 +37,14 @@ def joining(rounds: int) -> None:
         story.tell(without={"gateway-b"})
         gateway = story.internet.b.gateway
         story.daemons[gateway.name] = story.daemons[story.internet.a.gateway.name]
-        link = invite(story.internet.owner, None, "--site", "2", "--uses", str(rounds))
         for number in range(rounds):
             gateway.run("rm", "-rf", "/var/lib/altnet")
+            link = invite(story.internet.owner, f"house-{number}")
             story.start(gateway)
-            cut(story, gateway, ["altnet", "join", link, "--name", f"house-{number}"], chance.uniform(0, WITHIN_S))
+            cut(story, gateway, ["altnet", "join", link], chance.uniform(0, WITHIN_S))
             story.start(gateway)
             found = altnet(gateway, "status")
-            gateway.run("altnet", "join", link, "--name", f"house-{number}", check=found["state"] == "outside", timeout_s=60)
+            gateway.run("altnet", "join", link, check=found["state"] == "outside", timeout_s=60)
             member = wait_for("the gateway to be a member", lambda: membership(gateway))
             print(f"seed {SEED} round {number}: {found['state']} after the cut, then member {member}")
             if found["state"] == "member":

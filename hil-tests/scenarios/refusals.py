@@ -79,10 +79,10 @@ def network_with_one_gateway(lab: Lab) -> Story:
     return story
 
 
-def invite(owner: Place, name: str | None, *more: str, network: str = "home") -> str:
-    """Makes an invite, of a device's name or for any, and returns its link."""
-    words = ["altnet-provision", "--network", network, "invite", "create", "--role", "gateway", "--no-qr", *more]
-    return owner.run(*words, *(["--name", name] if name else [])).stdout.strip()
+def invite(owner: Place, name: str, *more: str, network: str = "home") -> str:
+    """Makes an invite and returns its link."""
+    words = ["altnet-provision", "--network", network, "invite", "create", "--name", name, "--role", "gateway", "--no-qr", *more]
+    return owner.run(*words).stdout.strip()
 
 
 def altered_before_fragment(link: str) -> str:
