@@ -151,6 +151,8 @@ struct Own {
 struct OwnPresence {
     sequence: u64,
     interfaces: heapless::Vec<SocketAddr, MAX_CANDIDATES>,
+    /// Where a peer saw this node last.
+    observed: Option<SocketAddr>,
 }
 
 /// What is done once state is synced.

@@ -631,6 +631,11 @@ impl<A: Aead> Node<A> {
                 add(observed, CandidateKind::Reflexive);
             }
         }
+        if let Some(observed) = self.presence.observed
+            && self.relays.values().all(|link| link.observed.is_none())
+        {
+            add(observed, CandidateKind::Reflexive);
+        }
         for address in &self.presence.interfaces {
             add(*address, CandidateKind::Host);
         }

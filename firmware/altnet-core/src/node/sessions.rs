@@ -459,7 +459,7 @@ impl<A: Aead> Node<A> {
         session: SessionId,
         endpoint: Endpoint,
         rtt: altnet_wire::time::Duration,
-        _observed: Option<SocketAddr>,
+        observed: Option<SocketAddr>,
         now: Instant,
     ) {
         let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
@@ -468,6 +468,8 @@ impl<A: Aead> Node<A> {
         self.ponged(node, endpoint, rtt);
         if let Endpoint::Direct(address) = endpoint {
             self.probes.answered(address.ip());
+            // Where a peer sees us, for when no relay says so.
+            self.presence.observed = observed.or(self.presence.observed);
         }
         if let Endpoint::Direct(address) = endpoint
             && self.relay.address(node).is_some_and(|was| was != address)
