@@ -6,17 +6,21 @@ use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
+use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::Frame;
 use altnet_wire::hash::Hash;
 use altnet_wire::id::{ControlKey, NodeId};
 use altnet_wire::message::{
-    self, HeadSummary, Hello, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed, Refusal,
-    Reply, Request,
+    self, Cursor, HeadSummary, Hello, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed,
+    Refusal, Reply, Request,
 };
+use altnet_wire::record::{self, Membership, RevocationTarget};
 use altnet_wire::time::Instant;
 
+use super::membership::pack_into;
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::{CloseReason, ControlEvent, MessageId, Pattern, SessionId};
+use crate::registry::Slot as RecordSlot;
 
 /// Requests of one session that may wait for a reply at a time.
 const ASKED: usize = 16;
@@ -221,6 +225,7 @@ impl<A: Aead> Node<A> {
             .as_ref()
             .and_then(|network| network.registry.member_by_control(&remote))
         else {
+            self.tell_verdict(session, hello.chain, now);
             return;
         };
         state.standing = Standing::Member(node);
@@ -235,6 +240,37 @@ impl<A: Aead> Node<A> {
         }
         self.member_arrived(session, node, now);
         self.compare_heads(session, node, &hello.heads, now);
+    }
+
+    /// Shows somebody who was revoked while nobody could tell it the record that says so.
+    fn tell_verdict(&mut self, session: SessionId, chain: &[u8], now: Instant) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        let membership = Packed(chain).find_map(|bytes| {
+            let envelope = Envelope::parse(bytes).ok()?;
+            let is_one = envelope.header().kind == RecordKind::MEMBERSHIP;
+            is_one.then(|| record::decode::<Membership>(envelope.body()).ok())?
+        });
+        let Some(membership) = membership else {
+            return;
+        };
+        let mut records = Vec::new();
+        for target in [
+            RevocationTarget::Member(membership.member),
+            RevocationTarget::Device(membership.device),
+        ] {
+            if let Some(bytes) = network.registry.bytes(&RecordSlot::revocation(&target)) {
+                pack_into(bytes, &mut records);
+            }
+        }
+        if !records.is_empty() {
+            let notice = Notice::Changed {
+                records: &records,
+                cursor: Cursor::default(),
+            };
+            self.say(session, &Message::Notice(notice), now);
+        }
     }
 
     /// If the other side knows of newer revocations, they are fetched before anything of it
