@@ -198,6 +198,10 @@ impl Homes {
         let mut story = String::new();
         for host in [self.relay, self.a, self.b] {
             let now = self.world.now();
+            if !self.world.is_on(host) {
+                story += "\nswitched off\n";
+                continue;
+            }
             let status = self.world.node(host).status(now);
             story += &format!("\n{status:?}\n");
             for peer in self.world.node(host).peer_views(now) {

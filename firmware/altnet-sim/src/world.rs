@@ -12,6 +12,9 @@ use altnet_wire::time::{Duration, Instant, UnixTime};
 use crate::founder::FOUNDED;
 use crate::nat::{Kind, Nat};
 
+/// A node as it runs here.
+pub type SimNode = Node<ChaChaPoly>;
+
 /// The port every node listens on.
 pub const PORT: u16 = 51820;
 

@@ -1,0 +1,119 @@
+//! Members that meet without a directory, and what they tell each other first.
+
+use std::net::SocketAddr;
+
+use altnet_core::node::{Command, Config, DropReason, Event};
+use altnet_sim::founder::FOUNDED;
+use altnet_sim::homes::{HOUSE_A, HOUSE_B, Homes, entry, invited, is_member, join, seconds};
+use altnet_sim::nat::Kind;
+use altnet_sim::packet;
+use altnet_sim::world::{HostId, PORT, World};
+use altnet_wire::id::Name;
+use altnet_wire::record::Roles;
+
+fn knows(world: &World, host: HostId, name: &str) -> bool {
+    let name = Name::new(name).unwrap();
+    let registry = world.node(host).registry();
+    registry.is_some_and(|r| r.by_name(&name).is_some_and(|m| m.node.is_some()))
+}
+
+/// Two homes and a third gateway with an address of its own, all in step.
+fn three(seed: u64) -> (Homes, HostId) {
+    let mut homes = Homes::new(seed, Kind::FULL_CONE, Kind::FULL_CONE);
+    let c = homes.world.host("203.0.113.50", None);
+    let link = homes
+        .founder
+        .invite("house-c", Roles::GATEWAY, Some(3), entry());
+    join(&mut homes.world, c, invited(link));
+    let (a, b) = (homes.a, homes.b);
+    let all = homes.world.run_for(seconds(30), |world| {
+        knows(world, a, "house-c") && knows(world, b, "house-c") && knows(world, c, "house-b")
+    });
+    assert!(all, "{}", homes.story());
+    homes.publish_host("camera", 3, 0x30);
+    (homes, c)
+}
+
+#[test]
+fn two_members_meet_through_a_third() {
+    let (mut homes, c) = three(601);
+    // A and B never spoke to each other, and both speak with C.
+    homes.world.block(HOUSE_A, HOUSE_B, true);
+    for (host, site) in [(homes.a, 1), (homes.b, 2)] {
+        assert!(homes.reaches_from(host, (site, 9), c, (3, 0x30), &format!("from {site}")));
+    }
+    homes.world.run(seconds(30));
+    homes.world.power_off(homes.relay);
+    homes.world.block(HOUSE_A, HOUSE_B, false);
+    for n in 0..40 {
+        for (host, site) in [(homes.a, 1), (homes.b, 2)] {
+            let packet = packet::udp((homes.lan(site, 9), n), (homes.lan(3, 0x30), 80), b"on");
+            let _ = homes.world.send(host, &packet);
+        }
+        homes.world.run(seconds(1));
+    }
+    let met = (0..20).any(|_| homes.reaches("introduced"));
+    assert!(met, "{}", homes.story());
+}
+
+#[test]
+fn a_key_replaced_meanwhile_is_learned_from_the_hello_alone() {
+    let mut homes = Homes::new(602, Kind::FULL_CONE, Kind::FULL_CONE);
+    // A gateway that says where it is.
+    let mut config = Config::router(FOUNDED);
+    let at = SocketAddr::new("203.0.113.60".parse().unwrap(), PORT);
+    config.fixed_endpoints.push(at).unwrap();
+    let d = homes.world.host_with("203.0.113.60", None, config);
+    let link = homes
+        .founder
+        .invite("house-d", Roles::GATEWAY, Some(4), entry());
+    join(&mut homes.world, d, invited(link));
+    homes.publish_host("door", 4, 0x40);
+    assert!(homes.reaches_from(homes.a, (1, 9), d, (4, 0x40), "before"));
+    homes.world.power_off(d);
+    for _ in 0..2 {
+        // Twice, so that not even the key before is known there.
+        homes.world.command(homes.a, Command::Rotate);
+        homes.world.run(seconds(60));
+    }
+    homes.world.power_off(homes.relay);
+    homes.world.power_on(d);
+    let a = homes.a;
+    let met = (0..10).any(|_| homes.reaches_from(a, (1, 9), d, (4, 0x40), "it's me"));
+    assert!(met, "{}", homes.story());
+}
+
+#[test]
+fn who_is_behind_on_revocations_fetches_them_before_it_delivers() {
+    let (mut homes, c) = three(603);
+    assert!(homes.path_becomes("direct"));
+    let b = homes.b;
+    assert!(homes.reaches_from(c, (3, 9), b, (2, 0x80), "before"));
+    homes.world.run(seconds(90));
+    // B doesn't hear of the revocation, and the directory is gone when it is back.
+    homes.world.power_off(b);
+    let member = homes.member("house-c");
+    let record = homes.founder.revoke(member);
+    homes.publish(&record);
+    homes.world.run(seconds(10));
+    assert!(!is_member(&homes.world, c));
+    homes.world.power_off(homes.relay);
+    homes.world.power_on(b);
+    homes.world.told(b);
+    let came = (0..8).any(|_| homes.reaches("A knows more"));
+    assert!(came, "{}", homes.story());
+    homes.world.run(seconds(5));
+    let told = homes.world.told(b);
+    let behind = told.iter().any(|e| matches!(e, Event::HeadBehind { .. }));
+    assert!(behind, "{told:?}");
+    let registry = homes.world.node(b).registry().unwrap();
+    assert!(registry.by_name(&Name::new("house-c").unwrap()).is_none());
+    assert_eq!(
+        homes
+            .world
+            .node(homes.a)
+            .counters()
+            .dropped(DropReason::HeadBehind),
+        0
+    );
+}
