@@ -155,7 +155,7 @@ impl Town {
 
     fn set_host(&mut self, site: u16, there: bool) {
         let gateway = self.gateway(site);
-        if !self.model.members.contains(&site) {
+        if !self.model.members.contains(&site) || self.model.cut_off.contains(&site) {
             return;
         }
         let name = Name::new(&format!("host-{site}")).unwrap();
@@ -166,7 +166,10 @@ impl Town {
         } else {
             name
         };
-        let set = Command::SetHost { name, address };
+        let set = Command::SetHost {
+            name: name.clone(),
+            address,
+        };
         if self
             .homes
             .world
@@ -175,6 +178,13 @@ impl Town {
         {
             return;
         }
+        // What the directory never heard of is lost with the gateway that said it.
+        let relay = self.homes.relay;
+        let known = self.homes.world.run_for(seconds(60), |world| {
+            let registry = world.node(relay).registry().expect("a member");
+            registry.host(&name).and_then(|host| host.record.address) == address
+        });
+        assert!(known, "site {site} did not announce{}", self.homes.story());
         if there {
             self.model.hosts.insert(site);
         } else {
