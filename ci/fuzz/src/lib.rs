@@ -1,1 +1,39 @@
-//! Empty.
+//! Fuzz targets as plain functions of bytes.
+//!
+//! A target takes any bytes and must return: it panics only where altnet is wrong. The same
+//! functions run in three ways: `cargo test -p altnet-fuzz` replays the corpora and mutations
+//! of them on stable Rust, `ci/fuzz/run` explores with libFuzzer on nightly, and a failing
+//! input is one call away in a debugger.
+//!
+//! Decoders are also held to their law: what was read and is written again is the same bytes.
+#![forbid(unsafe_code)]
+
+pub mod bytes;
+pub mod fixtures;
+pub mod machines;
+pub mod mutate;
+pub mod parsers;
+pub mod world;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// Every target with its name, which is also its corpus's folder.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("envelope", parsers::envelope),
+    ("message", parsers::message),
+    ("control_packet", parsers::control_packet),
+    ("relay_header", parsers::relay_header),
+    ("wireguard_message", parsers::wireguard_message),
+    ("ip_and_policy", parsers::ip_and_policy),
+    ("dns", parsers::dns),
+    ("solicitation", parsers::solicitation),
+    ("link", parsers::link),
+    ("bundle", parsers::bundle),
+    ("identity", parsers::identity),
+    ("registry", machines::registry),
+    ("control", machines::control),
+    ("engine", machines::engine),
+    ("stored", world::stored),
+    ("node", world::node),
+];

@@ -1,0 +1,24 @@
+//! Writes a corpus of valid inputs for every target: `cargo run -p altnet-fuzz --example
+//! seed-corpus`. What is there already stays.
+
+use std::fs;
+use std::path::Path;
+
+use altnet_fuzz::{TARGETS, machines, parsers, world};
+
+fn main() -> std::io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for (name, _) in TARGETS {
+        let folder = corpus.join(name);
+        fs::create_dir_all(&folder)?;
+        let sources = [
+            parsers::seeds(name),
+            machines::seeds(name),
+            world::seeds(name),
+        ];
+        for (at, seed) in sources.concat().iter().enumerate() {
+            fs::write(folder.join(format!("seed-{at:02}")), seed)?;
+        }
+    }
+    Ok(())
+}

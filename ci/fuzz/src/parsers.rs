@@ -1,0 +1,381 @@
+//! Decoders: any bytes are refused or read, and what was read writes itself again.
+
+use std::net::Ipv6Addr;
+use std::sync::OnceLock;
+
+use altnet_core::invite::{Bundle, Link};
+use altnet_core::ip::{PacketInfo, declared_length};
+use altnet_core::lan::advertisement::Solicitation;
+use altnet_core::names::{self, Carrier};
+use altnet_core::node::{Config, Identity, Node, read_invitation};
+use altnet_core::policy::{Facts, Policy, PolicyLimits};
+use altnet_core::records;
+use altnet_sim::packet;
+use altnet_tunnel::aead::ChaChaPoly;
+use altnet_tunnel::message::Message as Tunnel;
+use altnet_wire::control::{ControlFrame, ControlPacket, MAX_MESSAGE_BYTES};
+use altnet_wire::envelope::{Envelope, RecordKind};
+use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::message::{self, Packed};
+use altnet_wire::record::{
+    self, AppRecord, Genesis, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead,
+    NodeRecord, OwnerChange, Revocation,
+};
+use altnet_wire::relay::RelayPacket;
+use altnet_wire::time::Instant;
+
+use crate::bytes::Bytes;
+use crate::fixtures;
+
+/// Reads an envelope and, by its kind, its body; and the bytes as every body there is.
+pub fn envelope(data: &[u8]) {
+    let _ = altnet_wire::id::network_id(data);
+    bodies(data);
+    let Ok(envelope) = Envelope::parse(data) else {
+        return;
+    };
+    assert_eq!(envelope.bytes(), data);
+    let _ = (
+        envelope.id(),
+        envelope.signed_hash(),
+        envelope.header().kind.name(),
+    );
+    let _ = records::verify(&envelope);
+    let max = envelope.header().kind.max_bytes();
+    assert!(data.len() <= max || envelope.header().kind == RecordKind::POLICY);
+    bodies(envelope.body());
+}
+
+fn bodies(body: &[u8]) {
+    let _ = record::decode::<Genesis>(body);
+    let _ = record::decode::<OwnerChange>(body);
+    let _ = record::decode::<IssuerCertificate>(body);
+    let _ = record::decode::<Membership>(body);
+    let _ = record::decode::<NodeRecord>(body);
+    let _ = record::decode::<HostRecord>(body);
+    let _ = record::decode::<AppRecord>(body);
+    let _ = record::decode::<Revocation>(body);
+    let _ = record::decode::<Invite>(body);
+    let _ = record::decode::<NetworkHead>(body);
+}
+
+/// Reads a control message, and the bytes as packed records.
+pub fn message(data: &[u8]) {
+    let length: usize = Packed(data).map(<[u8]>::len).sum();
+    assert!(length <= data.len());
+    if data.len() > MAX_MESSAGE_BYTES {
+        return;
+    }
+    if let Ok(message) = message::decode(data) {
+        let mut out = vec![0; MAX_MESSAGE_BYTES];
+        let again = message::encode(&message, &mut out).expect("no larger than it was");
+        assert_eq!(message::decode(again), Ok(message));
+    }
+}
+
+/// Reads a control datagram, and the bytes as the frames within one.
+pub fn control_packet(data: &[u8]) {
+    let mut out = [0; 2048];
+    if let Ok(packet) = ControlPacket::parse(data) {
+        assert!(ControlPacket::is_control(data));
+        let length = packet.encode(&mut out).expect("as large as it was");
+        assert_eq!(&out[..length], data);
+    }
+    let mut rest = data;
+    while let Ok((frame, left)) = ControlFrame::take(rest) {
+        assert!(left.len() < rest.len());
+        if let Ok(length) = frame.encode(&mut out) {
+            assert_eq!(length, frame.encoded_len());
+        }
+        rest = left;
+    }
+}
+
+/// Reads a relay header and puts it in front again.
+pub fn relay_header(data: &[u8]) {
+    let Ok((packet, header)) = RelayPacket::parse(data) else {
+        return;
+    };
+    let mut buffer = [0; FRAME_BYTES];
+    let mut frame = Frame::new(&mut buffer);
+    if frame.set(&data[header..]).is_ok() && packet.push(&mut frame).is_ok() {
+        assert_eq!(frame.packet()[..header], data[..header]);
+    }
+}
+
+/// Reads a WireGuard message.
+pub fn wireguard_message(data: &[u8]) {
+    match Tunnel::parse(data) {
+        Ok(Tunnel::Initiation(message)) => assert_eq!(&message.encode()[..], data),
+        Ok(Tunnel::Response(message)) => assert_eq!(&message.encode()[..], data),
+        Ok(Tunnel::CookieReply(message)) => assert_eq!(&message.encode()[..], data),
+        Ok(Tunnel::Transport(message)) => assert!(data.starts_with(&message.encode())),
+        _ => {}
+    }
+}
+
+/// Everybody with an even address is a member, every fourth a host; ours are those below 128.
+struct Crowd;
+
+impl Facts for Crowd {
+    fn is_member(&self, source: Ipv6Addr) -> bool {
+        source.octets()[15] & 1 == 0
+    }
+
+    fn is_target(&self, destination: Ipv6Addr) -> bool {
+        destination.octets()[15] & 3 == 0
+    }
+
+    fn is_ours(&self, address: Ipv6Addr) -> bool {
+        address.octets()[15] < 128
+    }
+}
+
+/// Reads a row of packets, each with its length in front, and judges each both ways.
+pub fn ip_and_policy(data: &[u8]) {
+    let limits = PolicyLimits {
+        flows: 16,
+        ..PolicyLimits::MICRO
+    };
+    let mut policy = Policy::new(limits, [1; 16]);
+    let mut bytes = Bytes(data);
+    let mut now = Instant::ZERO;
+    while !bytes.is_empty() {
+        let packet = bytes.run();
+        let _ = declared_length(packet);
+        let Ok(info) = PacketInfo::parse(packet) else {
+            continue;
+        };
+        now = now.after(altnet_wire::time::Duration::from_millis(packet.len() as u64));
+        let _ = policy.judge_outbound(&info, &Crowd, now).rule().as_str();
+        let _ = policy.judge_inbound(&info, &Crowd, now).rule().as_str();
+        assert!(policy.flow_count(now) <= 16);
+    }
+}
+
+fn member() -> &'static Node<ChaChaPoly> {
+    static MEMBER: OnceLock<Node<ChaChaPoly>> = OnceLock::new();
+    MEMBER.get_or_init(|| {
+        let stored = &fixtures::town().disks[2];
+        Node::new(
+            Config::router(fixtures::FOUNDED),
+            stored,
+            [1; 32],
+            Instant::ZERO,
+        )
+        .expect("a disk that was written whole")
+    })
+}
+
+/// Answers a DNS message by both carriers.
+pub fn dns(data: &[u8]) {
+    let mut reply = [0; 4096];
+    for carrier in [Carrier::Udp, Carrier::Tcp] {
+        let room = if carrier == Carrier::Udp {
+            names::MAX_UDP_BYTES
+        } else {
+            4096
+        };
+        if let names::Answer::Reply(length) = member().handle_dns(data, carrier, &mut reply[..room])
+        {
+            let length = usize::from(length);
+            assert!(length <= room && reply[..2] == data[..2] && reply[2] & 0x80 != 0);
+        }
+        let _ = names::refuse_with(names::message::Rcode::SERVFAIL, data, carrier, &mut reply);
+    }
+    let _ = names::refuse_with(
+        names::message::Rcode::REFUSED,
+        data,
+        Carrier::Udp,
+        &mut reply[..20],
+    );
+}
+
+/// Reads a router solicitation.
+pub fn solicitation(data: &[u8]) {
+    for source in [Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST] {
+        let _ = Solicitation::parse(data, source, 255);
+    }
+}
+
+/// Reads an invite's link.
+pub fn link(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else {
+        return;
+    };
+    let _ = read_invitation(text);
+    if let Ok(link) = Link::parse(text) {
+        let again = Link::parse(&link.to_text()).expect("its own text");
+        assert_eq!(again.invite(), link.invite());
+    }
+}
+
+/// Reads a first-boot bundle.
+pub fn bundle(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(bundle) = Bundle::parse(text) {
+        let again = bundle.to_text().expect("it was a text");
+        assert!(Bundle::parse(&again).is_ok());
+    }
+}
+
+/// Reads a device's stored keys.
+pub fn identity(data: &[u8]) {
+    let _ = Identity::decode(data);
+}
+
+/// Valid inputs for the decoders.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let town = fixtures::town();
+    let of_kind = |first: core::ops::RangeInclusive<u8>| -> Vec<Vec<u8>> {
+        let mut seen = std::collections::BTreeSet::new();
+        let bytes = town.captured.iter().map(|c| c.bytes.clone());
+        bytes
+            .filter(|b| first.contains(&b[0]) && seen.insert((b[0], b.len())))
+            .take(8)
+            .collect()
+    };
+    match target {
+        "envelope" => fixtures::network().records.clone(),
+        "message" => messages(),
+        "control_packet" => of_kind(0x20..=0x2f),
+        "relay_header" => of_kind(0x10..=0x12),
+        "wireguard_message" => of_kind(1..=4),
+        "ip_and_policy" => packets(),
+        "dns" => queries(),
+        "solicitation" => vec![
+            vec![133, 0, 0, 0, 0, 0, 0, 0],
+            vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7],
+        ],
+        "link" => vec![town.link.clone().into_bytes()],
+        "bundle" => vec![town.bundle.clone().into_bytes()],
+        "identity" => vec![
+            town.disks[0]["identity"].clone(),
+            town.disks[1]["identity"].clone(),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+fn messages() -> Vec<Vec<u8>> {
+    use altnet_wire::message::{
+        Candidate, CandidateKind, Cursor, Find, Hello, Message, Notice, Presence, Refusal, Reply,
+        Request, pack, packed_len,
+    };
+    let network = fixtures::network();
+    let mut chain = Vec::new();
+    for record in &network.records[..5] {
+        let mut one = vec![0; packed_len(record.len())];
+        let length = pack(record, &mut one).expect("room");
+        chain.extend_from_slice(&one[..length]);
+    }
+    let mut presence = Presence::default();
+    let address = "203.0.113.10:51820".parse().expect("an address");
+    let kind = CandidateKind::Reflexive;
+    let _ = presence.candidates.push(Candidate { address, kind });
+    let cursor = Cursor::default();
+    let node = altnet_wire::id::NodeId([3; 16]);
+    let name = altnet_wire::id::Name::new("wiki").expect("a label");
+    let request = |request| Message::Request { id: 7, request };
+    let reply = |reply| Message::Reply { id: 7, reply };
+    let records = &chain[..];
+    let heads = heapless::Vec::new();
+    let all = [
+        Message::Hello(Hello {
+            network: network.id,
+            chain: records,
+            heads,
+        }),
+        request(Request::Renew),
+        request(Request::Register),
+        request(Request::Announce { records }),
+        request(Request::Find(Find::Name(name))),
+        request(Request::Subscribe { cursor }),
+        request(Request::Introduce {
+            to: node,
+            presence: presence.clone(),
+        }),
+        reply(Reply::Redeemed { records }),
+        reply(Reply::Records {
+            records,
+            cursor,
+            more: true,
+        }),
+        reply(Reply::Registered {
+            token: 9,
+            observed: address,
+            lifetime_s: 90,
+        }),
+        reply(Reply::Refused(Refusal::InviteExpired)),
+        Message::Notice(Notice::Presence(presence.clone())),
+        Message::Notice(Notice::Introduced {
+            chain: records,
+            presence,
+        }),
+        Message::Notice(Notice::Changed { records, cursor }),
+    ];
+    let mut out = vec![0; MAX_MESSAGE_BYTES];
+    all.iter()
+        .filter_map(|message| Some(message::encode(message, &mut out)?.to_vec()))
+        .collect()
+}
+
+fn packets() -> Vec<Vec<u8>> {
+    let at = |last: u16| Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, last);
+    let with_length =
+        |packet: Vec<u8>| [&(packet.len() as u16).to_be_bytes()[..], &packet].concat();
+    let udp = |from, to| with_length(packet::udp((at(from), 4000), (at(to), 80), b"GET /"));
+    let mut fragment = packet::udp((at(2), 4000), (at(200), 80), &[7; 64]);
+    fragment[6] = 44;
+    fragment.splice(40..40, [17, 0, 0, 1, 0, 0, 0, 9]);
+    let length = (fragment.len() - 40) as u16;
+    fragment[4..6].copy_from_slice(&length.to_be_bytes());
+    let mut later = fragment.clone();
+    later[43] = 0x48;
+    vec![
+        udp(2, 200),
+        [udp(2, 200), udp(200, 2), udp(130, 4)].concat(),
+        [with_length(fragment), with_length(later)].concat(),
+    ]
+}
+
+fn queries() -> Vec<Vec<u8>> {
+    let query = |labels: &[&str], kind: u16, extra: &[u8]| {
+        let mut bytes = vec![
+            0x12,
+            0x34,
+            1,
+            0,
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            u8::from(!extra.is_empty()),
+        ];
+        for label in labels {
+            bytes.push(label.len() as u8);
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        bytes.push(0);
+        bytes.extend_from_slice(&kind.to_be_bytes());
+        bytes.extend_from_slice(&[0, 1]);
+        bytes.extend_from_slice(extra);
+        bytes
+    };
+    let edns = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    vec![
+        query(&["wiki", "home", "alt"], 28, &[]),
+        query(&["wiki", "home", "alt"], 28, &edns),
+        query(&["home", "alt"], 6, &edns),
+        query(&["home", "alt"], 2, &[]),
+        query(&["nobody", "home", "alt"], 255, &[]),
+        query(&["alt"], 1, &edns),
+        query(&["example", "com"], 1, &edns),
+        query(&["8", "7", "f", "ip6", "arpa"], 12, &[]),
+    ]
+}
