@@ -225,15 +225,19 @@ fn make_node(
     Ok(made?)
 }
 
+/// Makes the directory of the API's socket, and gives it to `user` if it is ours alone: what is
+/// made in it must be removed again without privileges.
 fn make_run_directory(directory: &Path, user: Option<&User>) -> io::Result<()> {
-    if !directory.exists() {
+    let is_new = !directory.exists();
+    if is_new {
         fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
-        if let Some(user) = user {
-            chown(directory, Some(user.user), Some(user.group))?;
-        }
     }
-    Ok(())
+    let is_ours = is_new || directory.file_name().is_some_and(|name| name == "altnet");
+    match user {
+        Some(user) if is_ours => chown(directory, Some(user.user), Some(user.group)),
+        _ => Ok(()),
+    }
 }
 
 fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {

@@ -152,7 +152,12 @@ impl Gateway {
         loop {
             let deadline = self.settle(&mut frame);
             match self.next_input(&mut signals, deadline).await {
-                Input::Lan => self.take_lan(&mut frame),
+                Input::Lan => {
+                    if let Err(e) = self.take_lan(&mut frame) {
+                        crate::error!("the TUN device failed: {e}; stopping");
+                        break;
+                    }
+                }
                 Input::Wan => self.take_wan(&mut frame),
                 Input::Inquiry(inquiry) => self.answer(inquiry),
                 Input::Solicited(solicited) => self.hear(&solicited),
@@ -230,22 +235,17 @@ impl Gateway {
     }
 
     /// Packets of our side, up to a batch.
-    fn take_lan(&mut self, frame: &mut Frame<'_>) {
+    fn take_lan(&mut self, frame: &mut Frame<'_>) -> io::Result<()> {
         for _ in 0..BATCH {
-            match self.tun.try_read(frame) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(e) => {
-                    // The device is down, until somebody brings it up again.
-                    crate::debug!("the TUN device can't be read: {e}");
-                    return;
-                }
+            if !self.tun.try_read(frame)? {
+                break;
             }
             // What is refused was counted by the node.
             if let Ok(verdict) = self.node.handle_lan(frame, clock::now()) {
                 self.carry_out(verdict, frame);
             }
         }
+        Ok(())
     }
 
     /// Datagrams of the world, up to a batch.

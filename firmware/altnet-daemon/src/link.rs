@@ -279,6 +279,13 @@ fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
     }
 }
 
+/// Asks the kernel to make no link-local address for the interface `name`: nothing speaks on a
+/// link where nobody else is. A kernel that can't makes one, which does no harm.
+pub fn without_link_local(name: &str) {
+    // IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+    let _ = write_sysctl(&format!("{name}/addr_gen_mode"), "1");
+}
+
 /// The kernel's number for the interface `name`.
 ///
 /// # Errors

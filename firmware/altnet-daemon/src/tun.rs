@@ -5,8 +5,10 @@
 
 use std::io;
 
-use altnet_wire::frame::{Frame, MAX_PACKET_BYTES};
-use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
+use altnet_wire::frame::Frame;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::link;
 
@@ -17,7 +19,7 @@ pub const MAX_MTU_BYTES: u16 = 1420;
 
 /// An open TUN device.
 pub struct Tun {
-    device: AsyncDevice,
+    device: AsyncFd<SyncDevice>,
     name: String,
     index: u32,
 }
@@ -33,8 +35,14 @@ impl Tun {
             .name(name)
             .layer(Layer::L3)
             .packet_information(false)
-            .build_async()?;
+            .enable(false)
+            .build_sync()?;
+        device.set_nonblocking(true)?;
         let index = link::index_of(name)?;
+        link::without_link_local(name);
+        // SAFETY: the device is owned by the `AsyncFd` from here on; nothing closes or replaces
+        // its descriptor before it is dropped.
+        let device = unsafe { AsyncFd::register(device)? };
         Ok(Self {
             device,
             name: name.into(),
@@ -55,22 +63,30 @@ impl Tun {
     /// Waits until a packet can be read.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// [`io::ErrorKind::NotConnected`] once somebody deleted the device.
     pub async fn readable(&self) -> io::Result<()> {
-        self.device.readable().await
+        let ready = self.device.ready(Interest::READABLE | Interest::ERROR);
+        let ready = ready.await?.ready();
+        // The kernel says so, and nothing else, when the device is gone (tun_chr_poll).
+        if ready.is_error() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "somebody deleted the device",
+            ));
+        }
+        Ok(())
     }
 
     /// Reads one packet into `frame`, if one is there. Returns whether there was.
     ///
     /// # Errors
-    /// What the kernel says; a device that is down reads as [`io::ErrorKind::Other`].
+    /// What the kernel says, which is that somebody deleted the device.
     pub fn try_read(&self, frame: &mut Frame<'_>) -> io::Result<bool> {
         let space = frame.space();
-        match self.device.try_recv(space) {
+        let read = |device: &SyncDevice| device.recv(space);
+        match self.device.try_io(Interest::READABLE, read) {
             Ok(len) => {
-                frame
-                    .set_len(len.min(MAX_PACKET_BYTES))
-                    .map_err(io::Error::other)?;
+                frame.set_len(len).map_err(io::Error::other)?;
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -81,14 +97,60 @@ impl Tun {
     /// Gives one packet to the kernel. A full queue drops it, as a full queue does.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if the queue is full; what the kernel says otherwise.
+    /// What the kernel says, such as that the device is down.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        self.device.try_send(packet).map(|_| ())
+        self.device.get_ref().send(packet).map(|_| ())
     }
 }
 
 impl std::fmt::Debug for Tun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tun({} #{})", self.name, self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::{Address, Netlink};
+    use crate::testing::in_namespace;
+    use altnet_wire::frame::FRAME_BYTES;
+
+    #[test]
+    fn packets_pass_in_both_directions() {
+        in_namespace("packets_pass_in_both_directions", async {
+            let tun = Tun::open("altnet0").unwrap();
+            let mut netlink = Netlink::open().unwrap();
+            netlink.bring_up(tun.index(), Some(1280)).unwrap();
+            let own = Address {
+                interface: tun.index(),
+                address: "fd00::1".parse().unwrap(),
+                prefix_bits: 64,
+            };
+            netlink.add_address(own).unwrap();
+            let socket = tokio::net::UdpSocket::bind("[fd00::1]:1000").await.unwrap();
+            socket.send_to(b"out", "[fd00::2]:2000").await.unwrap();
+
+            let mut buffer = [0; FRAME_BYTES];
+            let mut frame = Frame::new(&mut buffer);
+            loop {
+                tun.readable().await.unwrap();
+                // The kernel has things of its own to say on a new link.
+                if tun.try_read(&mut frame).unwrap() && frame.packet().ends_with(b"out") {
+                    break;
+                }
+            }
+            // Back as it came: addresses and ports change places, which keeps the checksum.
+            let packet = frame.packet_mut();
+            let (source, destination) = packet[8..40].split_at_mut(16);
+            source.swap_with_slice(destination);
+            let (source, destination) = packet[40..44].split_at_mut(2);
+            source.swap_with_slice(destination);
+            tun.write(packet).unwrap();
+            let mut answer = [0; 8];
+            let (len, from) = socket.recv_from(&mut answer).await.unwrap();
+            assert_eq!(&answer[..len], b"out");
+            assert_eq!(from, "[fd00::2]:2000".parse().unwrap());
+        });
     }
 }

@@ -115,7 +115,7 @@ pub fn peers(Peers { peers }: &Peers) -> String {
             peer.node.clone(),
             or_dash(peer.site.map(|site| site.to_string())),
             peer.path.clone(),
-            or_dash(peer.endpoint.clone()),
+            or_dash(peer.endpoint.as_deref().map(|text| way(text, peers))),
             or_dash(peer.rtt_us.map(milliseconds)),
             or_dash(peer.last_handshake_s.map(|age| format!("{age} s ago"))),
             peer.why_text.clone(),
@@ -134,6 +134,15 @@ pub fn peers(Peers { peers }: &Peers) -> String {
         ],
         &peers.iter().map(row).collect::<Vec<_>>(),
     )
+}
+
+/// An endpoint, with a relay by its name: `via relay1`.
+fn way(endpoint: &str, peers: &[Peer]) -> String {
+    let Some((_, relay)) = endpoint.split_once(" via relay ") else {
+        return endpoint.into();
+    };
+    let named = peers.iter().find(|peer| peer.node == relay);
+    format!("via {}", named.map_or(relay, |peer| &peer.name))
 }
 
 fn milliseconds(us: u64) -> String {
@@ -221,6 +230,19 @@ mod tests {
             hosts(&Hosts { hosts: given }),
             "NAME         ADDRESS\nwiki         fd00::10\na-long-name  fd00::2\n"
         );
+    }
+
+    #[test]
+    fn a_relay_is_shown_by_its_name() {
+        let relay = Peer {
+            name: "relay1".into(),
+            node: "fd00::1".into(),
+            ..Peer::default()
+        };
+        let peers = [relay];
+        assert_eq!(way("fd00::2 via relay fd00::1", &peers), "via relay1");
+        assert_eq!(way("fd00::2 via relay fd00::9", &peers), "via fd00::9");
+        assert_eq!(way("192.0.2.1:51820", &peers), "192.0.2.1:51820");
     }
 
     #[test]

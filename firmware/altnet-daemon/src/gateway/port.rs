@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use altnet_wire::frame::Frame;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 /// What the kernel may hold for us in each direction, in bytes. It grants less where its own
@@ -82,7 +82,9 @@ impl Port {
             }
             other => other,
         };
-        self.socket.try_send_to(datagram, to).map(|_| ())
+        // Past tokio, which waits for the first sign that the socket can be written to.
+        let socket = SockRef::from(&self.socket);
+        socket.send_to(datagram, &to.into()).map(|_| ())
     }
 }
 
