@@ -22,6 +22,8 @@ pub(super) struct Timers {
     pub(super) floor_saved: UnixTime,
     pub(super) renew_asked: Instant,
     pub(super) head_signed: Instant,
+    /// The revision at which this node's own record was refused last.
+    pub(super) refused_own: u64,
 }
 
 impl Timers {
@@ -33,6 +35,7 @@ impl Timers {
             floor_saved: UnixTime::EPOCH,
             renew_asked: Instant::ZERO,
             head_signed: Instant::ZERO,
+            refused_own: 0,
         }
     }
 
@@ -92,13 +95,12 @@ impl<A: Aead> Node<A> {
         } else if age >= GRACE_S && self.identity.previous.is_some() {
             self.identity.previous = None;
             self.saves.changed(Slot::Identity);
-            if let Some(previous) = self.previous_key.take() {
-                if let Some(key) = self.engine.local_key(previous)
-                    && self.engine.remove_local_key(previous).is_ok()
-                {
-                    self.stamps.remove(&key.0);
-                    self.saves.changed(Slot::Tai(key.0));
-                }
+            if let Some(previous) = self.previous_key.take()
+                && let Some(key) = self.engine.local_key(previous)
+                && self.engine.remove_local_key(previous).is_ok()
+            {
+                self.stamps.remove(&key.0);
+                self.saves.changed(Slot::Tai(key.0));
             }
             self.publish_node(now);
         }
