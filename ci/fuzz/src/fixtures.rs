@@ -68,10 +68,6 @@ fn make_network() -> Network {
         .to_vec();
     let id = network_id(&genesis);
     let mut records = vec![genesis.clone()];
-    let mut add = |secret: &SigningSecret, bytes: Vec<u8>| {
-        let _ = secret;
-        records.push(bytes);
-    };
     let registry = Registry::new(&genesis, altnet_core::limits::Limits::ROUTER).expect("valid");
     let (head, _): (RecordId, Serial) = registry.owner_head();
     let change = OwnerChange {
@@ -80,7 +76,7 @@ fn make_network() -> Network {
         recovery: recovery.public(),
         issued: FOUNDED,
     };
-    add(recovery, signed(recovery, id, &change, 1));
+    records.push(signed(recovery, id, &change, 1));
     let certificate = IssuerCertificate {
         issuer: issuer.public(),
         rights: Rights::all(),
@@ -90,7 +86,7 @@ fn make_network() -> Network {
         issued: FOUNDED,
         expires: UnixTime::from_secs(2_000_000_000),
     };
-    add(owner, signed(owner, id, &certificate, 1));
+    records.push(signed(owner, id, &certificate, 1));
     let membership = Membership {
         member: MemberId([7; 16]),
         name: name("house-a"),
@@ -105,7 +101,7 @@ fn make_network() -> Network {
         expires: LATER,
         replaces: None,
     };
-    add(issuer, signed(issuer, id, &membership, 1));
+    records.push(signed(issuer, id, &membership, 1));
     let tunnel = TunnelEpoch {
         epoch: 1,
         key: TunnelSecret::from_bytes(&[11; 32]).public(),
@@ -118,14 +114,14 @@ fn make_network() -> Network {
         home_relays: [NodeId([3; 16])].into_iter().collect(),
         fixed_endpoints: [endpoint].into_iter().collect(),
     };
-    add(device, signed(device, id, &node, 1));
+    records.push(signed(device, id, &node, 1));
     let prefix = altnet_wire::address::site_prefix(&id, site(1));
     let host = HostRecord {
         name: name("wiki"),
         site: site(1),
         address: Some((u128::from(prefix.address()) | 0x80).into()),
     };
-    add(device, signed(device, id, &host, 1));
+    records.push(signed(device, id, &host, 1));
     let app_key = SigningSecret::from_bytes(&[13; 32]);
     let app = AppRecord {
         name: name("photos"),
@@ -133,7 +129,7 @@ fn make_network() -> Network {
         tunnel: None,
         binding: bind_app(&id, &app_key, &device.public()),
     };
-    add(device, signed(device, id, &app, 1));
+    records.push(signed(device, id, &app, 1));
     let invite = Invite {
         invite: SigningSecret::of_invite(&[14; 16]).public(),
         issuer: issuer.public(),
@@ -147,13 +143,13 @@ fn make_network() -> Network {
         issued: FOUNDED,
         expires: LATER,
     };
-    add(issuer, signed(issuer, id, &invite, 1));
+    records.push(signed(issuer, id, &invite, 1));
     let revocation = Revocation {
         target: RevocationTarget::Member(MemberId([8; 16])),
         issued: FOUNDED,
         reason: "lost".try_into().expect("short"),
     };
-    add(issuer, signed(issuer, id, &revocation, 1));
+    records.push(signed(issuer, id, &revocation, 1));
     let head = NetworkHead {
         revocations: [1; 32],
         revocation_count: 1,
@@ -161,15 +157,21 @@ fn make_network() -> Network {
         owner_serial: 0,
         issued: FOUNDED,
     };
-    add(issuer, signed(issuer, id, &head, 1));
-    add(
+    records.push(signed(issuer, id, &head, 1));
+    records.push(signed_bytes(
         issuer,
-        signed_bytes(issuer, id, RecordKind::POLICY, b"a policy of tomorrow", 1),
-    );
-    add(
+        id,
+        RecordKind::POLICY,
+        b"a policy of tomorrow",
+        1,
+    ));
+    records.push(signed_bytes(
         issuer,
-        signed_bytes(issuer, id, RecordKind(77), b"a kind of tomorrow", 1),
-    );
+        id,
+        RecordKind(77),
+        b"a kind of tomorrow",
+        1,
+    ));
     Network { keys, id, records }
 }
 

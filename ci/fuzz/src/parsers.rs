@@ -178,7 +178,6 @@ pub fn dns(data: &[u8]) {
         };
         if let names::Answer::Reply(length) = member().handle_dns(data, carrier, &mut reply[..room])
         {
-            let length = usize::from(length);
             assert!(length <= room && reply[..2] == data[..2] && reply[2] & 0x80 != 0);
         }
         let _ = names::refuse_with(names::message::Rcode::SERVFAIL, data, carrier, &mut reply);

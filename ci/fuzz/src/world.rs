@@ -55,7 +55,7 @@ pub fn stored(data: &[u8]) {
             }
         }
     }
-    let config = if data.len() % 2 == 0 {
+    let config = if data.len().is_multiple_of(2) {
         Config::router(fixtures::FOUNDED)
     } else {
         Config::micro(fixtures::FOUNDED)

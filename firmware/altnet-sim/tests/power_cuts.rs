@@ -26,7 +26,7 @@ fn homes(seed: u64) -> Homes {
     for host in [homes.relay, homes.a, homes.b] {
         homes.world.slow_disk(host, true);
     }
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         // Nothing but what is on disk keeps stamps from repeating.
         for host in [homes.a, homes.b] {
             homes.world.set_clock(host, Some(UnixTime::EPOCH));
@@ -73,7 +73,7 @@ fn kill_9_joining() {
                     .world
                     .command(joiner, Command::Join { bundle, name: None });
             }
-            let victim = if chance(seed, step) % 4 == 0 {
+            let victim = if chance(seed, step).is_multiple_of(4) {
                 homes.relay
             } else {
                 joiner
@@ -130,7 +130,7 @@ fn kill_9_saving() {
                 name: name.clone(),
                 address: Some(address),
             };
-            let victim = if chance(seed, step) % 3 == 0 {
+            let victim = if chance(seed, step).is_multiple_of(3) {
                 homes.relay
             } else {
                 homes.a
