@@ -8,8 +8,9 @@
 //! Promises: nobody without a key that `admit` takes gets an answer, but for strangers (XX)
 //! while they are welcome and a Retry under load; no answer before authentication is larger
 //! than its request; a replayed datagram changes nothing that lasts; every table has a
-//! bound. A session stays where it is until the node moves it: addresses are evidence
-//! ([`ControlEvent::Heard`]), not orders.
+//! bound; one key has two sessions at most, a stranger one that it uses. A session begins
+//! where the handshake's answer went and stays there until the node moves it: addresses are
+//! evidence ([`ControlEvent::Heard`]), not orders.
 //!
 //! What the messages mean is none of its business, nor whether a path is a good one.
 //! Sessions don't survive a restart.
@@ -47,7 +48,7 @@ pub use event::{
     SendError, SessionId,
 };
 use gate::{Gate, Judgement};
-use handshakes::{Call, Caller, HalfOpen, Progress};
+use handshakes::{Again, Call, Caller, HalfOpen, Progress, is_one_place};
 pub use limits::ControlLimits;
 use noise::Handshake;
 use session::{Session, Start};
@@ -344,14 +345,19 @@ impl Control {
         now: Instant,
     ) -> Result<(), DropReason> {
         self.half_open.handle_timeout(now);
-        if let Some((receiver, sender, noise)) = self.half_open.again(caller) {
+        if let Some(again) = self.half_open.again(caller) {
+            let Again {
+                receiver,
+                sender,
+                noise,
+            } = again.map_err(|Full| DropReason::Full)?;
             let noise = noise.to_vec();
             return self.respond(caller.from, receiver, sender, &noise);
         }
         if caller.pattern == Pattern::Xx && !self.strangers_welcome {
             return Err(DropReason::NotAdmitted);
         }
-        if !self.may_become_session(caller.pattern) {
+        if !self.may_become_session(caller.pattern, &caller.from) {
             return Err(DropReason::Full);
         }
         let crowded = self.half_open.is_crowded();
@@ -441,12 +447,7 @@ impl Control {
         if let Some(rtt) = rtt {
             session.measure(rtt);
         }
-        self.events.push_back(session.established());
-        if from != session.endpoint {
-            let heard = ControlEvent::Heard { session: id, from };
-            self.events.push_back(heard);
-        }
-        self.sessions.insert(receiver, session);
+        self.establish(session, Some(from));
         Ok(())
     }
 
@@ -461,10 +462,12 @@ impl Control {
         if let Some(session) = self.sessions.get_mut(&receiver) {
             return session.finish_again(&finish);
         }
-        if !self.half_open.contains(receiver) {
-            return Err(DropReason::UnknownSession);
-        }
-        if !self.may_become_session(Pattern::Xx) {
+        let endpoint = self
+            .half_open
+            .get(receiver)
+            .ok_or(DropReason::UnknownSession)?
+            .endpoint(from);
+        if !self.may_become_session(Pattern::Xx, &endpoint) {
             return Err(DropReason::Full);
         }
         self.half_open.finish(receiver, &self.local, noise)?;
@@ -480,11 +483,10 @@ impl Control {
             peer: waiting.peer,
             keys: handshake.complete().map_err(|_| DropReason::BadSeal)?,
             pattern: Pattern::Xx,
-            endpoint: from,
+            endpoint,
         };
         let session = Session::answered(start, Some(finish), &self.limits, now);
-        self.events.push_back(session.established());
-        self.sessions.insert(receiver, session);
+        self.establish(session, Some(from));
         Ok(())
     }
 
@@ -529,7 +531,8 @@ impl Control {
         let mut plain = [0; altnet_wire::control::MAX_DATAGRAM_BYTES];
         keys.open(counter, sealed, &mut plain)
             .ok_or(DropReason::BadSeal)?;
-        if !self.may_become_session(Pattern::Ik) {
+        let endpoint = waiting.endpoint(from);
+        if !self.may_become_session(Pattern::Ik, &endpoint) {
             return Err(DropReason::Full);
         }
         let Some(waiting) = self.half_open.remove(index) else {
@@ -543,12 +546,32 @@ impl Control {
             peer: waiting.peer,
             keys,
             pattern: Pattern::Ik,
-            endpoint: from,
+            endpoint,
         };
         let session = Session::answered(start, None, &self.limits, now);
-        self.events.push_back(session.established());
-        self.sessions.insert(index, session);
+        // Where the Data came from is told when it is read.
+        self.establish(session, None);
         Ok(())
+    }
+
+    /// Takes a session in whose last handshake message came from `from`, and ends the
+    /// oldest with the same key if they are too many.
+    fn establish(&mut self, session: Session, from: Option<Endpoint>) {
+        let remote = session.keys().remote;
+        let id = session.id;
+        self.events.push_back(session.established());
+        if let Some(from) = from.filter(|from| *from != session.endpoint) {
+            self.events
+                .push_back(ControlEvent::Heard { session: id, from });
+        }
+        let same = |s: &&Session| s.keys().remote == remote;
+        if self.sessions.values().filter(same).count() >= self.limits.sessions_per_key {
+            let same = self.sessions.values().filter(same);
+            if let Some(oldest) = same.min_by_key(|s| s.born).map(|s| s.id) {
+                self.end(oldest.0, ClosedWhy::Replaced);
+            }
+        }
+        self.sessions.insert(id.0, session);
     }
 
     fn has_room(&self) -> bool {
@@ -556,11 +579,15 @@ impl Control {
     }
 
     /// Whether another caller could get a session.
-    fn may_become_session(&self, pattern: Pattern) -> bool {
-        let is_stranger = |s: &&Session| s.pattern == Pattern::Xx && !s.initiator;
+    fn may_become_session(&self, pattern: Pattern, from: &Endpoint) -> bool {
+        if pattern == Pattern::Ik {
+            return self.has_room();
+        }
+        let strangers = || self.sessions.values().filter(|s| s.is_stranger());
+        let neighbours = strangers().filter(|s| is_one_place(&s.origin, from));
         self.has_room()
-            && (pattern == Pattern::Ik
-                || self.sessions.values().filter(is_stranger).count() < self.limits.strangers)
+            && strangers().count() < self.limits.strangers
+            && neighbours.count() < self.limits.strangers_per_place
     }
 
     /// An index that nothing has. There are 2^32, and few hundred are taken.
@@ -590,6 +617,8 @@ impl Control {
         match why {
             ClosedWhy::Expired => self.say_farewell(ended, CloseReason::Expired),
             ClosedWhy::Damaged => self.say_farewell(ended, CloseReason::Damaged),
+            ClosedWhy::Silent => self.say_farewell(ended, CloseReason::Done),
+            ClosedWhy::Replaced => self.say_farewell(ended, CloseReason::Replaced),
             ClosedWhy::Remote(_) | ClosedWhy::NoAnswer | ClosedWhy::Idle => {}
         }
     }

@@ -33,7 +33,8 @@ pub enum ControlEvent {
         initiator: bool,
         /// The handshake's hash: the same on both sides, different in each session.
         handshake: Hash,
-        /// Where the other side is.
+        /// Where the other side is: where it was called or, if it called, where the answer
+        /// to its call went.
         endpoint: Endpoint,
     },
     /// A message, once and in the order of sending.
@@ -112,6 +113,14 @@ pub enum ClosedWhy {
     /// Nothing was heard for [`super::ControlLimits::idle`].
     #[error("nothing was heard")]
     Idle,
+    /// A stranger that called us had nothing to say for
+    /// [`super::ControlLimits::stranger_idle`].
+    #[error("a stranger said nothing more")]
+    Silent,
+    /// The other side has a newer session, and as many as it may have
+    /// ([`super::ControlLimits::sessions_per_key`]).
+    #[error("a newer session took its place")]
+    Replaced,
     /// A day old, or out of numbers.
     #[error("expired")]
     Expired,

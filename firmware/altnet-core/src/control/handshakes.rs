@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use altnet_wire::control::{COOKIE_BYTES, ControlPacket, Pattern};
 use altnet_wire::endpoint::Endpoint;
@@ -12,7 +13,7 @@ use altnet_wire::id::ControlKey;
 use altnet_wire::time::{Duration, Instant};
 
 use super::event::DropReason;
-use super::limits::{ControlLimits, HALF_OPEN_LIFE, MAX_TRIES, retry_wait};
+use super::limits::{ControlLimits, HALF_OPEN_LIFE, MAX_ANSWERED, MAX_TRIES, retry_wait};
 use super::noise::{BadHandshake, Ephemeral, Handshake, Keys};
 use super::{ControlSecret, Full};
 
@@ -120,8 +121,18 @@ pub(super) struct Waiting {
     ephemeral: Ephemeral,
     /// The answer, for an Init that comes again.
     response: Vec<u8>,
+    /// Where the first Init came from and the first Response went.
     source: Endpoint,
+    /// Where else the same Init came from, and the Response went.
+    moved: heapless::Vec<Endpoint, { MAX_ANSWERED - 1 }>,
     until: Instant,
+}
+
+/// What an Init that came again is answered with.
+pub(super) struct Again<'a> {
+    pub(super) receiver: u32,
+    pub(super) sender: u32,
+    pub(super) noise: &'a [u8],
 }
 
 /// How far it is.
@@ -172,11 +183,20 @@ impl HalfOpen {
         self.table.len() >= self.limit.div_ceil(2)
     }
 
-    /// The Response to an Init that was answered before.
-    pub(super) fn again(&self, caller: &Caller<'_>) -> Option<(u32, u32, &[u8])> {
+    /// The Response to an Init that was answered before. None of it if it has come from too
+    /// many places: a call moves, but whoever has seen an Init could send it from anywhere.
+    pub(super) fn again(&mut self, caller: &Caller<'_>) -> Option<Result<Again<'_>, Full>> {
         let id = caller.id();
-        let (index, waiting) = self.table.iter().find(|(_, waiting)| waiting.id == id)?;
-        Some((waiting.peer, *index, &waiting.response))
+        let mut table = self.table.iter_mut();
+        let (index, waiting) = table.find(|(_, waiting)| waiting.id == id)?;
+        if !waiting.was_answered_at(&caller.from) && waiting.moved.push(caller.from).is_err() {
+            return Some(Err(Full));
+        }
+        Some(Ok(Again {
+            receiver: waiting.peer,
+            sender: *index,
+            noise: &waiting.response,
+        }))
     }
 
     /// Whether a caller may wait too.
@@ -229,6 +249,7 @@ impl HalfOpen {
             ephemeral,
             response: response.clone(),
             source: from,
+            moved: heapless::Vec::new(),
             until: now.after(HALF_OPEN_LIFE),
         };
         self.table.insert(index, waiting);
@@ -284,15 +305,38 @@ impl HalfOpen {
 }
 
 impl Waiting {
+    fn was_answered_at(&self, place: &Endpoint) -> bool {
+        self.source == *place || self.moved.contains(place)
+    }
+
+    /// Where the session is whose last handshake message came from `from`.
+    ///
+    /// Only who has seen the Response can make that message, so it shows that the caller is
+    /// where a Response went; where the message itself came from shows nothing, for anybody
+    /// on its way may have passed it on.
+    pub(super) fn endpoint(&self, from: Endpoint) -> Endpoint {
+        if self.was_answered_at(&from) {
+            from
+        } else {
+            self.source
+        }
+    }
+
     fn is_stranger(&self) -> bool {
         matches!(self.progress, Progress::Xx(_))
     }
 }
 
-/// Whether two endpoints have one IP address, or are one relayed node.
-fn is_one_place(a: &Endpoint, b: &Endpoint) -> bool {
-    match (a, b) {
-        (Endpoint::Direct(a), Endpoint::Direct(b)) => a.ip() == b.ip(),
+/// Whether two endpoints have one IPv4 address or one IPv6 /64, or are one relayed node.
+pub(super) fn is_one_place(a: &Endpoint, b: &Endpoint) -> bool {
+    let (Endpoint::Direct(a), Endpoint::Direct(b)) = (a, b) else {
+        return a == b;
+    };
+    match (a.ip(), b.ip()) {
+        // Whoever has one address of a /64 has all of them (RFC 4291, section 2.5.4).
+        (IpAddr::V6(a), IpAddr::V6(b)) if a.to_ipv4_mapped().is_none() => {
+            a.to_bits() >> 64 == b.to_bits() >> 64
+        }
         (a, b) => a == b,
     }
 }

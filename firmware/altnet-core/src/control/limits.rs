@@ -10,8 +10,14 @@ pub struct ControlLimits {
     pub sessions: usize,
     /// How many of them may be with strangers that called us (XX).
     pub strangers: usize,
-    /// Unfinished handshakes of callers; strangers get at most half, one IP address or
-    /// relayed node at most a quarter.
+    /// How many of those may have called from one place: an IPv4 address, an IPv6 /64 or a
+    /// relayed node.
+    pub strangers_per_place: usize,
+    /// How many of the sessions may be with one remote key. One more ends the oldest of
+    /// them: two stand while both sides have called at once.
+    pub sessions_per_key: usize,
+    /// Unfinished handshakes of callers; strangers get at most half, one place (see
+    /// `strangers_per_place`) at most a quarter.
     pub half_open: usize,
     /// Messages that wait to be acknowledged, per session.
     pub queued_messages: usize,
@@ -31,6 +37,9 @@ pub struct ControlLimits {
     pub proven_handshakes_per_s: u32,
     /// A session ends when nothing was heard for this long.
     pub idle: Duration,
+    /// A session with a stranger that called us (XX) ends when no whole message arrived,
+    /// either way, for this long: staying alive is not a reason to stay.
+    pub stranger_idle: Duration,
     /// A session pings when nothing was sent for this long; less than a third of `idle`.
     pub keepalive: Duration,
 }
@@ -40,6 +49,8 @@ impl ControlLimits {
     pub const ROUTER: Self = Self {
         sessions: 256,
         strangers: 32,
+        strangers_per_place: 4,
+        sessions_per_key: 2,
         half_open: 64,
         queued_messages: 64,
         queued_bytes: 8 * MAX_MESSAGE_BYTES,
@@ -49,6 +60,7 @@ impl ControlLimits {
         strangers_per_s: 4,
         proven_handshakes_per_s: 100,
         idle: Duration::from_secs(90),
+        stranger_idle: Duration::from_secs(60),
         keepalive: Duration::from_secs(25),
     };
 
@@ -78,6 +90,8 @@ pub(super) const MAX_RETRANSMIT: Duration = Duration::from_secs(8);
 /// Retransmissions without an answer after which a handshake or session is given up:
 /// 0.5 + 1 + 2 + 4 + 8 + 8 s.
 pub(super) const MAX_TRIES: u8 = 6;
+/// Places that one caller's handshake is answered at: a call may move before it is answered.
+pub(super) const MAX_ANSWERED: usize = 4;
 /// How long a caller's unfinished handshake is kept.
 pub(super) const HALF_OPEN_LIFE: Duration = Duration::from_secs(15);
 /// How long an unanswered path challenge is kept.

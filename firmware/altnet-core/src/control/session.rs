@@ -29,13 +29,15 @@ const PLAIN_BYTES: usize = MAX_SENT_BYTES - DATA_HEADER_BYTES - TAG_BYTES;
 
 /// An established session.
 pub(super) struct Session {
-    id: SessionId,
+    pub(super) id: SessionId,
     /// The other side's index.
     peer: u32,
     keys: Keys,
     pub(super) pattern: Pattern,
     pub(super) initiator: bool,
     pub(super) endpoint: Endpoint,
+    /// Where it was when it began.
+    pub(super) origin: Endpoint,
     counter: u64,
     window: ReplayWindow,
     outbound: Outbound,
@@ -45,10 +47,13 @@ pub(super) struct Session {
     ping: bool,
     pong: bool,
     beginning: Beginning,
-    born: Instant,
+    pub(super) born: Instant,
     heard: Instant,
+    /// When the last whole message arrived here or there.
+    spoke: Instant,
     sent: Instant,
     idle: Duration,
+    stranger_idle: Duration,
     keepalive: Duration,
 }
 
@@ -142,6 +147,7 @@ impl Session {
             pattern: start.pattern,
             initiator,
             endpoint: start.endpoint,
+            origin: start.endpoint,
             counter: 0,
             window: ReplayWindow::new(REPLAY_COUNTERS),
             outbound: Outbound::new(),
@@ -152,8 +158,10 @@ impl Session {
             beginning,
             born: now,
             heard: now,
+            spoke: now,
             sent: now,
             idle: limits.idle,
+            stranger_idle: limits.stranger_idle,
             keepalive: limits.keepalive,
         }
     }
@@ -167,6 +175,11 @@ impl Session {
             handshake: self.keys.hash,
             endpoint: self.endpoint,
         }
+    }
+
+    /// Whether somebody called us without a key that we had to know.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.pattern == Pattern::Xx && !self.initiator
     }
 
     pub(super) const fn keys(&self) -> &Keys {
@@ -278,6 +291,7 @@ impl Session {
                     return Some(ClosedWhy::Damaged);
                 }
                 while let Some(bytes) = self.inbound.next_message() {
+                    self.spoke = now;
                     events.push_back(ControlEvent::Message {
                         session: self.id,
                         from,
@@ -287,6 +301,7 @@ impl Session {
             }
             ControlFrame::Ack { message, fragments } => {
                 if self.outbound.ack(message, fragments, now) {
+                    self.spoke = now;
                     events.push_back(ControlEvent::Delivered {
                         session: self.id,
                         message: MessageId(message),
@@ -418,8 +433,18 @@ impl Session {
             .deadline()
             .min(beginning)
             .min(self.heard.after(self.idle))
+            .min(self.silent_at())
             .min(self.sent.after(self.keepalive))
             .min(self.born.after(MAX_AGE))
+    }
+
+    /// When a stranger has had nothing to say for too long.
+    fn silent_at(&self) -> Instant {
+        if self.is_stranger() {
+            self.spoke.after(self.stranger_idle)
+        } else {
+            Instant::NEVER
+        }
     }
 
     fn is_exhausted(&self) -> bool {
@@ -433,6 +458,9 @@ impl Session {
         }
         if self.heard.after(self.idle) <= now {
             return Some(ClosedWhy::Idle);
+        }
+        if self.silent_at() <= now {
+            return Some(ClosedWhy::Silent);
         }
         if self.outbound.handle_timeout(now).is_err() {
             return Some(ClosedWhy::NoAnswer);
