@@ -54,7 +54,7 @@ impl Limits {
         invites: 256,
         invite_uses: 1024,
         revocations: 1024,
-        owner_changes: 64,
+        owner_changes: 32,
         unknown_records: 256,
         peers: 1024,
         control_sessions: 256,

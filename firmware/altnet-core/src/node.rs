@@ -21,6 +21,7 @@ mod event;
 mod facts;
 mod housekeeping;
 mod identity;
+mod intake;
 mod join;
 mod links;
 mod membership;
@@ -71,6 +72,9 @@ use state::Saves;
 
 /// Facts tells at most this many at a time; the oldest give way to newer ones.
 const EVENTS: usize = 64;
+
+/// Acknowledgements that wait for the disk at a time.
+const WAITING: usize = 128;
 
 /// What a driver decides about a node before it starts.
 #[derive(Clone, Debug)]
@@ -153,6 +157,11 @@ struct OwnPresence {
     interfaces: heapless::Vec<SocketAddr, MAX_CANDIDATES>,
     /// Where a peer saw this node last.
     observed: Option<SocketAddr>,
+    /// What all peers were told last, and when.
+    told: Option<Presence>,
+    told_at: Option<Instant>,
+    /// Something changed since.
+    late: bool,
 }
 
 /// What is done once state is synced.
@@ -166,8 +175,14 @@ enum Deferred {
     Tell(Event),
     /// The records of a network are on disk: note that this node is a member.
     Commit,
-    /// The records up to here are on disk: a directory need not send them again.
-    Cursor(Cursor),
+    /// The records up to here are on disk: this directory need not send them again.
+    Cursor(NodeId, Cursor),
+    /// What changed is on disk: followers are told.
+    Push,
+    /// This node's own record is on disk: others are told.
+    Announce,
+    /// The device's keys are on disk: an invite may be spent on them.
+    Call,
 }
 
 /// One device's mind. `A` is the AEAD its tunnels use.
@@ -192,6 +207,8 @@ pub struct Node<A: Aead> {
     relays: BTreeMap<NodeId, RelayLink>,
     presence: OwnPresence,
     cursor: Cursor,
+    /// Whose cursor it is.
+    cursor_of: Option<NodeId>,
     last_paths: BTreeMap<NodeId, SocketAddr>,
     directory_epoch: u64,
     /// Fixed endpoints that the first-boot bundle gave.
@@ -200,6 +217,7 @@ pub struct Node<A: Aead> {
     saves: Saves<Deferred>,
     events: VecDeque<Event>,
     counters: Counters,
+    intake: intake::Intake,
     links: heapless::Vec<links::LinkState, MAX_LINKS>,
     timers: housekeeping::Timers,
 }
@@ -255,12 +273,14 @@ impl<A: Aead> Node<A> {
             relays: BTreeMap::new(),
             presence: OwnPresence::default(),
             cursor: Cursor::default(),
+            cursor_of: None,
             last_paths: BTreeMap::new(),
             fixed_endpoints: heapless::Vec::new(),
             stamps,
             saves,
             events: VecDeque::new(),
             counters: Counters::default(),
+            intake: intake::Intake::new(now),
             links: heapless::Vec::new(),
             timers: housekeeping::Timers::new(now),
         };
@@ -336,7 +356,13 @@ impl<A: Aead> Node<A> {
     }
 
     /// Does `deferred` once everything that changed so far is synced.
+    ///
+    /// A disk that never syncs stops acknowledgements, not memory: past a bound they are given
+    /// up, and whoever waits asks again.
     fn after_save(&mut self, deferred: Deferred, now: Instant) {
+        if self.saves.waiting() >= WAITING && matches!(deferred, Deferred::Send(..)) {
+            return;
+        }
         if let Some(deferred) = self.saves.then(deferred) {
             self.run(deferred, now);
         }
@@ -350,11 +376,15 @@ impl<A: Aead> Node<A> {
             Deferred::Stamps(local, until) => self.engine.stamps_saved(local, until),
             Deferred::Tell(event) => self.tell(event),
             Deferred::Commit => self.commit_membership(now),
-            Deferred::Cursor(cursor) if self.network.is_some() => {
+            Deferred::Cursor(of, cursor) if self.network.is_some() => {
+                self.cursor_of = Some(of);
                 self.cursor = cursor;
                 self.saves.changed(Slot::Cursor);
             }
-            Deferred::Cursor(_) => {}
+            Deferred::Cursor(..) => {}
+            Deferred::Push => self.push_changes(now),
+            Deferred::Announce => self.announce_own(now),
+            Deferred::Call => self.begin_call(now),
         }
     }
 

@@ -6,10 +6,14 @@
 //! along it was answered (after RFC 9000 section 8.2), which proves both directions; it is
 //! left for a relay as soon as it stays silent while something is sent.
 //!
+//! An address that was merely named is nobody's until a round trip along it was seen: while
+//! [`Path::is_proven`] says no, only challenges and handshakes may go there.
+//!
 //! Deliberately absent: finding candidates, sealing challenges, NAT behaviour discovery.
 
 pub mod budget;
 
+use core::cmp::Reverse;
 use core::fmt;
 use core::net::SocketAddr;
 
@@ -29,10 +33,14 @@ const REST: Duration = Duration::from_secs(60);
 const CONFIRM: Duration = Duration::from_secs(10);
 /// A direct path that was sent to and not heard from for this long is asked at once.
 const SUSPECT: Duration = Duration::from_secs(2);
+/// The pause before an address is tried that was knocked at too often.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// The pause between challenges to a suspect path.
 const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
 /// Unanswered challenges in a row after which a direct path is given up.
 const LOST: u8 = 3;
+/// Addresses of a peer that others named, at a time.
+const HINTS: usize = 2;
 /// A peer nothing is sent to for this long is not probed.
 const IDLE: Duration = Duration::from_secs(180);
 
@@ -42,7 +50,7 @@ const IDLE: Duration = Duration::from_secs(180);
 pub enum Why {
     /// A challenge was answered at this kind of address.
     DirectAnswered(CandidateKind),
-    /// An authenticated packet came from that address.
+    /// A handshake went there and back; no challenge was answered there of late.
     DirectHeard,
     /// The peer's fixed address is tried; it has not answered yet.
     FixedUntested,
@@ -114,9 +122,14 @@ struct Direct {
     kind: CandidateKind,
     /// An answer came, and it was not lost since.
     alive: bool,
+    /// When a round trip was last seen; zero if never.
+    proven: Instant,
+    /// Somebody else named it.
+    hint: bool,
     rtt: Option<Duration>,
     heard: Instant,
     unanswered: u8,
+    tried: Instant,
     next_probe: Instant,
 }
 
@@ -126,11 +139,39 @@ impl Direct {
             address,
             kind,
             alive: false,
+            proven: Instant::ZERO,
+            hint: false,
             rtt: None,
             heard: Instant::ZERO,
             unanswered: 0,
+            tried: Instant::ZERO,
             next_probe: now,
         }
+    }
+
+    const fn is_proven(&self) -> bool {
+        self.alive || self.proven.as_micros() > 0
+    }
+
+    fn proves(&mut self, now: Instant) {
+        // Time begins at zero, which means never.
+        self.proven = now.max(Instant::from_micros(1));
+        self.heard = self.proven;
+        self.unanswered = 0;
+    }
+
+    /// The order in which addresses are tried while none is alive, the least first: those that
+    /// were proven, those the peer was heard from of late, the others; of each the least tried,
+    /// then the one proven last.
+    fn rank(&self, now: Instant) -> (u8, u8, Reverse<Instant>, CandidateKind) {
+        let is_fresh = self.unanswered < LOST;
+        let is_heard = self.heard > Instant::ZERO && now.saturating_since(self.heard) < REST;
+        let tier = match () {
+            () if is_fresh && self.is_proven() => 0,
+            () if is_fresh && is_heard => 1,
+            () => 2,
+        };
+        (tier, self.unanswered, Reverse(self.proven), self.kind)
     }
 }
 
@@ -142,9 +183,14 @@ pub struct Path {
     relays: Vec<NodeId, MAX_PRESENCE_RELAYS>,
     current: Option<Endpoint>,
     why: Why,
+    /// Whether more than challenges and handshakes may go along the current path.
+    proven: bool,
+    /// Where the peer's last handshake came from, and when.
+    shaken: Option<(SocketAddr, Instant)>,
     lost_once: bool,
     last_sent: Instant,
     change: Option<Change>,
+    became_proven: bool,
 }
 
 impl Path {
@@ -156,9 +202,12 @@ impl Path {
             relays: Vec::new(),
             current: None,
             why: Why::NoWay,
+            proven: false,
+            shaken: None,
             lost_once: false,
             last_sent: now,
             change: None,
+            became_proven: false,
         }
     }
 
@@ -172,6 +221,20 @@ impl Path {
         self.why
     }
 
+    /// Whether the peer is known to be where the current path ends: a round trip along it was
+    /// seen, or a relay that it is registered at carries. If not, only challenges and
+    /// handshakes may go there.
+    pub const fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether a round trip to that address was seen.
+    pub fn is_proven_at(&self, address: SocketAddr) -> bool {
+        self.directs
+            .iter()
+            .any(|d| d.address == address && d.is_proven())
+    }
+
     /// The round-trip time of the direct path, as last measured.
     pub fn direct_rtt(&self, address: SocketAddr) -> Option<Duration> {
         self.directs
@@ -181,12 +244,36 @@ impl Path {
     }
 
     /// Takes the peer's candidates: new ones are tried, ones no longer named are forgotten
-    /// unless they are alive.
+    /// unless they are alive, or in use and proven.
     pub fn set_candidates(&mut self, candidates: &[Candidate], now: Instant) {
-        self.directs
-            .retain(|d| d.alive || candidates.iter().any(|c| c.address == d.address));
+        let used = self.current.filter(|_| self.proven);
+        self.directs.retain(|d| {
+            d.alive
+                || used == Some(Endpoint::Direct(d.address))
+                || candidates.iter().any(|c| c.address == d.address)
+        });
         for candidate in candidates {
             self.add(candidate.address, candidate.kind, now);
+        }
+        self.choose(now);
+    }
+
+    /// Takes what somebody else says of the peer: two addresses at most, in place of those
+    /// said before.
+    pub fn hint(&mut self, candidates: &[Candidate], now: Instant) {
+        self.directs.retain(|d| !d.hint || d.is_proven());
+        let mut room = HINTS;
+        for candidate in candidates {
+            let is_known = self.directs.iter().any(|d| d.address == candidate.address);
+            if is_known || room == 0 {
+                continue;
+            }
+            let mut direct = Direct::new(candidate.address, candidate.kind, now);
+            direct.hint = true;
+            // What the peer itself said doesn't give way.
+            if self.directs.push(direct).is_ok() {
+                room -= 1;
+            }
         }
         self.choose(now);
     }
@@ -201,7 +288,8 @@ impl Path {
         match self.directs.iter_mut().find(|d| d.address == address) {
             Some(known) => {
                 known.kind = kind;
-                if !known.alive {
+                known.hint = false;
+                if !known.alive && now.saturating_since(known.tried) >= REST {
                     // Named again: the peer may just have opened its side of a NAT.
                     known.unanswered = 0;
                     known.next_probe = known.next_probe.min(now);
@@ -215,7 +303,7 @@ impl Path {
                         .directs
                         .iter_mut()
                         .filter(|d| !d.alive)
-                        .max_by_key(|d| d.unanswered)
+                        .max_by_key(|d| (!d.is_proven(), d.unanswered))
                     {
                         *slot = direct;
                     }
@@ -224,11 +312,17 @@ impl Path {
         }
     }
 
-    /// Takes the relays that can carry to the peer now, the preferred first.
+    /// Takes the relays that can carry to the peer now, the preferred first. If they are those
+    /// that there were, their order stays: the one that failed last comes last.
     pub fn set_relays(&mut self, relays: &[NodeId], now: Instant) {
-        self.relays.clear();
-        for relay in relays.iter().take(MAX_PRESENCE_RELAYS) {
-            let _ = self.relays.push(*relay);
+        let relays = relays.get(..MAX_PRESENCE_RELAYS).unwrap_or(relays);
+        let is_same = relays.len() == self.relays.len()
+            && relays.iter().all(|relay| self.relays.contains(relay));
+        if !is_same {
+            self.relays.clear();
+            for relay in relays {
+                let _ = self.relays.push(*relay);
+            }
         }
         self.choose(now);
     }
@@ -241,8 +335,7 @@ impl Path {
         if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
             direct.alive = true;
             direct.rtt = Some(rtt);
-            direct.heard = now;
-            direct.unanswered = 0;
+            direct.proves(now);
             direct.next_probe = now.after(CONFIRM);
         }
         self.choose(now);
@@ -251,10 +344,11 @@ impl Path {
     /// An authenticated packet came from `endpoint`.
     ///
     /// From an address not known yet it becomes a candidate, and is challenged before it is
-    /// used: whoever is on the way could have sent it on from elsewhere.
-    pub fn heard(&mut self, endpoint: Endpoint, now: Instant) {
+    /// used: whoever is on the way could have sent it on from elsewhere. True if it is one to
+    /// challenge now.
+    pub fn heard(&mut self, endpoint: Endpoint, now: Instant) -> bool {
         let Endpoint::Direct(address) = endpoint else {
-            return;
+            return false;
         };
         match self.directs.iter_mut().find(|d| d.address == address) {
             Some(direct) => {
@@ -262,28 +356,71 @@ impl Path {
                 if direct.alive {
                     direct.unanswered = 0;
                     direct.next_probe = direct.next_probe.max(now.after(CONFIRM));
-                } else if direct.unanswered >= PROBES_IN_A_ROW {
+                    return false;
+                }
+                if direct.unanswered >= PROBES_IN_A_ROW {
                     direct.unanswered = 0;
                     direct.next_probe = now;
+                    return true;
                 }
+                false
             }
             None => {
                 self.add(address, CandidateKind::Reflexive, now);
+                if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
+                    direct.heard = now;
+                }
                 self.choose(now);
+                true
             }
         }
     }
 
-    /// A call along the current path got no answer. While nothing is known to work, the next
-    /// one is made to another address, if there is one.
+    /// The peer asked for a tunnel session from `endpoint`, and is answered there.
+    pub const fn asked(&mut self, endpoint: Endpoint, now: Instant) {
+        self.shaken = match endpoint {
+            Endpoint::Direct(address) => Some((address, now)),
+            Endpoint::Relayed { .. } => None,
+        };
+    }
+
+    /// When the peer asked for a session that a datagram from `endpoint` would confirm.
+    pub fn asked_from(&self, endpoint: Endpoint) -> Option<Instant> {
+        self.shaken
+            .filter(|(address, _)| endpoint == Endpoint::Direct(*address))
+            .map(|(_, when)| when)
+    }
+
+    /// A handshake went to `endpoint` and back: the peer is there.
+    pub fn shook(&mut self, endpoint: Endpoint, now: Instant) {
+        let Endpoint::Direct(address) = endpoint else {
+            return;
+        };
+        self.shaken = None;
+        self.heard(endpoint, now);
+        if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
+            direct.proves(now);
+        }
+        self.choose(now);
+    }
+
+    /// A call along the current path got no answer. The next one is made another way, if there
+    /// is one: to another address while none is known to work, or by another relay.
     pub fn call_failed(&mut self, now: Instant) {
-        let current = self.current;
-        let called = self
-            .directs
-            .iter_mut()
-            .find(|d| !d.alive && current == Some(Endpoint::Direct(d.address)));
-        if let Some(direct) = called {
-            direct.unanswered = direct.unanswered.saturating_add(1);
+        match self.current {
+            Some(Endpoint::Direct(address)) => {
+                if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
+                    direct.unanswered = direct.unanswered.saturating_add(1);
+                    direct.tried = now;
+                    direct.alive = false;
+                }
+            }
+            Some(Endpoint::Relayed { relay, .. }) => {
+                if self.relays.first() == Some(&relay) {
+                    self.relays.rotate_left(1);
+                }
+            }
+            None => {}
         }
         self.choose(now);
     }
@@ -320,7 +457,14 @@ impl Path {
     }
 
     /// The next endpoint to challenge now, if any is due.
-    pub fn poll_probe(&mut self, now: Instant) -> Option<Endpoint> {
+    ///
+    /// `may` says whether an address that isn't known to be alive may be challenged once more.
+    /// If not it is asked again later; that counts as no try.
+    pub fn poll_probe(
+        &mut self,
+        may: &mut dyn FnMut(SocketAddr) -> bool,
+        now: Instant,
+    ) -> Option<Endpoint> {
         if now.saturating_since(self.last_sent) > IDLE {
             return None;
         }
@@ -340,10 +484,15 @@ impl Path {
                 }
                 continue;
             }
+            if !direct.alive && !may(direct.address) {
+                direct.next_probe = now.after(REFUSED_PAUSE);
+                continue;
+            }
             if !direct.alive && direct.unanswered >= PROBES_IN_A_ROW {
                 direct.unanswered = 0;
             }
             direct.unanswered = direct.unanswered.saturating_add(1);
+            direct.tried = now;
             direct.next_probe = now.after(pause(direct));
             probe = Some(Endpoint::Direct(direct.address));
             break;
@@ -371,9 +520,26 @@ impl Path {
         self.change.take()
     }
 
-    fn choose(&mut self, _now: Instant) {
-        let (to, why) = self.best();
+    /// Whether the current path became a proven one since the last time this was asked.
+    pub const fn poll_proven(&mut self) -> bool {
+        core::mem::replace(&mut self.became_proven, false)
+    }
+
+    /// Whether [`Path::poll_change`] or [`Path::poll_proven`] has something to say.
+    pub const fn has_news(&self) -> bool {
+        self.change.is_some() || self.became_proven
+    }
+
+    fn choose(&mut self, now: Instant) {
+        let (to, why) = self.best(now);
         self.why = why;
+        let proven = match to {
+            Some(Endpoint::Direct(address)) => self.is_proven_at(address),
+            Some(Endpoint::Relayed { .. }) => true,
+            None => false,
+        };
+        self.became_proven |= proven && !self.proven;
+        self.proven = proven;
         if to != self.current {
             self.change = Some(Change {
                 from: self.current,
@@ -384,7 +550,7 @@ impl Path {
         }
     }
 
-    fn best(&self) -> (Option<Endpoint>, Why) {
+    fn best(&self, now: Instant) -> (Option<Endpoint>, Why) {
         // A path that answers in four fifths of the time of the present one is worth a change.
         let cost = |d: &Direct| match d.rtt.unwrap_or(Duration::MAX) {
             rtt if self.current == Some(Endpoint::Direct(d.address)) => rtt - rtt / 5,
@@ -415,9 +581,16 @@ impl Path {
             };
             return (Some(endpoint), why);
         }
-        // Nothing proven and no relay: whatever might answer, the least tried first.
-        match self.directs.iter().min_by_key(|d| (d.unanswered, d.kind)) {
-            Some(direct) => (Some(Endpoint::Direct(direct.address)), Why::FixedUntested),
+        // Nothing alive and no relay: whatever might answer.
+        match self.directs.iter().min_by_key(|d| d.rank(now)) {
+            Some(direct) => {
+                let why = if direct.is_proven() {
+                    Why::DirectHeard
+                } else {
+                    Why::FixedUntested
+                };
+                (Some(Endpoint::Direct(direct.address)), why)
+            }
             None => (None, Why::NoWay),
         }
     }
@@ -491,7 +664,7 @@ mod tests {
             if sending {
                 path.sent(at(ms));
             }
-            while let Some(Endpoint::Direct(to)) = path.poll_probe(at(ms)) {
+            while let Some(Endpoint::Direct(to)) = path.poll_probe(&mut |_| true, at(ms)) {
                 probes.push((ms, to));
                 if alive.contains(&to.port()) {
                     path.answered(Endpoint::Direct(to), Duration::from_millis(20), at(ms + 20));
@@ -560,6 +733,120 @@ mod tests {
         assert_eq!(path.why(), Why::FixedUntested);
     }
 
+    #[test]
+    fn an_address_merely_named_is_not_proven_and_one_that_shook_hands_is() {
+        let mut path = Path::new(PEER, at(0));
+        path.set_candidates(&[candidate(1), candidate(2)], at(0));
+        assert!(!path.is_proven());
+        path.heard(Endpoint::Direct(address(2)), at(10));
+        path.call_failed(at(20));
+        assert_eq!(path.current(), Some(Endpoint::Direct(address(2))));
+        assert!(!path.is_proven(), "heard is not answered");
+        path.shook(Endpoint::Direct(address(2)), at(30));
+        assert!(path.is_proven() && path.poll_proven());
+        assert_eq!(path.why(), Why::DirectHeard);
+        // What it says later doesn't move it to an address that nobody answers at.
+        path.set_candidates(&[candidate(3)], at(40));
+        assert_eq!(path.current(), Some(Endpoint::Direct(address(2))));
+        assert!(path.is_proven());
+    }
+
+    #[test]
+    fn an_address_heard_from_is_called_before_one_merely_named() {
+        let mut path = Path::new(PEER, at(0));
+        let fixed = Candidate {
+            address: address(1),
+            kind: CandidateKind::Host,
+        };
+        path.set_candidates(&[fixed], at(0));
+        assert!(path.heard(Endpoint::Direct(address(9)), at(5)));
+        assert_eq!(path.current(), Some(Endpoint::Direct(address(9))));
+        for n in 0..LOST {
+            path.call_failed(at(10 + u64::from(n)));
+        }
+        assert_eq!(path.current(), Some(Endpoint::Direct(address(1))));
+    }
+
+    #[test]
+    fn a_peer_that_moved_is_followed_to_where_it_shook_hands_last() {
+        let mut path = Path::new(PEER, at(0));
+        path.shook(Endpoint::Direct(address(1)), at(1));
+        path.shook(Endpoint::Direct(address(2)), at(2));
+        assert_eq!(path.current(), Some(Endpoint::Direct(address(2))));
+    }
+
+    #[test]
+    fn only_the_address_that_asked_is_waited_for() {
+        let mut path = Path::new(PEER, at(0));
+        path.asked(Endpoint::Direct(address(1)), at(7));
+        assert_eq!(path.asked_from(Endpoint::Direct(address(1))), Some(at(7)));
+        assert_eq!(path.asked_from(Endpoint::Direct(address(2))), None);
+    }
+
+    #[test]
+    fn naming_an_address_again_earns_no_further_challenges_while_it_rests() {
+        let mut path = Path::new(PEER, at(0));
+        path.set_relays(&[RELAY], at(0));
+        let mut probes = 0;
+        for s in 0..60 {
+            path.set_candidates(&[candidate(1)], at(s * 1000));
+            probes += run(&mut path, s * 1000, (s + 1) * 1000, &[], true).len();
+        }
+        assert_eq!(probes, usize::from(PROBES_IN_A_ROW));
+    }
+
+    #[test]
+    fn a_challenge_that_may_not_be_sent_is_not_counted() {
+        let mut path = Path::new(PEER, at(0));
+        path.set_candidates(&[candidate(1)], at(0));
+        for s in 0..30 {
+            path.sent(at(s * 1000));
+            assert_eq!(path.poll_probe(&mut |_| false, at(s * 1000)), None);
+        }
+        let probes = run(&mut path, 40_000, 99_000, &[], true);
+        assert_eq!(probes.len(), usize::from(PROBES_IN_A_ROW));
+        // And one that is alive is challenged whatever else is knocked at.
+        run(&mut path, 110_000, 190_000, &[1], true);
+        assert!(path.is_proven());
+        path.sent(at(210_000));
+        assert!(path.poll_probe(&mut |_| false, at(210_000)).is_some());
+    }
+
+    #[test]
+    fn hints_are_two_at_most_and_take_nothing_from_what_the_peer_said() {
+        let mut path = Path::new(PEER, at(0));
+        let own: Vec<Candidate> = (1..=7).map(candidate).collect();
+        path.set_candidates(&own, at(0));
+        for round in 0..10 {
+            let named: Vec<Candidate> = (0..8).map(|n| candidate(100 + round * 8 + n)).collect();
+            path.hint(&named, at(0));
+            assert!(
+                own.iter()
+                    .all(|c| path.directs.iter().any(|d| d.address == c.address))
+            );
+        }
+        let mut path = Path::new(PEER, at(0));
+        for round in 0..10 {
+            let named: Vec<Candidate> = (0..8).map(|n| candidate(100 + round * 8 + n)).collect();
+            path.hint(&named, at(0));
+        }
+        assert_eq!(path.direct_count(), HINTS);
+    }
+
+    #[test]
+    fn after_a_failed_call_the_next_relay_is_tried() {
+        let other = NodeId([3; 16]);
+        let mut path = Path::new(PEER, at(0));
+        path.set_relays(&[RELAY, other], at(0));
+        path.call_failed(at(1));
+        let through = |relay| Some(Endpoint::Relayed { relay, node: PEER });
+        assert_eq!(path.current(), through(other));
+        path.set_relays(&[RELAY, other], at(2));
+        assert_eq!(path.current(), through(other), "the order was kept");
+        path.call_failed(at(3));
+        assert_eq!(path.current(), through(RELAY));
+    }
+
     proptest! {
         #[test]
         fn the_current_path_is_always_one_that_was_offered(steps in proptest::collection::vec((0u8..6, 0u16..12, 0u64..4000), 0..200)) {
@@ -571,9 +858,9 @@ mod tests {
                     0 => path.add_candidate(candidate(port), at(now)),
                     1 => path.set_relays(if port % 2 == 0 { &[RELAY] } else { &[] }, at(now)),
                     2 => path.answered(Endpoint::Direct(address(port)), Duration::from_millis(pass), at(now)),
-                    3 => path.heard(Endpoint::Direct(address(port)), at(now)),
+                    3 => { path.heard(Endpoint::Direct(address(port)), at(now)); }
                     4 => path.sent(at(now)),
-                    _ => { while path.poll_probe(at(now)).is_some() {} }
+                    _ => { while path.poll_probe(&mut |_| true, at(now)).is_some() {} }
                 }
                 match path.current() {
                     Some(Endpoint::Direct(a)) => prop_assert!(path.directs.iter().any(|d| d.address == a)),

@@ -347,85 +347,6 @@ impl Registry {
         }
     }
 
-    /// Sees to it that the table of the new record's kind has room.
-    ///
-    /// Given up first is what stands aside, then what ended before the floor: an invite that no
-    /// membership rests on, a membership. What ended by a clock that may be forged stays.
-    fn make_room(&mut self, slot: &Slot, body: &Body, floor: UnixTime) -> Result<(), RecordError> {
-        if self.records.contains_key(slot) {
-            return Ok(());
-        }
-        let kind = slot.kind();
-        let unknown = matches!(body, Body::Unknown);
-        let limit = self.limit(kind, unknown);
-        // Records of a known kind in a later version share its slots' range.
-        let range = if unknown {
-            Slot::first(RecordKind(0))..=Slot::last(RecordKind(u16::MAX))
-        } else {
-            Slot::first(kind)..=Slot::last(kind)
-        };
-        let alike = |held: &Held| unknown == matches!(held.body, Body::Unknown);
-        let table = self.records.range(range.clone());
-        if table.filter(|(_, held)| alike(held)).count() < usize::from(limit) {
-            return Ok(());
-        }
-        let spare = match body {
-            Body::OwnerChange(_) => self.owners.spare(),
-            _ => self
-                .records
-                .range(range.clone())
-                .find(|(_, held)| alike(held) && !held.standing)
-                .or_else(|| {
-                    let mut table = self.records.range(range);
-                    table.find(|(_, held)| alike(held) && self.has_ended(held, floor))
-                })
-                .map(|(slot, _)| *slot),
-        };
-        let Some(spare) = spare else {
-            self.refused_full = self.refused_full.saturating_add(1);
-            return Err(RecordError::Full { kind, limit });
-        };
-        let was_in_force = self.records.get(&spare).is_some_and(|held| held.in_force);
-        self.remove(&spare);
-        if was_in_force {
-            self.rebuild();
-        }
-        Ok(())
-    }
-
-    /// Whether a record ended before `floor` and nothing rests on it.
-    fn has_ended(&self, held: &Held, floor: UnixTime) -> bool {
-        match &held.body {
-            Body::Membership(body, _) => body.expires <= floor,
-            Body::Invite(body) => {
-                let rests = |held: &Held| match &held.body {
-                    Body::Membership(member, _) => member
-                        .invite
-                        .is_some_and(|redemption| redemption.invite == body.invite),
-                    _ => false,
-                };
-                body.expires <= floor && !self.records.values().any(rests)
-            }
-            _ => false,
-        }
-    }
-
-    fn limit(&self, kind: RecordKind, unknown: bool) -> u16 {
-        let limits = &self.limits;
-        match kind {
-            _ if unknown => limits.unknown_records,
-            RecordKind::OWNER_CHANGE => limits.owner_changes,
-            RecordKind::ISSUER_CERTIFICATE | RecordKind::NETWORK_HEAD => limits.issuers,
-            RecordKind::MEMBERSHIP | RecordKind::NODE => limits.members,
-            RecordKind::HOST => limits.hosts,
-            RecordKind::APP => limits.apps,
-            RecordKind::REVOCATION => limits.revocations,
-            RecordKind::INVITE => limits.invites,
-            RecordKind::POLICY => 1,
-            _ => limits.unknown_records,
-        }
-    }
-
     fn insert(&mut self, slot: Slot, held: Held) -> Changes {
         let changes = changes_of(&held.body);
         if let Body::OwnerChange(body) = &held.body {
@@ -508,17 +429,4 @@ fn changes_of(body: &Body) -> Changes {
         Body::Unknown => {}
     }
     changes
-}
-
-/// What a [`record::NetworkHead`] says of the registry it was made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Hash over the ids of the revocations in force, in ascending order.
-    pub revocations: Hash,
-    /// How many they are.
-    pub revocation_count: u32,
-    /// The id of the policy in force, zero if none.
-    pub policy: Hash,
-    /// Serial of the last owner change in force.
-    pub owner_serial: u64,
 }

@@ -334,7 +334,13 @@ impl Config {
         );
         check("user", self.user == old.user);
         check("listen_port", self.listen_port == old.listen_port);
-        check("[tun] name", self.tun.name == old.tun.name);
+        check(
+            "public_addresses",
+            self.public_addresses == old.public_addresses,
+        );
+        check("[network]", self.network == old.network);
+        check("[tun]", self.tun == old.tun);
+        check("[dns]", self.dns == old.dns);
         check("[api]", self.api == old.api);
         check("[metrics]", self.metrics == old.metrics);
         check("[relay]", self.relay == old.relay);

@@ -77,7 +77,8 @@ pub fn main() -> ExitCode {
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            crate::error!("{e:#}");
+            // A whole page may be said of a configuration; the log would put it on a line.
+            eprintln!("altnetd: {e:#}");
             ExitCode::FAILURE
         }
     }

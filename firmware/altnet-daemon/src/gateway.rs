@@ -110,6 +110,7 @@ pub struct State {
     unsaved: BTreeSet<Slot>,
     save_again: Instant,
     look: Instant,
+    is_tun_gone: bool,
     send_again: Instant,
     lost: u64,
     complaints: Vec<String>,
@@ -123,6 +124,7 @@ impl Default for State {
             unsaved: BTreeSet::new(),
             save_again: Instant::NEVER,
             look: Instant::ZERO,
+            is_tun_gone: false,
             send_again: Instant::NEVER,
             lost: 0,
             complaints: Vec::new(),
@@ -151,6 +153,10 @@ impl Gateway {
         self.set_clock();
         loop {
             let deadline = self.settle(&mut frame);
+            if self.state.is_tun_gone {
+                crate::error!("the TUN device was taken away; stopping");
+                break;
+            }
             match self.next_input(&mut signals, deadline).await {
                 Input::Lan => {
                     if let Err(e) = self.take_lan(&mut frame) {
@@ -348,6 +354,9 @@ impl Gateway {
     /// Looks at the calendar, the interfaces and this node's place, and acts on what changed.
     fn look(&mut self, now: Instant) {
         self.state.look = now.after(LOOK);
+        // Its own error is not always told to who reads from it.
+        let index = crate::link::index_of(self.tun.name());
+        self.state.is_tun_gone = index.ok() != Some(self.tun.index());
         self.set_clock();
         self.serve_lans(now);
         self.tell_interfaces(now);

@@ -3,6 +3,9 @@
 use core::net::Ipv6Addr;
 
 use altnet_tunnel::aead::Aead;
+use altnet_tunnel::engine::LocalKeyId;
+use altnet_tunnel::key::TunnelSecret;
+use altnet_tunnel::tai64n::Tai64n;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::envelope::MAX_RECORD_BYTES;
 use altnet_wire::id::{Name, NodeId};
@@ -67,6 +70,9 @@ pub enum CommandError {
         "the address is not in this site's network; it should be in the /64 that 'altnet status' shows"
     )]
     ForeignAddress,
+    /// The engine holds as many keys as it may.
+    #[error("there is no room for another tunnel key; try again in an hour")]
+    NoRoomForKey,
     /// The record was refused.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -94,8 +100,11 @@ impl<A: Aead> Node<A> {
                 if self.network.is_none() {
                     return Err(CommandError::NotMember);
                 }
-                self.rotate(now);
-                Ok(())
+                if self.rotate(now) {
+                    Ok(())
+                } else {
+                    Err(CommandError::NoRoomForKey)
+                }
             }
             Command::Ping { node } => self.ping(node, now),
             Command::SetHost { name, address } => self.set_host(name, address, now),
@@ -116,35 +125,52 @@ impl<A: Aead> Node<A> {
 
     /// Replaces the tunnel key. Peers accept both until they have the new record; sessions
     /// that stand go on.
-    pub(super) fn rotate(&mut self, now: Instant) {
+    ///
+    /// Returns whether there was room for the new key; nothing was changed if not.
+    pub(super) fn rotate(&mut self, now: Instant) -> bool {
         let time = self.clock.estimate(now).time();
-        let oldest = self.previous_key.take();
-        self.identity.rotate(&mut self.rng, time);
-        self.saves.changed(Slot::Identity);
-        let keys = self.engine.add_local_key(
-            altnet_tunnel::key::TunnelSecret::new(*self.identity.tunnel.secret.expose()),
-            altnet_tunnel::tai64n::Tai64n::ZERO,
-        );
-        if let Ok(key) = keys {
-            self.previous_key = Some(self.local_key);
-            self.local_key = key;
-        }
         let tunnels: alloc::vec::Vec<_> = self.tunnels.keys().copied().collect();
+        if let Some(oldest) = self.previous_key {
+            // Two keys are accepted at a time: the oldest goes, then the new one comes.
+            for tunnel in &tunnels {
+                let _ = self.engine.set_peer_local_key(*tunnel, self.local_key);
+            }
+            self.retire_key(oldest);
+        }
+        let secret = TunnelSecret::new(self.rng.array());
+        let copy = TunnelSecret::new(*secret.expose());
+        let Ok(key) = self.engine.add_local_key(copy, Tai64n::ZERO) else {
+            return false;
+        };
+        self.identity.rotate(secret, time);
+        self.saves.changed(Slot::Identity);
+        self.previous_key = Some(self.local_key);
+        self.local_key = key;
         for tunnel in tunnels {
             // Initiations to the former key stay accepted; ours are made with the new one,
             // which a peer learns from the record that is announced first.
             let _ = self.engine.set_peer_local_key(tunnel, self.local_key);
         }
-        if let Some(oldest) = oldest {
-            if let Some(key) = self.engine.local_key(oldest) {
-                self.stamps.remove(&key.0);
-                self.saves.changed(Slot::Tai(key.0));
-            }
-            let _ = self.engine.remove_local_key(oldest);
-        }
         self.publish_node(now);
         let epoch = self.identity.tunnel.epoch;
         self.after_save(super::Deferred::Tell(Event::Rotated { epoch }), now);
+        true
+    }
+
+    /// Lets a former tunnel key go. Returns whether it could.
+    pub(super) fn retire_key(&mut self, former: LocalKeyId) -> bool {
+        let public = self.engine.local_key(former);
+        if self.engine.remove_local_key(former).is_err() {
+            return false;
+        }
+        if self.previous_key == Some(former) {
+            self.previous_key = None;
+        }
+        if let Some(key) = public {
+            self.stamps.remove(&key.0);
+            self.saves.changed(Slot::Tai(key.0));
+        }
+        true
     }
 
     fn ping(&mut self, node: NodeId, now: Instant) -> Result<(), CommandError> {

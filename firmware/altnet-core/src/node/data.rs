@@ -4,17 +4,26 @@ use core::net::{IpAddr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{Opened, PeerIndex, SealRefused, Sealed};
+use altnet_wire::control::INIT;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::relay::{self, RelayPacket};
-use altnet_wire::time::Instant;
+use altnet_wire::time::{Duration, Instant};
 
 use super::facts::View;
+use super::peers::Peer;
 use super::{DropReason, Network, Node, Verdict};
 use crate::ip::PacketInfo;
 use crate::lan::icmp_error::ErrorKind;
 use crate::policy;
+
+/// How long a peer's packets are held off while revocations it knows of are fetched.
+const CATCHING: Duration = Duration::from_secs(10);
+
+/// The first byte of WireGuard's handshake messages (whitepaper section 5.4).
+const INITIATION: u8 = 1;
+const RESPONSE: u8 = 2;
 
 impl<A: Aead> Node<A> {
     /// Takes an IP packet from our side: this host's own, or a LAN device's.
@@ -74,7 +83,12 @@ impl<A: Aead> Node<A> {
                 self.sent(owner, now);
                 Ok(Verdict::Consumed)
             }
-            Err(SealRefused::NoEndpoint) => Err(DropReason::NoPath),
+            Err(SealRefused::NoEndpoint) => {
+                // No way, or none that is known to lead to the peer: one is looked for.
+                self.sent(owner, now);
+                self.follow_path(owner, now);
+                Err(DropReason::NoPath)
+            }
             Err(SealRefused::NoRoom) => Err(DropReason::TooLarge),
             Err(_) => Err(DropReason::Full),
         }
@@ -124,6 +138,7 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        let kind = frame.packet().first().copied().unwrap_or_default();
         let mut opened = self
             .engine
             .handle_datagram(from, frame, now)
@@ -140,11 +155,14 @@ impl<A: Aead> Node<A> {
         }
         match opened {
             Opened::Packet { peer, from } => {
-                let node = self.heard(peer, from, now).ok_or(DropReason::Stranger)?;
+                let node = self
+                    .heard(peer, from, kind, now)
+                    .ok_or(DropReason::Stranger)?;
                 self.inbound(node, frame, now)
             }
             Opened::Keepalive { peer, from } | Opened::Handshake { peer, from } => {
-                self.heard(peer, from, now).ok_or(DropReason::Stranger)?;
+                self.heard(peer, from, kind, now)
+                    .ok_or(DropReason::Stranger)?;
                 Ok(Verdict::Consumed)
             }
             Opened::Stranger { .. } => Err(DropReason::Stranger),
@@ -160,7 +178,12 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
-        if self.peers.get(&node).is_none_or(|peer| peer.catching) {
+        let behind = |since: Instant| now.saturating_since(since) < CATCHING;
+        if self
+            .peers
+            .get(&node)
+            .is_none_or(|peer| peer.catching.is_some_and(behind))
+        {
             return Err(DropReason::HeadBehind);
         }
         let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
@@ -180,10 +203,40 @@ impl<A: Aead> Node<A> {
         Ok(Verdict::Deliver)
     }
 
-    /// Notes that an authenticated datagram of a tunnel came along `from`.
-    fn heard(&mut self, peer: PeerIndex, from: Endpoint, now: Instant) -> Option<NodeId> {
-        let node = *self.tunnels.get(&peer)?;
-        self.peers.get_mut(&node)?.path.heard(from, now);
+    /// Notes that an authenticated datagram of this kind of a tunnel came along `from`.
+    ///
+    /// It proves that the peer is there if it answers what was sent there: an initiation of
+    /// ours, or a response, which the first datagram of the new session confirms.
+    fn heard(
+        &mut self,
+        tunnel: PeerIndex,
+        from: Endpoint,
+        kind: u8,
+        now: Instant,
+    ) -> Option<NodeId> {
+        let node = *self.tunnels.get(&tunnel)?;
+        let peer = self.peers.get_mut(&node)?;
+        let answers = match kind {
+            INITIATION => false,
+            RESPONSE => peer.path.current() == Some(from),
+            _ => peer.path.asked_from(from).is_some_and(|asked| {
+                let stats = self.engine.stats(tunnel, now);
+                stats.and_then(|stats| stats.last_handshake) == Some(asked)
+            }),
+        };
+        let is_new = peer.path.heard(from, now);
+        if kind == INITIATION {
+            peer.path.asked(from, now);
+        }
+        if answers {
+            peer.path.shook(from, now);
+        }
+        if peer.path.has_news() || !peer.path.is_proven() {
+            self.follow_path(node, now);
+        }
+        if is_new {
+            self.timers.housekeeping_at(now);
+        }
         Some(node)
     }
 
@@ -192,8 +245,9 @@ impl<A: Aead> Node<A> {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.sent(now);
             peer.used = now;
-            self.timers.housekeeping_at(peer.path.deadline(now));
         }
+        let next = self.look_at(node, now);
+        self.timers.housekeeping_at(next);
     }
 
     /// Turns an endpoint into an address: puts a relay's header in front where one forwards.
@@ -204,7 +258,7 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) -> Result<SocketAddr, DropReason> {
         let (relay, node) = match to {
-            Endpoint::Direct(address) => return Ok(address),
+            Endpoint::Direct(address) => return self.may_go(address, frame, now),
             Endpoint::Relayed { relay, node } => (relay, node),
         };
         self.counters.relayed += 1;
@@ -226,6 +280,30 @@ impl<A: Aead> Node<A> {
             .push(frame)
             .map_err(|_| DropReason::TooLarge)?;
         Ok(address)
+    }
+
+    /// Whether a datagram may go to `address`: a handshake that is begun with an address which
+    /// was merely named takes from what that address is knocked at.
+    fn may_go(
+        &mut self,
+        address: SocketAddr,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Result<SocketAddr, DropReason> {
+        if !matches!(frame.packet(), [INITIATION, 0, 0, 0, ..] | [INIT, ..]) {
+            return Ok(address);
+        }
+        let to = Some(Endpoint::Direct(address));
+        let mut there = self.peers.iter().filter(|(_, p)| p.path.current() == to);
+        let named = there.next();
+        let is_proven = |peer: &Peer| peer.path.is_proven();
+        match named {
+            Some((node, peer)) if !is_proven(peer) && !there.any(|(_, p)| is_proven(p)) => {
+                let may = self.probes.take(*node, address.ip(), now);
+                may.then_some(address).ok_or(DropReason::NoPath)
+            }
+            _ => Ok(address),
+        }
     }
 
     /// Puts an ICMPv6 error about the frame's packet in the frame.

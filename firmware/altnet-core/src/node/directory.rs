@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use altnet_tunnel::aead::Aead;
+use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
 use altnet_wire::id::SigningKey;
 use altnet_wire::message::{
@@ -15,6 +16,7 @@ use altnet_wire::message::{
 use altnet_wire::record::{Rights, Roles};
 use altnet_wire::time::{Duration, Instant};
 
+use super::intake::Carrier;
 use super::membership::pack_into;
 use super::peers::serves;
 use super::sessions::{Asked, Standing};
@@ -59,11 +61,13 @@ impl<A: Aead> Node<A> {
         &mut self,
         session: SessionId,
         id: u32,
+        from: Endpoint,
         request: &Request<'_>,
         now: Instant,
     ) -> Option<Reply<'static>> {
+        let standing = self.standing(session);
         let state = self.sessions.get(&session)?;
-        let (standing, handshake, remote) = (state.standing, state.handshake, state.remote);
+        let (handshake, remote) = (state.handshake, state.remote);
         if self.network.is_none() {
             return Some(Reply::Refused(Refusal::NotAllowed));
         }
@@ -80,18 +84,23 @@ impl<A: Aead> Node<A> {
             }
             Request::Announce { records } => {
                 // Records prove themselves, whoever carries them.
-                let (held, refused) = self.take_records(records, now);
+                let carrier = match standing {
+                    Standing::Stranger => Carrier::Stranger,
+                    _ => Carrier::Member,
+                };
+                let (held, refused) = self.take_records(records, carrier, now);
                 let reply = Reply::Announced { held, refused };
                 self.say_after_save(session, &Message::Reply { id, reply }, now);
                 None
             }
             _ if standing == Standing::Stranger => Some(Reply::Refused(Refusal::NotAllowed)),
             Request::Renew => self.renew(session, id, standing, now),
+            _ if !self.is_current(standing, now) => Some(Reply::Refused(Refusal::NotAllowed)),
             Request::Find(find) => self.find(session, id, find, now),
             Request::Subscribe { cursor } => self.subscribe(session, id, *cursor, now),
             Request::Catch { heads: _ } => self.catch_up(session, id, now),
             Request::Register => match standing {
-                Standing::Member(node) => Some(self.register(session, node, now)),
+                Standing::Member(node) => Some(self.register(session, node, from, now)),
                 _ => Some(Reply::Refused(Refusal::NotAllowed)),
             },
             Request::Introduce { to, presence } => {
@@ -165,7 +174,7 @@ impl<A: Aead> Node<A> {
             return Reply::Refused(Refusal::NotAllowed);
         }
         if let Some(state) = self.sessions.get_mut(&session) {
-            state.standing = Standing::Operator;
+            state.standing = Standing::Operator(*key);
         }
         Reply::Done
     }
@@ -188,6 +197,20 @@ impl<A: Aead> Node<A> {
             return Some(Reply::Refused(Refusal::NotFound));
         };
         let before = network.registry.revision();
+        let time = self.clock.estimate(now).time();
+        let held = network.registry.by_member(&member);
+        let left = held.map(|m| m.membership.expires.saturating_since(time).as_secs());
+        if left.is_some_and(|left| left >= RENEW_AT) {
+            // Early: the one it has will do, and costs nobody a write.
+            let slot = crate::registry::Slot::membership(member);
+            let mut records = Vec::new();
+            if let Some(bytes) = network.registry.bytes(&slot) {
+                pack_into(bytes, &mut records);
+            }
+            let reply = Reply::Redeemed { records: &records };
+            self.say(session, &Message::Reply { id, reply }, now);
+            return None;
+        }
         match issuer.renew(&mut network.registry, &mut self.clock, &member, now) {
             Ok(membership) => {
                 let mut records = Vec::new();
@@ -278,11 +301,9 @@ impl<A: Aead> Node<A> {
         if followers >= usize::from(self.config.limits.subscriptions) {
             return Some(Reply::Refused(Refusal::Busy));
         }
-        let from = if cursor.epoch == self.directory_epoch {
-            cursor.revision
-        } else {
-            0
-        };
+        let reached = self.network.as_ref()?.registry.revision();
+        let is_ours = cursor.epoch == self.directory_epoch && cursor.revision <= reached;
+        let from = if is_ours { cursor.revision } else { 0 };
         let (records, revision, more) = self.page(from);
         let reply = Reply::Records {
             records: &records,
@@ -293,9 +314,9 @@ impl<A: Aead> Node<A> {
             more,
         };
         let sent = self.say(session, &Message::Reply { id, reply }, now);
-        if let Some(state) = self.sessions.get_mut(&session) {
+        if let (Some(state), Some(sent)) = (self.sessions.get_mut(&session), sent) {
             state.follows = Some(revision);
-            state.pushing = sent;
+            state.pushing = Some(sent);
         }
         None
     }
@@ -410,8 +431,16 @@ impl<A: Aead> Node<A> {
         if !is_directory {
             return;
         }
-        // A cursor is one directory's; another answers it with everything.
-        let cursor = self.cursor;
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.follows = true;
+            peer.subscribe_at = None;
+        }
+        // A cursor is one directory's; another is asked for everything.
+        let cursor = if self.cursor_of == Some(node) {
+            self.cursor
+        } else {
+            Cursor::default()
+        };
         self.ask(
             session,
             &Request::Subscribe { cursor },
@@ -482,10 +511,15 @@ impl<A: Aead> Node<A> {
         more: bool,
         now: Instant,
     ) {
-        self.take_records(records, now);
-        if cursor != self.cursor && !records.is_empty() {
+        self.take_records(records, Carrier::Directory, now);
+        let keeps = self.cursor_of.is_none_or(|of| {
+            let directory_still = self.network.as_ref().and_then(|n| n.registry.by_node(&of));
+            of == directory
+                || !directory_still.is_some_and(|m| m.membership.roles.contains(Roles::DIRECTORY))
+        });
+        if keeps && cursor != self.cursor && !records.is_empty() {
             // Never ahead of the records on disk: what it passes over isn't sent again.
-            self.after_save(Deferred::Cursor(cursor), now);
+            self.after_save(Deferred::Cursor(directory, cursor), now);
         }
         if let Some(peer) = self.peers.get_mut(&directory)
             && !more
@@ -533,6 +567,9 @@ impl<A: Aead> Node<A> {
             self.relay_lost(node, now);
             self.relays.remove(&node);
         }
+        for (node, peer) in &mut self.peers {
+            peer.wanted = peer.wanted && servers.iter().any(|(server, _)| server == node);
+        }
         for (node, roles) in servers {
             if self.meet(node, now).is_none() {
                 continue;
@@ -563,12 +600,29 @@ impl<A: Aead> Node<A> {
             .peers
             .iter()
             .filter(|(node, _)| {
-                let current = network.registry.current_node(**node, &self.clock, now);
-                let member = network.registry.by_node(node);
-                current.is_none() && !member.is_some_and(|m| serves(m.membership.roles))
+                network.registry.by_node(node).is_some_and(|member| {
+                    self.clock.is_expired(member.membership.expires, now)
+                        && !serves(member.membership.roles)
+                })
             })
             .map(|(node, _)| *node)
             .collect();
+        let clients: Vec<NodeId> = self
+            .relay
+            .clients()
+            .filter(|node| {
+                network
+                    .registry
+                    .by_node(node)
+                    .is_none_or(|member| self.clock.is_expired(member.membership.expires, now))
+            })
+            .collect();
+        for node in clients {
+            self.relay.remove(node);
+        }
+        if !ended.is_empty() {
+            self.policy.rejudge();
+        }
         let Some(own) = network.registry.by_member(&network.own.member) else {
             return;
         };
@@ -590,7 +644,6 @@ impl<A: Aead> Node<A> {
             });
             if renewed {
                 self.records_changed(before, now);
-                self.tell(Event::Renewed);
             } else {
                 self.ask_renewal(now);
             }
@@ -613,11 +666,7 @@ impl<A: Aead> Node<A> {
     }
 
     pub(super) fn renewed(&mut self, records: &[u8], now: Instant) {
-        let (held, _) = self.take_records(records, now);
-        if held > 0 {
-            self.tell(Event::Renewed);
-            self.announce_own(now);
-        }
+        self.take_records(records, Carrier::Directory, now);
     }
 
     /// Signs how far the network has come here, when that changed or a day has passed.
@@ -654,7 +703,33 @@ impl<A: Aead> Node<A> {
             .is_ok()
         {
             self.save_records();
-            self.push_changes(now);
+            self.after_save(Deferred::Push, now);
+        }
+    }
+
+    /// Whether who is there may ask as a member: its membership has not ended.
+    fn is_current(&self, standing: Standing, now: Instant) -> bool {
+        match standing {
+            Standing::Stranger => false,
+            Standing::Operator(_) => true,
+            Standing::Member(node) => self
+                .network
+                .as_ref()
+                .and_then(|network| network.registry.by_node(&node))
+                .is_some_and(|m| !self.clock.is_expired(m.membership.expires, now)),
+        }
+    }
+
+    /// Asks directories again that were busy.
+    pub(super) fn tend_subscriptions(&mut self, now: Instant) {
+        let due: Vec<(NodeId, SessionId)> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.subscribe_at.is_some_and(|at| at <= now))
+            .filter_map(|(node, peer)| Some((*node, peer.session?)))
+            .collect();
+        for (node, session) in due {
+            self.follow_directory(session, node, now);
         }
     }
 }

@@ -68,6 +68,7 @@ impl<A: Aead> Node<A> {
         self.relay.expire(now);
         self.renew_registrations(now);
         self.tend_membership(now);
+        self.tend_subscriptions(now);
         self.tend_rotation(now);
         let peers = self.tend_peers(now);
         self.timers.housekeeping_at(peers);
@@ -93,15 +94,14 @@ impl<A: Aead> Node<A> {
         if age >= LIFETIME_S {
             self.rotate(now);
         } else if age >= GRACE_S && self.identity.previous.is_some() {
+            let retired = self
+                .previous_key
+                .is_none_or(|former| self.retire_key(former));
+            if !retired {
+                return;
+            }
             self.identity.previous = None;
             self.saves.changed(Slot::Identity);
-            if let Some(previous) = self.previous_key.take()
-                && let Some(key) = self.engine.local_key(previous)
-                && self.engine.remove_local_key(previous).is_ok()
-            {
-                self.stamps.remove(&key.0);
-                self.saves.changed(Slot::Tai(key.0));
-            }
             self.publish_node(now);
         }
     }

@@ -80,12 +80,12 @@ impl Identity {
         }
     }
 
-    /// Replaces the tunnel key with a new one of the next epoch; the present one becomes
+    /// Replaces the tunnel key with `secret`, of the next epoch; the present one becomes
     /// the one before.
-    pub fn rotate(&mut self, rng: &mut Rng, now: UnixTime) {
+    pub fn rotate(&mut self, secret: TunnelSecret, now: UnixTime) {
         let next = Tunnel {
             epoch: self.tunnel.epoch.saturating_add(1),
-            secret: TunnelSecret::new(rng.array()),
+            secret,
         };
         self.previous = Some(core::mem::replace(&mut self.tunnel, next));
         self.rotated = now;
@@ -160,7 +160,7 @@ mod tests {
     fn an_identity_comes_back_as_it_was_saved_or_not_at_all() {
         let mut rng = Rng::new([7; 32]);
         let mut identity = Identity::generate(&mut rng, UnixTime::from_secs(5));
-        identity.rotate(&mut rng, UnixTime::from_secs(6));
+        identity.rotate(TunnelSecret::new(rng.array()), UnixTime::from_secs(6));
         let mut out = Zeroizing::new([0; IDENTITY_BYTES]);
         let used = identity.encode(&mut out);
         assert!(used > 0);

@@ -19,7 +19,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::sessions::Asked;
 use super::{Deferred, Event, JoinError, Node, Slot};
 use crate::control::{CloseReason, SessionId};
-use crate::invite::{Bundle, Link};
+use crate::invite::{Bundle, BundleError, Link};
 use crate::issuer::Issuer;
 use crate::records::{SigningSecret, redeem_proof};
 use crate::registry::Registry;
@@ -91,7 +91,9 @@ impl<A: Aead> Node<A> {
         let result = if self.joining.as_ref().is_some_and(|j| j.issuer.is_some()) {
             self.admit_self(&bundle.records, now)
         } else {
-            self.call_next_entry(now)
+            // Keys first: an invite spent on keys that a power cut takes is lost.
+            self.after_save(Deferred::Call, now);
+            Ok(())
         };
         if result.is_err() {
             self.joining = None;
@@ -161,13 +163,23 @@ impl<A: Aead> Node<A> {
         })
     }
 
+    /// Calls the first of the invite's addresses.
+    pub(super) fn begin_call(&mut self, now: Instant) {
+        let is_new = |joining: &Joining| joining.session.is_none() && joining.next_entry == 0;
+        if self.joining.as_ref().is_some_and(is_new)
+            && let Err(why) = self.call_next_entry(now)
+        {
+            self.join_failed(why, now);
+        }
+    }
+
     /// Calls the next of the invite's addresses.
     fn call_next_entry(&mut self, now: Instant) -> Result<(), JoinError> {
         let joining = self.joining.as_mut().ok_or(JoinError::NoAnswer)?;
         let entry = joining.link.entries().get(joining.next_entry).copied();
         let entry = entry.ok_or(JoinError::NoAnswer)?;
         joining.next_entry += 1;
-        joining.gives_up = Instant::NEVER;
+        joining.gives_up = now.after(PATIENCE * 2);
         joining.registry = None;
         joining.session = Some(
             self.control
@@ -187,6 +199,9 @@ impl<A: Aead> Node<A> {
         let Some(joining) = self.joining.as_mut().filter(|j| j.session == Some(session)) else {
             return false;
         };
+        if joining.registry.is_some() || joining.is_saving {
+            return true;
+        }
         let remote = self
             .sessions
             .get(&session)
@@ -272,6 +287,9 @@ impl<A: Aead> Node<A> {
             .map(|member| member.membership.name.clone());
         self.fixed_endpoints = joining.fixed_endpoints;
         if !self.enter(registry, petname, now) {
+            self.tell(Event::JoinFailed {
+                why: JoinError::BadAnswer,
+            });
             return;
         }
         self.saves.changed(Slot::Network);
@@ -293,6 +311,14 @@ impl<A: Aead> Node<A> {
             .is_some_and(|j| j.session == Some(session) && !j.is_saving);
         if ours {
             self.entry_failed(JoinError::NoAnswer, now);
+        }
+    }
+
+    /// Who answered knows nothing of the invite's network.
+    pub(super) fn join_not_allowed(&mut self, session: SessionId, now: Instant) {
+        let asking = |j: &Joining| j.session == Some(session) && !j.is_saving;
+        if self.joining.as_ref().is_some_and(asking) {
+            self.entry_failed(JoinError::OtherNetwork, now);
         }
     }
 
@@ -345,5 +371,10 @@ pub fn read_invitation(text: &str) -> Result<Bundle, String> {
             ..Bundle::default()
         });
     }
-    Bundle::parse(text).map_err(|error| error.to_string())
+    Bundle::parse(text).map_err(|error| match error {
+        BundleError::NotABundle => {
+            "this is neither an invite link, which begins with altnet://join/, nor a bundle".into()
+        }
+        error => error.to_string(),
+    })
 }

@@ -1,6 +1,7 @@
 //! What this node is and believes: loading it, changing it, and what follows from a change.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{Ipv6Addr, SocketAddr};
 
@@ -10,18 +11,18 @@ use altnet_tunnel::key::TunnelSecret;
 use altnet_tunnel::tai64n::{TAI64N_BYTES, Tai64n};
 use altnet_wire::address::{Prefix, site_prefix};
 use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
-use altnet_wire::id::{ControlKey, Name, NetworkId, NodeId, SigningKey, TunnelKey};
+use altnet_wire::id::{ControlKey, MemberId, Name, NetworkId, NodeId, SigningKey, TunnelKey};
 use altnet_wire::message::{
-    Cursor, HeadSummary, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed, pack, packed_len,
+    Cursor, HeadSummary, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, pack, packed_len,
 };
-use altnet_wire::record::{MAX_FIXED_ENDPOINTS, NodeRecord, Roles};
+use altnet_wire::record::{MAX_FIXED_ENDPOINTS, NodeRecord, RevocationTarget, Roles};
 use altnet_wire::time::{Instant, UnixTime};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::identity::IDENTITY_BYTES;
 use super::sessions::Standing;
-use super::{Config, Event, Identity, Network, Node, Own, Slot, StartError, Stored};
+use super::{Config, Deferred, Event, Identity, Network, Node, Own, Slot, StartError, Stored};
 use crate::clock::Clock;
 use crate::issuer::Issuer;
 use crate::records::{SigningSecret, sign_record};
@@ -95,6 +96,16 @@ pub(super) fn add_local_keys<A: Aead>(
 }
 
 impl Network {
+    /// Whether the device of a member is out for good: revoked, or replaced by another.
+    fn is_out(&self, device: &SigningKey, member: MemberId) -> bool {
+        self.registry.is_revoked(&RevocationTarget::Device(*device))
+            || self.registry.is_revoked(&RevocationTarget::Member(member))
+            || self
+                .registry
+                .by_member(&member)
+                .is_some_and(|member| member.membership.device != *device)
+    }
+
     /// This node's chain, as it is said in a Hello.
     pub(super) fn pack_chain(&self) -> Vec<u8> {
         let mut chain = Vec::new();
@@ -140,20 +151,6 @@ impl Registry {
         self.by_node(&node)?.node
     }
 
-    /// The device key and node record of a member whose membership hasn't ended.
-    pub(super) fn current_node(
-        &self,
-        node: NodeId,
-        clock: &Clock,
-        now: Instant,
-    ) -> Option<(&SigningKey, &NodeRecord)> {
-        let member = self.by_node(&node)?;
-        if clock.is_expired(member.membership.expires, now) {
-            return None;
-        }
-        Some((&member.membership.device, member.node?))
-    }
-
     /// The node that signed a node record.
     pub(super) fn node_of_record(&self, record: &[u8]) -> Option<NodeId> {
         let envelope = altnet_wire::envelope::Envelope::parse(record).ok()?;
@@ -171,6 +168,43 @@ impl Registry {
 impl<A: Aead> Node<A> {
     /// Takes up what was kept.
     pub(super) fn load(&mut self, stored: &Stored, now: Instant) {
+        self.take_up(stored, now);
+        self.drop_strays(stored);
+    }
+
+    /// Removes what a power cut left behind and nothing refers to any more.
+    fn drop_strays(&mut self, stored: &Stored) {
+        const OURS: [&str; 3] = ["record-", "tai-", "path-"];
+        let mut live: BTreeSet<String> = BTreeSet::new();
+        if let Some(network) = &self.network {
+            live.extend(
+                network
+                    .registry
+                    .iter()
+                    .map(|(slot, _)| Slot::Record(slot).to_string()),
+            );
+        }
+        live.extend(
+            self.last_paths
+                .keys()
+                .map(|node| Slot::LastPath(*node).to_string()),
+        );
+        for key in [Some(self.local_key), self.previous_key]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(key) = self.engine.local_key(key) {
+                live.insert(Slot::Tai(key.0).to_string());
+            }
+        }
+        for name in stored.keys() {
+            if OURS.iter().any(|ours| name.starts_with(ours)) && !live.contains(name) {
+                self.saves.changed(Slot::Stray(name.clone()));
+            }
+        }
+    }
+
+    fn take_up(&mut self, stored: &Stored, now: Instant) {
         let Some(kept) = stored
             .get("network")
             .and_then(|bytes| postcard::from_bytes::<StoredNetwork>(bytes).ok())
@@ -198,11 +232,12 @@ impl<A: Aead> Node<A> {
         self.load_paths(stored);
         if let Some(cursor) = stored
             .get("cursor")
-            .and_then(|bytes| postcard::from_bytes::<(u64, u64)>(bytes).ok())
+            .and_then(|bytes| postcard::from_bytes::<(NodeId, u64, u64)>(bytes).ok())
         {
+            self.cursor_of = Some(cursor.0);
             self.cursor = Cursor {
-                epoch: cursor.0,
-                revision: cursor.1,
+                epoch: cursor.1,
+                revision: cursor.2,
             };
         }
         let petname = self.config.petname.clone().unwrap_or(kept.petname);
@@ -267,12 +302,11 @@ impl<A: Aead> Node<A> {
             Slot::Floor => self.clock.floor().as_secs().to_be_bytes().to_vec(),
             Slot::Tai(key) => self.stamps.get(key)?.to_bytes().to_vec(),
             Slot::Cursor => {
-                if self.cursor == Cursor::default() {
-                    return None;
-                }
-                postcard::to_allocvec(&(self.cursor.epoch, self.cursor.revision)).ok()?
+                let of = self.cursor_of?;
+                postcard::to_allocvec(&(of, self.cursor.epoch, self.cursor.revision)).ok()?
             }
             Slot::LastPath(node) => postcard::to_allocvec(self.last_paths.get(node)?).ok()?,
+            Slot::Stray(_) => return None,
             Slot::Record(slot) => {
                 let registry = match (&self.network, &self.joining) {
                     (Some(network), _) => &network.registry,
@@ -331,27 +365,6 @@ impl<A: Aead> Node<A> {
             .then(|| site_prefix(&network.registry.network(), site))
     }
 
-    /// Takes records from wherever they come, whole or not at all each. Returns how many are
-    /// held now and how many were refused.
-    pub(super) fn take_records(&mut self, packed: &[u8], now: Instant) -> (u16, u16) {
-        let Some(network) = &mut self.network else {
-            return (0, 0);
-        };
-        let before = network.registry.revision();
-        network.registry.apply_all(Packed(packed), &mut self.clock);
-        let (mut held, mut refused) = (0u16, 0u16);
-        for record in Packed(packed) {
-            match network.registry.apply(record, &mut self.clock) {
-                Ok(_) => held = held.saturating_add(1),
-                Err(_) => refused = refused.saturating_add(1),
-            }
-        }
-        if network.registry.revision() != before {
-            self.records_changed(before, now);
-        }
-        (held, refused)
-    }
-
     /// Saves what changed since `before` and lets everything that rests on it follow:
     /// who left goes first, then keys and paths, then what is admitted anew.
     pub(super) fn records_changed(&mut self, before: u64, now: Instant) {
@@ -386,7 +399,11 @@ impl<A: Aead> Node<A> {
                         .registry
                         .members()
                         .find(|m| RecordSlot::membership(m.membership.member) == *slot);
-                    if let Some(member) = found {
+                    if let Some(member) = found
+                        && member.id == network.own.node
+                    {
+                        events.push(Event::Renewed);
+                    } else if let Some(member) = found {
                         events.push(Event::MemberChanged {
                             member: member.membership.member,
                             name: member.membership.name.clone(),
@@ -406,7 +423,7 @@ impl<A: Aead> Node<A> {
         self.advertise(now);
         self.policy.rejudge();
         self.sign_head_if_due(now);
-        self.push_changes(now);
+        self.after_save(Deferred::Push, now);
         self.timers.housekeeping_at(now);
     }
 
@@ -420,15 +437,16 @@ impl<A: Aead> Node<A> {
             },
             (None, None) => return,
         };
+        if self.issuer.as_mut().is_some_and(Issuer::is_unsaved) {
+            // Before the membership that it counts: a use is never given twice.
+            self.saves.changed(Slot::Issuer);
+        }
         while let Some(slot) = registry.next_unsaved() {
             self.saves.changed(Slot::Record(slot));
         }
         if self.clock.floor() > self.timers.floor_saved {
             self.timers.floor_saved = self.clock.floor();
             self.saves.changed(Slot::Floor);
-        }
-        if self.issuer.as_mut().is_some_and(Issuer::is_unsaved) {
-            self.saves.changed(Slot::Issuer);
         }
     }
 
@@ -439,27 +457,40 @@ impl<A: Aead> Node<A> {
         let Some(network) = &self.network else {
             return;
         };
-        if network.registry.by_device(&network.own.device).is_none() {
+        if network.is_out(&network.own.device, network.own.member) {
             self.put_out(now);
             return;
         }
-        let gone: Vec<NodeId> = self
+        // Who is merely set aside (its issuer's owner left, say) keeps its sessions: what puts
+        // it back will come over them. No packet passes meanwhile, for no record backs it.
+        let gone: BTreeSet<NodeId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| network.registry.by_device(&peer.device).is_none())
+            .filter(|(_, peer)| network.is_out(&peer.device, peer.member))
             .map(|(node, _)| *node)
             .collect();
-        let clients: Vec<NodeId> = self
-            .relay
-            .clients()
+        let standing = self
+            .sessions
+            .values()
+            .filter_map(|session| match session.standing {
+                Standing::Member(node) => Some(node),
+                _ => None,
+            });
+        let strangers: BTreeSet<NodeId> = standing
+            .chain(self.relay.clients())
+            .filter(|node| !self.peers.contains_key(node))
             .filter(|node| network.registry.by_node(node).is_none())
+            .chain(gone.iter().copied())
             .collect();
-        for node in clients {
+        for node in strangers {
             self.relay.remove(node);
-        }
-        for node in gone {
             self.make_stranger(node, verdicts, now);
+            if let Some(peer) = self.peers.get(&node) {
+                let member = peer.member;
+                self.tell(Event::MemberGone { member });
+            }
             self.forget(node, now);
+            self.forget_last_path(node);
         }
     }
 
@@ -525,6 +556,7 @@ impl<A: Aead> Node<A> {
         }
         self.issuer = None;
         self.cursor = Cursor::default();
+        self.cursor_of = None;
         self.control.welcome_strangers(false);
         self.policy.rejudge();
         self.advertise(now);
@@ -561,14 +593,18 @@ impl<A: Aead> Node<A> {
         let mut out = [0; MAX_RECORD_BYTES];
         let id = network.registry.network();
         if let Ok(bytes) = sign_record(&self.identity.device, id, &record, serial, &mut out) {
-            let applied = network.registry.apply(bytes, &mut self.clock);
-            if applied.is_err() {
-                self.tell(Event::RecordRefused {
-                    why: "this node's own record clashes with another's",
-                });
+            if network.registry.apply(bytes, &mut self.clock).is_err() {
+                // Tried again when records have changed; told once.
+                if self.timers.refused_own != before {
+                    self.timers.refused_own = before;
+                    self.tell(Event::RecordRefused {
+                        why: "this node's own record clashes with another's",
+                    });
+                }
+                return;
             }
             self.records_changed(before, now);
-            self.announce_own(now);
+            self.after_save(Deferred::Announce, now);
         }
     }
 

@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{PeerConfig, PeerIndex, TunnelEvent};
 use altnet_wire::endpoint::Endpoint;
-use altnet_wire::id::{NodeId, SigningKey, TunnelKey};
+use altnet_wire::id::{MemberId, NodeId, SigningKey, TunnelKey};
 use altnet_wire::message::{
     Candidate, CandidateKind, MAX_PRESENCE_RELAYS, Message, Notice, Presence, Request,
 };
@@ -18,7 +18,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::sessions::Asked;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
-use crate::path::Path;
+use crate::path::{Path, Why};
 
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
 const RETRY: Duration = Duration::from_secs(1);
@@ -29,6 +29,12 @@ const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
 const SERVER_SILENT: Duration = Duration::from_secs(10);
 /// A direct address that stood this long is worth a write to disk.
 const LASTING: Duration = Duration::from_secs(60);
+/// A peer's lasting address is written to disk at most this often.
+const KEEP_AGAIN: Duration = Duration::from_secs(3600);
+/// Peers are told where this node is at most this often.
+const PRESENCE_PAUSE: Duration = Duration::from_secs(5);
+/// Peers asked at a time to pass on where this node is.
+const INTRODUCERS: usize = 4;
 /// A tunnel in use is kept open through NATs this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
@@ -43,6 +49,7 @@ pub(super) struct Tunnel {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) device: SigningKey,
+    pub(super) member: MemberId,
     pub(super) tunnel: Tunnel,
     /// The tunnel to its key before, until the one to the new key stands.
     pub(super) previous: Option<Tunnel>,
@@ -50,17 +57,26 @@ pub(super) struct Peer {
     pub(super) path: Path,
     pub(super) used: Instant,
     /// Nothing of it is delivered until we know the revocations it knows.
-    pub(super) catching: bool,
+    /// Since when; it is given up after a while.
+    pub(super) catching: Option<Instant>,
     /// Whether a session is wanted although nothing is sent: it is a relay or directory.
     pub(super) wanted: bool,
     pub(super) direct_since: Option<(SocketAddr, Instant)>,
     /// Whether this node is in step with it, if it is a directory.
     pub(super) synced: bool,
+    /// Whether this node asked it for its changes.
+    pub(super) follows: bool,
+    /// When it is asked again that was too busy.
+    pub(super) subscribe_at: Option<Instant>,
     /// The round-trip time last measured, along whichever path.
     pub(super) rtt: Option<Duration>,
     /// Since when a person waits for an answer.
     pub(super) pinged: Option<Instant>,
     presence: u64,
+    /// The relays it said it is registered at.
+    told_relays: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS>,
+    /// When its address was written to disk last.
+    path_kept: Option<Instant>,
     retry_at: Instant,
     retry: Duration,
     failures: u32,
@@ -124,7 +140,10 @@ impl<A: Aead> Node<A> {
             return None;
         }
         let (device, record) = (member.membership.device, member.node?.clone());
-        if self.peers.len() >= usize::from(self.config.limits.peers) {
+        let id = member.membership.member;
+        // A peer whose key changes takes two places in the engine for a while.
+        let places = self.config.engine.peers / 2;
+        if self.peers.len() >= usize::from(self.config.limits.peers.min(places)) {
             self.forget_idle(now)?;
         }
         let config = PeerConfig {
@@ -135,18 +154,23 @@ impl<A: Aead> Node<A> {
         let key = record.tunnel.key;
         let peer = Peer {
             device,
+            member: id,
             tunnel: Tunnel { index, key },
             previous: None,
             session: None,
             path: Path::new(node, now),
             used: now,
-            catching: false,
+            catching: None,
+            follows: false,
+            subscribe_at: None,
             wanted: false,
             direct_since: None,
             synced: false,
             rtt: None,
             pinged: None,
             presence: 0,
+            told_relays: heapless::Vec::new(),
+            path_kept: self.last_paths.contains_key(&node).then_some(now),
             retry_at: now,
             retry: RETRY,
             failures: 0,
@@ -200,7 +224,8 @@ impl<A: Aead> Node<A> {
         self.follow_path(node, now);
     }
 
-    /// The relays that serve both this node and `node` now.
+    /// The relays that serve both this node and `node` now: those it said it is registered
+    /// at come before those it called its homes.
     fn relays_to(
         &self,
         node: NodeId,
@@ -213,12 +238,13 @@ impl<A: Aead> Node<A> {
             // It is a client of ours.
             let _ = relays.push(network.own.node);
         }
-        for relay in &record.home_relays {
+        let told = self.peers.get(&node).map(|peer| peer.told_relays.iter());
+        for relay in told.into_iter().flatten().chain(&record.home_relays) {
             let ready = self
                 .relays
                 .get(relay)
                 .is_some_and(|link| link.ready().is_some());
-            if ready && *relay != node {
+            if ready && *relay != node && !relays.contains(relay) {
                 let _ = relays.push(*relay);
             }
         }
@@ -333,6 +359,8 @@ impl<A: Aead> Node<A> {
             former = peer.session.replace(session).filter(|s| *s != session);
             peer.retry = RETRY;
             peer.failures = 0;
+            // It counts its presences from its own start.
+            peer.presence = 0;
             if let Some(endpoint) = endpoint {
                 peer.path.heard(endpoint, now);
             }
@@ -378,38 +406,81 @@ impl<A: Aead> Node<A> {
 
     /// Adopts a peer's choice of path for its tunnels and its session.
     pub(super) fn follow_path(&mut self, node: NodeId, now: Instant) {
+        self.aim_tunnels(node, now);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        let Some(change) = peer.path.poll_change() else {
+        let change = peer.path.poll_change();
+        let became_proven = peer.path.poll_proven();
+        if change.is_none() && !became_proven {
             return;
-        };
-        let _ = self.engine.set_endpoint(peer.tunnel.index, change.to, now);
-        if let Some(previous) = peer.previous {
-            let _ = self.engine.set_endpoint(previous.index, change.to, now);
         }
-        if let (Some(session), Some(to)) = (peer.session, change.to) {
+        let (to, is_proven) = (peer.path.current(), peer.path.is_proven());
+        // A call goes anywhere; a session moves only to where the peer is known to be.
+        if let (Some(session), Some(to)) = (peer.session, to)
+            && (is_proven || !self.sessions.contains_key(&session))
+            && self.control.endpoint(session) != Some(to)
+        {
             self.control.set_endpoint(session, to);
         }
-        peer.direct_since = match change.to {
-            Some(Endpoint::Direct(address)) => Some((address, now)),
-            _ => None,
-        };
         if let Some(link) = self.relays.get_mut(&node)
-            && let Some(Endpoint::Direct(address)) = change.to
-            && link.address != Some(address)
+            && let Some(Endpoint::Direct(address)) = to
+            && is_proven
         {
             link.address = Some(address);
         }
-        self.tell(Event::PathChanged { node, change });
+        if let Some(change) = change {
+            peer.direct_since = change
+                .to
+                .and_then(|to| to.direct())
+                .map(|address| (address, now));
+            self.tell(Event::PathChanged { node, change });
+        }
         self.timers.housekeeping_at(now);
+    }
+
+    /// Has a peer's tunnels send along its path. To an address that was merely named only
+    /// handshakes go: a tunnel that is up has no endpoint then, and what is sent finds no path.
+    fn aim_tunnels(&mut self, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let (to, is_proven) = (peer.path.current(), peer.path.is_proven());
+        for tunnel in [Some(peer.tunnel), peer.previous].into_iter().flatten() {
+            let Some(stats) = self.engine.stats(tunnel.index, now) else {
+                continue;
+            };
+            let to = to.filter(|_| is_proven || !stats.is_up);
+            if stats.endpoint != to {
+                let _ = self.engine.set_endpoint(tunnel.index, to, now);
+            }
+        }
+    }
+
+    /// Whether a peer's session stands.
+    pub(super) fn stands(&self, node: NodeId) -> Option<SessionId> {
+        let session = self.peers.get(&node)?.session;
+        session.filter(|session| self.sessions.contains_key(session))
+    }
+
+    /// When a peer that is sent to is next to be looked at.
+    pub(super) fn look_at(&self, node: NodeId, now: Instant) -> Instant {
+        let Some(peer) = self.peers.get(&node) else {
+            return Instant::NEVER;
+        };
+        match peer.session {
+            Some(session) if self.sessions.contains_key(&session) => peer.path.deadline(now),
+            // The call says itself what became of it.
+            Some(_) => Instant::NEVER,
+            None => peer.retry_at,
+        }
     }
 
     /// Looks after peers: sessions wanted, challenges due, addresses worth keeping. Returns
     /// when to look again.
     pub(super) fn tend_peers(&mut self, now: Instant) -> Instant {
         let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
-        let mut next = Instant::NEVER;
+        let mut next = self.tell_late_presence(now);
         for node in nodes {
             self.seek_session(node, now);
             self.probe(node, now);
@@ -437,10 +508,20 @@ impl<A: Aead> Node<A> {
         if !peer.wants_session(now) || peer.retry_at > now {
             return;
         }
+        let (endpoint, failures) = (peer.path.current(), peer.failures);
         let Some(record) = self.record_of(node) else {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.session_failed(now);
+            }
             return;
         };
-        let endpoint = self.peers.get(&node).and_then(|peer| peer.path.current());
+        if endpoint.is_none() || failures % 2 == 1 {
+            // Somebody both know may pass on where we are.
+            self.ask_introduction(node, now);
+        }
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
         match endpoint {
             Some(endpoint) => {
                 // A server that doesn't know our keys (any more) answers no member's call, but a
@@ -457,8 +538,6 @@ impl<A: Aead> Node<A> {
                 }
             }
             None => {
-                // Somebody both know may pass on where we are.
-                self.ask_introduction(node, now);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.session_failed(now);
                 }
@@ -468,15 +547,20 @@ impl<A: Aead> Node<A> {
 
     fn ask_introduction(&mut self, to: NodeId, now: Instant) {
         let presence = self.own_presence();
-        let through: heapless::Vec<SessionId, 4> = self
+        let failures = self.peers.get(&to).map_or(0, |peer| peer.failures as usize);
+        let mut through: alloc::vec::Vec<(bool, SessionId)> = self
             .peers
             .iter()
             .filter(|(node, _)| **node != to)
-            .filter_map(|(_, peer)| peer.session)
-            .filter(|session| self.sessions.get(session).is_some_and(|s| s.greeted))
-            .take(4)
+            .filter_map(|(_, peer)| Some((!peer.wanted, peer.session?)))
+            .filter(|(_, session)| self.sessions.get(session).is_some_and(|s| s.greeted))
             .collect();
-        for session in through {
+        // Servers first, and others the next time.
+        through.sort_unstable();
+        let count = through.len();
+        let first = failures / 2 * INTRODUCERS % count.max(1);
+        let turn = through.into_iter().cycle().skip(first);
+        for (_, session) in turn.take(count.min(INTRODUCERS)) {
             let presence = presence.clone();
             self.ask(
                 session,
@@ -498,14 +582,10 @@ impl<A: Aead> Node<A> {
             // A relay's path is kept alive by its registration; it stays in use.
             peer.path.sent(now);
         }
-        while let Some(endpoint) = peer.path.poll_probe(now) {
-            let allowed = match endpoint {
-                Endpoint::Direct(address) => self.probes.take(address.ip(), now),
-                Endpoint::Relayed { .. } => true,
-            };
-            if allowed {
-                self.control.challenge(session, endpoint, now);
-            }
+        let probes = &mut self.probes;
+        let mut may = |address: SocketAddr| probes.take(node, address.ip(), now);
+        while let Some(endpoint) = peer.path.poll_probe(&mut may, now) {
+            self.control.challenge(session, endpoint, now);
         }
         let silent = self
             .peers
@@ -519,15 +599,38 @@ impl<A: Aead> Node<A> {
     }
 
     fn keep_last_path(&mut self, node: NodeId, now: Instant) {
-        let Some((address, since)) = self.peers.get(&node).and_then(|peer| peer.direct_since)
-        else {
+        let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        if now.saturating_since(since) < LASTING || self.last_paths.get(&node) == Some(&address) {
+        let Some((address, since)) = peer.direct_since else {
             return;
+        };
+        let is_answered = matches!(peer.path.why(), Why::DirectAnswered(_));
+        let is_lasting = now.saturating_since(since) >= LASTING;
+        let is_kept = self.last_paths.get(&node) == Some(&address);
+        let again = |kept| now.saturating_since(kept) >= KEEP_AGAIN;
+        if !is_answered || !is_lasting || is_kept || !peer.path_kept.is_none_or(again) {
+            return;
+        }
+        peer.path_kept = Some(now);
+        if !self.last_paths.contains_key(&node)
+            && self.last_paths.len() >= usize::from(self.config.limits.peers)
+        {
+            let mut kept = self.last_paths.keys();
+            let Some(old) = kept.find(|old| !self.peers.contains_key(old)).copied() else {
+                return;
+            };
+            self.forget_last_path(old);
         }
         self.last_paths.insert(node, address);
         self.saves.changed(Slot::LastPath(node));
+    }
+
+    /// Forgets, also on disk, where a member was: it is none any more.
+    pub(super) fn forget_last_path(&mut self, node: NodeId) {
+        if self.last_paths.remove(&node).is_some() {
+            self.saves.changed(Slot::LastPath(node));
+        }
     }
 
     /// Lets the tunnel to a peer's former key go once the one to its new key stands and the
@@ -570,8 +673,13 @@ impl<A: Aead> Node<A> {
             TunnelEvent::SaveStamps { local, until } => {
                 if let Some(key) = self.engine.local_key(local) {
                     self.stamps.insert(key.0, until);
-                    self.saves.changed(Slot::Tai(key.0));
-                    self.after_save(Deferred::Stamps(local, until), now);
+                    let slot = Slot::Tai(key.0);
+                    self.saves.changed(slot.clone());
+                    // Its own slot alone: a record that can't be written stops no handshake.
+                    let stamps = Deferred::Stamps(local, until);
+                    if let Some(stamps) = self.saves.then_slot(&slot, stamps) {
+                        self.run(stamps, now);
+                    }
                 }
             }
             _ => {}
@@ -587,21 +695,69 @@ impl<A: Aead> Node<A> {
             return;
         }
         peer.presence = presence.sequence;
+        peer.told_relays = presence.relays.clone();
         let ours = self.config.limits.candidates_per_peer.into();
         let count = presence.candidates.len().min(ours);
         let candidates = presence.candidates.get(..count).unwrap_or(&[]);
         peer.path.set_candidates(candidates, now);
+        if let Some(record) = self.record_of(node) {
+            let relays = self.relays_to(node, &record);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.path.set_relays(&relays, now);
+            }
+        }
         self.follow_path(node, now);
         self.timers.housekeeping_at(now);
     }
 
-    /// Where this node is has changed: every peer with a session is told.
+    /// Somebody else says where a peer is. It may be wrong, so that it only adds an address
+    /// or two to try, and nothing while the peer itself can say it.
+    pub(super) fn hint(&mut self, node: NodeId, presence: &Presence, now: Instant) {
+        if self.stands(node).is_some() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.path.hint(&presence.candidates, now);
+        self.follow_path(node, now);
+        self.timers.housekeeping_at(now);
+    }
+
+    /// Where this node is has changed: every peer with a session is told, now or soon.
     pub(super) fn presence_changed(&mut self, now: Instant) {
         self.presence.sequence += 1;
+        self.presence.late = true;
+        let next = self.tell_late_presence(now);
+        self.timers.housekeeping_at(next);
+    }
+
+    /// Tells every peer where this node is, if that changed and they were not told just now.
+    /// Returns when it is to be told.
+    fn tell_late_presence(&mut self, now: Instant) -> Instant {
+        if !self.presence.late {
+            return Instant::NEVER;
+        }
+        let due = self.presence.told_at.map(|at| at.after(PRESENCE_PAUSE));
+        if let Some(due) = due.filter(|due| *due > now) {
+            return due;
+        }
+        self.presence.late = false;
+        let presence = self.own_presence();
+        let is_told = self.presence.told.as_ref().is_some_and(|told| {
+            told.candidates == presence.candidates && told.relays == presence.relays
+        });
+        if is_told {
+            // It changed and changed back.
+            return Instant::NEVER;
+        }
+        self.presence.told = Some(presence);
+        self.presence.told_at = Some(now);
         let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
         for node in nodes {
             self.tell_presence(node, now);
         }
+        Instant::NEVER
     }
 
     /// Tells a peer where this node is, if there is a session that it greeted.
@@ -613,6 +769,10 @@ impl<A: Aead> Node<A> {
             return;
         }
         let presence = self.own_presence();
+        if self.presence.late {
+            // This one learns what the others don't know yet: all are told again.
+            self.presence.told = None;
+        }
         self.say(session, &Message::Notice(Notice::Presence(presence)), now);
     }
 

@@ -20,6 +20,9 @@ use crate::relay::{LIFETIME_S, RelayDrop};
 /// (RFC 4787 REQ-5 allows two minutes, many keep only 30 s).
 pub(super) const RENEW: Duration = Duration::from_secs(20);
 
+/// A relay that says it doesn't know us from here is asked again so soon, and no sooner.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A relay that this node wants to be reached through.
 #[derive(Debug, Default)]
 pub(super) struct RelayLink {
@@ -86,8 +89,8 @@ impl<A: Aead> Node<A> {
                 {
                     // Registering again, from where we are now, also has the relay
                     // challenge this address and move us.
-                    link.renew = now;
-                    self.timers.housekeeping_at(now);
+                    link.renew = link.renew.min(now.after(AGAIN));
+                    self.timers.housekeeping_at(link.renew);
                 }
                 Ok(Verdict::Consumed)
             }
@@ -130,6 +133,7 @@ impl<A: Aead> Node<A> {
         &mut self,
         session: SessionId,
         node: NodeId,
+        from: Endpoint,
         now: Instant,
     ) -> Reply<'static> {
         if self.relay_node().is_none() {
@@ -140,10 +144,22 @@ impl<A: Aead> Node<A> {
             return Reply::Refused(Refusal::NotAllowed);
         };
         let fresh = Token(self.rng.next_u64());
+        // The session's endpoint has proven itself; where this request came from may not have.
+        let bound = self.relay.address(node).unwrap_or(address);
+        if let Endpoint::Direct(from) = from
+            && from != bound
+        {
+            if let Some(state) = self.sessions.get_mut(&session) {
+                state.moving = Some(from);
+            }
+            if self.probes.take(node, from.ip(), now) {
+                self.control.challenge(session, Endpoint::Direct(from), now);
+            }
+        }
         match self.relay.register(node, address, fresh, now) {
             Ok(token) => Reply::Registered {
                 token: token.0,
-                observed: address,
+                observed: from.direct().unwrap_or(address),
                 lifetime_s: LIFETIME_S,
             },
             Err(_) => Reply::Refused(Refusal::Busy),

@@ -9,19 +9,22 @@ use altnet_wire::endpoint::Endpoint;
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::Frame;
 use altnet_wire::hash::Hash;
-use altnet_wire::id::{ControlKey, NodeId};
+use altnet_wire::id::{ControlKey, NodeId, SigningKey};
 use altnet_wire::message::{
     self, Cursor, HeadSummary, Hello, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed,
     Refusal, Reply, Request,
 };
 use altnet_wire::record::{self, Membership, RevocationTarget};
-use altnet_wire::time::Instant;
+use altnet_wire::time::{Duration, Instant};
 
+use super::intake::Carrier;
 use super::membership::pack_into;
 use super::{DropReason, Event, Node, Verdict};
-use crate::control::{CloseReason, ControlEvent, MessageId, Pattern, SessionId};
+use crate::control::{CloseReason, ClosedWhy, ControlEvent, MessageId, Pattern, SessionId};
 use crate::registry::Slot as RecordSlot;
 
+/// How long after a directory was too busy it is asked again.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
 /// Requests of one session that may wait for a reply at a time.
 const ASKED: usize = 16;
 
@@ -30,8 +33,8 @@ const ASKED: usize = 16;
 pub(super) enum Standing {
     /// The holder of some control key, no more.
     Stranger,
-    /// An owner's computer: it proved to hold an owner's or issuer's key.
-    Operator,
+    /// An owner's computer: it proved to hold this owner's or issuer's key.
+    Operator(SigningKey),
     /// A current member.
     Member(NodeId),
 }
@@ -65,6 +68,10 @@ pub(super) struct Session {
     pub(super) handshake: Hash,
     /// Whether the other side has said who it is.
     pub(super) greeted: bool,
+    /// Whether this node has said who it is.
+    introduced: bool,
+    /// Where a client seems to have moved to; it is challenged there before it is believed.
+    pub(super) moving: Option<SocketAddr>,
     /// What the other side follows of this directory: the revision it was sent up to.
     pub(super) follows: Option<u64>,
     /// A push that isn't acknowledged yet; the next waits for it.
@@ -98,10 +105,11 @@ impl<A: Aead> Node<A> {
                 session,
                 remote,
                 pattern,
+                initiator,
                 handshake,
                 ..
             } => {
-                let standing = self.standing_of(&remote, pattern);
+                let standing = self.standing_of(&remote);
                 self.sessions.insert(
                     session,
                     Session {
@@ -109,13 +117,19 @@ impl<A: Aead> Node<A> {
                         standing,
                         handshake,
                         greeted: false,
+                        introduced: false,
+                        moving: None,
                         follows: None,
                         pushing: None,
                         asked: BTreeMap::new(),
                         next_request: 0,
                     },
                 );
-                self.greet(session, now);
+                // Whoever was called by a stranger waits until it has named our network: a
+                // chain shows names and addresses.
+                if initiator || pattern == Pattern::Ik {
+                    self.greet(session, now);
+                }
             }
             ControlEvent::Message {
                 session,
@@ -138,21 +152,59 @@ impl<A: Aead> Node<A> {
             } => self.path_answered(session, endpoint, rtt, observed, now),
             ControlEvent::Heard { session, from } => self.session_heard(session, from, now),
             ControlEvent::Failed { session, .. } => self.session_ended(session, now),
-            ControlEvent::Closed { session, .. } => self.session_ended(session, now),
+            ControlEvent::Closed { session, why } => {
+                if why == ClosedWhy::Remote(CloseReason::NotAllowed) {
+                    self.join_not_allowed(session, now);
+                }
+                self.session_ended(session, now);
+            }
         }
     }
 
-    /// Who holds a control key, as far as records tell. Only in an IK session does that end
-    /// the matter; in an XX session the chain in the Hello comes first.
-    fn standing_of(&self, remote: &ControlKey, _pattern: Pattern) -> Standing {
+    /// Who holds a control key, as far as records tell.
+    fn standing_of(&self, remote: &ControlKey) -> Standing {
         self.network
             .as_ref()
             .and_then(|network| network.registry.member_by_control(remote))
             .map_or(Standing::Stranger, Standing::Member)
     }
 
-    /// Says who we are.
+    /// Who is at the other end, as records have it at this moment: standing ends with what it
+    /// rests on.
+    pub(super) fn standing(&self, session: SessionId) -> Standing {
+        let (Some(state), Some(network)) = (self.sessions.get(&session), &self.network) else {
+            return Standing::Stranger;
+        };
+        let holds = match state.standing {
+            Standing::Stranger => false,
+            Standing::Operator(key) => {
+                network.registry.owners().contains(&key) || network.registry.is_issuer(&key)
+            }
+            Standing::Member(node) => {
+                network.registry.member_by_control(&state.remote) == Some(node)
+            }
+        };
+        if holds {
+            state.standing
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// The member at the other end of a session.
+    fn member_at(&self, session: SessionId) -> Option<NodeId> {
+        match self.standing(session) {
+            Standing::Member(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// Says who we are, once.
     fn greet(&mut self, session: SessionId, now: Instant) {
+        match self.sessions.get_mut(&session) {
+            Some(state) if !state.introduced => state.introduced = true,
+            _ => return,
+        }
         let Some(network) = &self.network else {
             if let Some(joining) = &self.joining
                 && joining.session == Some(session)
@@ -186,7 +238,7 @@ impl<A: Aead> Node<A> {
         match message {
             Message::Hello(hello) => self.handle_hello(session, &hello, now),
             Message::Request { id, request } => {
-                if let Some(reply) = self.handle_request(session, id, &request, now) {
+                if let Some(reply) = self.handle_request(session, id, from, &request, now) {
                     self.say(session, &Message::Reply { id, reply }, now);
                 }
             }
@@ -211,10 +263,19 @@ impl<A: Aead> Node<A> {
             return;
         };
         if hello.network != network.registry.network() {
-            self.end_session(session, CloseReason::Done, now);
+            self.end_session(session, CloseReason::NotAllowed, now);
             return;
         }
-        self.take_records(hello.chain, now);
+        self.greet(session, now);
+        let carrier = match self.standing(session) {
+            Standing::Stranger => Carrier::Stranger,
+            _ => Carrier::Member,
+        };
+        if self.sessions.get(&session).is_none_or(|s| s.greeted) {
+            // Said once already; saying it again costs us more than them.
+            return;
+        }
+        self.take_records(hello.chain, carrier, now);
         let Some(state) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -286,16 +347,20 @@ impl<A: Aead> Node<A> {
             return;
         };
         let own = network.heads();
+        let counter = |issuer| {
+            let mut known = network.registry.heads();
+            known
+                .find(|(key, _, _)| *key == issuer)
+                .map(|(_, at, _)| at)
+        };
         let behind = heads.iter().any(|head| {
             network.registry.is_issuer(&head.issuer)
-                && own
-                    .iter()
-                    .find(|mine| mine.issuer == head.issuer)
-                    .is_none_or(|mine| mine.counter < head.counter)
+                && counter(head.issuer).is_none_or(|mine| mine < head.counter)
         });
-        if behind {
+        // A head may be here and what it counts withheld.
+        if behind || network.registry.is_behind() {
             if let Some(peer) = self.peers.get_mut(&node) {
-                peer.catching = true;
+                peer.catching = Some(now);
             }
             self.tell(Event::HeadBehind { node });
             self.ask(
@@ -328,17 +393,23 @@ impl<A: Aead> Node<A> {
             ) => self.followed(directory, records, *cursor, *more, now),
             (Asked::Catch(node), reply) => {
                 if let Reply::Records { records, .. } = reply {
-                    self.take_records(records, now);
+                    self.take_records(records, Carrier::Directory, now);
                 }
                 // Caught up, or the other side can't help: a stale head was told, and what is
                 // held is still valid.
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.catching = false;
+                    peer.catching = None;
                 }
             }
             (Asked::IntroduceOwn, _) => {
                 self.end_session(session, CloseReason::Done, now);
                 self.retry_servers(now);
+            }
+            (Asked::Subscribe(directory), _) => {
+                // Busy now: asked again later.
+                if let Some(peer) = self.peers.get_mut(&directory) {
+                    peer.subscribe_at = Some(now.after(SUBSCRIBE_AGAIN));
+                }
             }
             (Asked::Announce(node), Reply::Announced { .. }) => self.announced(node, now),
             (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),
@@ -358,23 +429,28 @@ impl<A: Aead> Node<A> {
         notice: &Notice<'_>,
         now: Instant,
     ) {
-        let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
+        let Some(node) = self.member_at(session) else {
             return;
         };
         match notice {
             Notice::Changed { records, cursor } => {
-                self.followed(node, records, *cursor, false, now)
+                let followed = self.peers.get(&node).is_some_and(|peer| peer.follows);
+                if followed {
+                    self.followed(node, records, *cursor, false, now);
+                } else {
+                    self.take_records(records, Carrier::Member, now);
+                }
             }
             Notice::Presence(presence) => self.handle_presence(node, presence, now),
             Notice::Introduced { chain, presence } => {
-                self.take_records(chain, now);
+                self.take_records(chain, Carrier::Member, now);
                 let introduced = Packed(chain).last().and_then(|record| {
                     let network = self.network.as_ref()?;
                     network.registry.node_of_record(record)
                 });
                 if let Some(introduced) = introduced {
                     self.meet(introduced, now);
-                    self.handle_presence(introduced, presence, now);
+                    self.hint(introduced, presence, now);
                 }
             }
         }
@@ -461,8 +537,10 @@ impl<A: Aead> Node<A> {
             && peer.session == Some(session)
         {
             peer.session = other;
+            peer.catching = None;
             if other.is_none() {
-                peer.catching = false;
+                peer.catching = None;
+                peer.follows = false;
                 peer.session_failed(now);
                 if !stood {
                     peer.path.call_failed(now);
@@ -478,14 +556,22 @@ impl<A: Aead> Node<A> {
         let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
             return;
         };
+        let mut is_known = false;
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.heard(from, now);
-            self.timers.housekeeping_at(now);
-        } else {
-            // A client of ours that is no peer: its address is proven at once.
-            self.control.challenge(session, from, now);
+            is_known = from.direct().is_some_and(|a| peer.path.is_proven_at(a));
+            self.timers.housekeeping_at(peer.path.deadline(now));
+            self.follow_path(node, now);
+            if self.relay.address(node).is_none() {
+                return;
+            }
         }
-        if self.relay.address(node).is_some() {
+        // A client of ours, or one that is no peer, is asked at once: it may have moved.
+        let may = match from.direct() {
+            Some(address) => is_known || self.probes.take(node, address.ip(), now),
+            None => true,
+        };
+        if may {
             self.control.challenge(session, from, now);
         }
     }
@@ -498,7 +584,7 @@ impl<A: Aead> Node<A> {
         observed: Option<SocketAddr>,
         now: Instant,
     ) {
-        let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
+        let Some(node) = self.member_at(session) else {
             return;
         };
         self.ponged(node, endpoint, rtt);
@@ -507,10 +593,11 @@ impl<A: Aead> Node<A> {
             // Where a peer sees us, for when no relay says so.
             self.presence.observed = observed.or(self.presence.observed);
         }
-        if let Endpoint::Direct(address) = endpoint
-            && self.relay.address(node).is_some_and(|was| was != address)
-            && self.control.endpoint(session) != Some(endpoint)
-        {
+        let moving = self.sessions.get_mut(&session).and_then(|state| {
+            let address = endpoint.direct()?;
+            state.moving.take_if(|moving| *moving == address)
+        });
+        if let Some(address) = moving {
             // The client moved, and has just proven where to.
             self.relay.moved(node, address);
             self.control.set_endpoint(session, endpoint);

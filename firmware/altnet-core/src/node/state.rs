@@ -33,6 +33,8 @@ pub enum Slot {
     LastPath(NodeId),
     /// A record.
     Record(RecordSlot),
+    /// Something that an interrupted change left behind, to be removed.
+    Stray(String),
 }
 
 impl fmt::Display for Slot {
@@ -52,6 +54,7 @@ impl fmt::Display for Slot {
                 base32_fmt(&node.0, f)
             }
             Self::Record(slot) => write!(f, "record-{slot}"),
+            Self::Stray(name) => f.write_str(name),
         }
     }
 }
@@ -101,6 +104,22 @@ impl<D> Saves<D> {
         let slots = self.unsaved.clone();
         self.waiting.push(Waiting { slots, then });
         None
+    }
+
+    /// Does `then` once `slot` is synced; at once (returned) if it is.
+    #[must_use]
+    pub(super) fn then_slot(&mut self, slot: &Slot, then: D) -> Option<D> {
+        if !self.unsaved.contains(slot) {
+            return Some(then);
+        }
+        let slots = BTreeSet::from([slot.clone()]);
+        self.waiting.push(Waiting { slots, then });
+        None
+    }
+
+    /// How much waits.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// The next slot to save.

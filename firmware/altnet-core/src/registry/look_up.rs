@@ -4,7 +4,6 @@ use core::net::Ipv6Addr;
 
 use altnet_wire::address;
 use altnet_wire::envelope::RecordKind;
-use altnet_wire::hash;
 use altnet_wire::id::{ControlKey, MemberId, Name, NodeId, Serial, SigningKey, SiteId, TunnelKey};
 use altnet_wire::record::{
     AppRecord, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead, NodeRecord,
@@ -13,7 +12,7 @@ use altnet_wire::record::{
 use altnet_wire::time::{Instant, UnixTime};
 
 use super::held::{Body, Held};
-use super::{Registry, Slot, Summary};
+use super::{Registry, Slot};
 use crate::clock::Clock;
 
 /// A member in force.
@@ -90,11 +89,11 @@ macro_rules! body {
 }
 
 impl Registry {
-    fn in_force(&self, slot: &Slot) -> Option<&Held> {
+    pub(super) fn in_force(&self, slot: &Slot) -> Option<&Held> {
         self.records.get(slot).filter(|held| held.in_force)
     }
 
-    fn all(&self, kind: RecordKind) -> impl Iterator<Item = &Held> {
+    pub(super) fn all(&self, kind: RecordKind) -> impl Iterator<Item = &Held> {
         self.records
             .range(Slot::first(kind)..=Slot::last(kind))
             .map(|(_, held)| held)
@@ -317,48 +316,6 @@ impl Registry {
     pub fn heads(&self) -> impl Iterator<Item = (SigningKey, Serial, &NetworkHead)> {
         self.all(RecordKind::NETWORK_HEAD)
             .filter_map(|held| Some((held.header.signer, held.header.serial, body!(held, Head)?)))
-    }
-
-    /// What a head signed now would say.
-    pub fn summary(&self) -> Summary {
-        use blake2::Digest;
-        // The same as `hash::labelled` over the ids, without gathering them: see there.
-        const LABEL: &str = "altnet revocations v1";
-        let mut hasher = blake2::Blake2s256::new();
-        hasher.update([LABEL.len() as u8]);
-        hasher.update(LABEL.as_bytes());
-        let mut count = 0u32;
-        let mut last = None;
-        // Ascending by id without a heap: rare, and the table is bounded.
-        while let Some(id) = self
-            .all(RecordKind::REVOCATION)
-            .filter(|held| matches!(held.body, Body::Revocation(_)))
-            .map(|held| held.id)
-            .filter(|id| last.is_none_or(|last| *id > last))
-            .min()
-        {
-            hasher.update(id.0);
-            count = count.saturating_add(1);
-            last = Some(id);
-        }
-        Summary {
-            revocations: hasher.finalize().into(),
-            revocation_count: count,
-            policy: self
-                .in_force(&Slot::POLICY)
-                .map_or([0; hash::HASH_BYTES], |held| held.id.0),
-            owner_serial: self.owner_head().1.0,
-        }
-    }
-
-    /// Whether some head in force tells of more revocations or a later owner change than are held:
-    /// there is something to fetch before delivering. A policy that differs doesn't say which of
-    /// the two is newer; peers find that out by comparing the serials of their heads.
-    pub fn is_behind(&self) -> bool {
-        let own = self.summary();
-        self.heads().any(|(_, _, head)| {
-            head.owner_serial > own.owner_serial || head.revocation_count > own.revocation_count
-        })
     }
 
     /// Gives `take` the records with which the member with this device key proves itself:

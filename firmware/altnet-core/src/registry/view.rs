@@ -87,7 +87,12 @@ impl Registry {
     /// Brings the view up to date after the record in `slot` came, in the place of `old`.
     pub(super) fn settle(&mut self, slot: &Slot, old: Option<&Held>) {
         match old {
-            None if self.stands_alone(slot) => self.enter(slot),
+            None if self.stands_alone(slot) => {
+                self.enter(slot);
+                if slot.kind() == RecordKind::REVOCATION {
+                    self.sum_up();
+                }
+            }
             Some(old) if self.looks_like(slot, old) => {}
             _ => self.rebuild(),
         }
@@ -194,6 +199,7 @@ impl Registry {
         self.settle_unknown();
         self.sweep_void();
         self.count_aside();
+        self.sum_up();
     }
 
     fn count_aside(&mut self) {

@@ -1,0 +1,152 @@
+//! How much of everything is held: a table for each kind, and a share of it for each device.
+
+use core::ops::RangeInclusive;
+
+use altnet_wire::envelope::RecordKind;
+use altnet_wire::id::SigningKey;
+use altnet_wire::time::UnixTime;
+
+use super::held::{Body, Held};
+use super::{RecordError, Registry, Slot};
+
+/// One device may hold one in so many entries of the tables of hosts and of apps.
+const DEVICE_SHARE: u16 = 4;
+/// Records that aren't understood which one device may have held.
+const MAX_UNKNOWN_PER_DEVICE: u16 = 4;
+
+impl Registry {
+    /// Sees to it that the table of the new record's kind has room.
+    ///
+    /// Given up first is what stands aside, then what ended before the floor: an invite that no
+    /// membership rests on, a membership. What ended by a clock that may be forged stays.
+    pub(super) fn make_room(&mut self, slot: &Slot, body: &Body, floor: UnixTime) -> Result<(), RecordError> {
+        if self.records.contains_key(slot) {
+            return Ok(());
+        }
+        let kind = slot.kind();
+        let unknown = matches!(body, Body::Unknown);
+        let limit = self.limit(kind, unknown);
+        // Records of a known kind in a later version share its slots' range.
+        let range = if unknown {
+            Slot::first(RecordKind(0))..=Slot::last(RecordKind(u16::MAX))
+        } else {
+            Slot::first(kind)..=Slot::last(kind)
+        };
+        let alike = |held: &Held| unknown == matches!(held.body, Body::Unknown);
+        let table = self.records.range(range.clone());
+        if table.filter(|(_, held)| alike(held)).count() < usize::from(limit) {
+            return Ok(());
+        }
+        let spare = match body {
+            Body::OwnerChange(_) => self.owners.spare(),
+            _ => self
+                .records
+                .range(range.clone())
+                .find(|(_, held)| alike(held) && !held.standing)
+                .or_else(|| {
+                    let mut table = self.records.range(range);
+                    table.find(|(_, held)| alike(held) && self.has_ended(held, floor))
+                })
+                .map(|(slot, _)| *slot),
+        };
+        let Some(spare) = spare else {
+            self.refused_full = self.refused_full.saturating_add(1);
+            return Err(RecordError::Full { kind, limit });
+        };
+        self.give_up(&spare);
+        Ok(())
+    }
+
+    /// Sees to it that one device takes no more of a table than its share.
+    ///
+    /// What it can add for itself, so could somebody who holds a stolen device; owners and
+    /// issuers are bounded by the table alone. Its own records that stand aside go first.
+    fn keep_quota(
+        &mut self,
+        slot: &Slot,
+        signer: &SigningKey,
+        body: &Body,
+    ) -> Result<(), RecordError> {
+        let unknown = matches!(body, Body::Unknown);
+        let kind = slot.kind();
+        let limit = match body {
+            Body::Host(_) => self.limits.hosts.div_ceil(DEVICE_SHARE),
+            Body::App(_) => self.limits.apps.div_ceil(DEVICE_SHARE),
+            Body::Unknown => MAX_UNKNOWN_PER_DEVICE,
+            _ => return Ok(()),
+        };
+        if self.is_owner(signer) || self.issuer_at(signer, None).is_ok() {
+            return Ok(());
+        }
+        let own = |held: &Held| {
+            held.header.signer == *signer && unknown == matches!(held.body, Body::Unknown)
+        };
+        if self.records.get(slot).is_some_and(own) {
+            return Ok(());
+        }
+        let table = || {
+            let table = self.records.range(table_of(kind, unknown));
+            table.filter(|(_, held)| own(held))
+        };
+        if table().count() < usize::from(limit) {
+            return Ok(());
+        }
+        let spare = table().find(|(_, held)| !held.standing);
+        let Some(spare) = spare.map(|(slot, _)| *slot) else {
+            self.refused_full = self.refused_full.saturating_add(1);
+            return Err(RecordError::Full { kind, limit });
+        };
+        self.give_up(&spare);
+        Ok(())
+    }
+
+    fn give_up(&mut self, spare: &Slot) {
+        let was_in_force = self.records.get(spare).is_some_and(|held| held.in_force);
+        self.remove(spare);
+        if was_in_force {
+            self.rebuild();
+        }
+    }
+
+    /// Whether a record ended before `floor` and nothing rests on it.
+    fn has_ended(&self, held: &Held, floor: UnixTime) -> bool {
+        match &held.body {
+            Body::Membership(body, _) => body.expires <= floor,
+            Body::Invite(body) => {
+                let rests = |held: &Held| match &held.body {
+                    Body::Membership(member, _) => member
+                        .invite
+                        .is_some_and(|redemption| redemption.invite == body.invite),
+                    _ => false,
+                };
+                body.expires <= floor && !self.records.values().any(rests)
+            }
+            _ => false,
+        }
+    }
+
+    fn limit(&self, kind: RecordKind, unknown: bool) -> u16 {
+        let limits = &self.limits;
+        match kind {
+            _ if unknown => limits.unknown_records,
+            RecordKind::OWNER_CHANGE => limits.owner_changes,
+            RecordKind::ISSUER_CERTIFICATE | RecordKind::NETWORK_HEAD => limits.issuers,
+            RecordKind::MEMBERSHIP | RecordKind::NODE => limits.members,
+            RecordKind::HOST => limits.hosts,
+            RecordKind::APP => limits.apps,
+            RecordKind::REVOCATION => limits.revocations,
+            RecordKind::INVITE => limits.invites,
+            RecordKind::POLICY => 1,
+            _ => limits.unknown_records,
+        }
+    }
+}
+
+/// The slots of a table. Records of a known kind in a later version share its slots' range.
+const fn table_of(kind: RecordKind, unknown: bool) -> RangeInclusive<Slot> {
+    if unknown {
+        Slot::first(RecordKind(0))..=Slot::last(RecordKind(u16::MAX))
+    } else {
+        Slot::first(kind)..=Slot::last(kind)
+    }
+}

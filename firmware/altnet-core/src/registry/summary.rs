@@ -1,0 +1,77 @@
+//! How far the network has come here, and whether somebody has come further.
+
+use alloc::vec::Vec;
+
+use altnet_wire::envelope::RecordKind;
+use altnet_wire::hash::{self, Hash};
+use altnet_wire::id::RecordId;
+
+use super::{Registry, Slot};
+
+/// What a [`altnet_wire::record::NetworkHead`] says of the registry it was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Hash over the ids of the revocations in force, in ascending order.
+    pub revocations: Hash,
+    /// How many they are.
+    pub revocation_count: u32,
+    /// The id of the policy in force, zero if none.
+    pub policy: Hash,
+    /// Serial of the last owner change in force.
+    pub owner_serial: u64,
+}
+
+/// The part of a [`Summary`] that has to be gathered: kept, so that asking costs nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Revocations {
+    hash: Hash,
+    count: u32,
+}
+
+impl Revocations {
+    /// Over the ids of revocations, in any order.
+    pub(super) fn of(ids: impl Iterator<Item = RecordId>) -> Self {
+        let mut ids: Vec<RecordId> = ids.collect();
+        ids.sort_unstable();
+        let parts: Vec<&[u8]> = ids.iter().map(|id| &id.0[..]).collect();
+        Self {
+            hash: hash::labelled("altnet revocations v1", &[&parts.concat()]),
+            count: u32::try_from(ids.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Registry {
+    /// What a head signed now would say. Asking costs nothing that grows.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            revocations: self.revocations.hash,
+            revocation_count: self.revocations.count,
+            policy: self
+                .in_force(&Slot::POLICY)
+                .map_or([0; hash::HASH_BYTES], |held| held.id.0),
+            owner_serial: self.owner_head().1.0,
+        }
+    }
+
+    /// Gathers the revocations in force anew.
+    pub(super) fn sum_up(&mut self) {
+        let revocations = self.all(RecordKind::REVOCATION);
+        self.revocations = Revocations::of(revocations.map(|held| held.id));
+    }
+
+    /// Whether some head in force tells of more revocations or a later owner change than are held:
+    /// there is something to fetch before delivering.
+    ///
+    /// A policy that differs doesn't count. A head names a policy by its id alone, so it
+    /// doesn't say which of the two is newer, nor does its own serial, which counts the heads
+    /// of one issuer: an issuer that is behind itself, or was when it went away for good, would
+    /// make everybody else look behind for ever. Policies have serials of their own and the
+    /// larger wins wherever two nodes meet and compare heads.
+    pub fn is_behind(&self) -> bool {
+        let own = self.summary();
+        self.heads().any(|(_, _, head)| {
+            head.owner_serial > own.owner_serial || head.revocation_count > own.revocation_count
+        })
+    }
+}
