@@ -19,33 +19,46 @@
 //! - A revocation is final and beats everything, whatever came first.
 //! - Of two members with the same name, device key or site to be gateway of, the one with the
 //!   smaller member id is in force, unless the other's membership replaces its device. Control and
-//!   tunnel keys belong to the first that came with them.
+//!   tunnel keys belong to the first that came with them (see below).
 //! - Of two hosts with the same name in different sites, one that an issuer signed wins, then
 //!   the smaller site id.
 //!
 //! So the records in force follow from the set of records alone, not from their order, once each
 //! was offered after what it rests on ([`Registry::apply_all`]).
 //!
+//! # Keys that somebody else claims
+//! A node record is signed with the device key, and the X25519 keys in it can't sign: nothing in
+//! a record shows that its signer holds them. So a member may claim another's keys. Where the
+//! other's record is held, even while it stands aside, the claim is refused and nothing changes;
+//! a claim is never a reason to put a held key out of force. Where the claim came first, the true
+//! holder's record is refused ([`Claim::Key`]) until it names other keys or the claimant is
+//! revoked: an ordinary error, on which the holder rotates. Who claims gains nothing, since
+//! every session and tunnel needs the secret halves, and what it signed is the proof to revoke it
+//! by. A rule over the records alone (the smaller member id, the earlier membership) would let a
+//! claimant that it favours put a member out of force everywhere and for good.
+//!
 //! # Bounds
 //! Each kind has a table of its own bounded by [`Limits`]. A full table gives up a record that
-//! stands aside, then one that ended before the clock's floor, before it refuses a new one. Look-ups don't allocate; applying does.
+//! stands aside, then one that ended before the clock's floor, before it refuses a new one. What a
+//! device signs by itself has a share of its table besides: a quarter of the hosts and of the
+//! apps, and four records that aren't understood. Look-ups don't allocate; applying does.
 
 mod error;
 mod held;
 mod judge;
 mod look_up;
 mod owners;
+mod room;
 mod slot;
+mod summary;
 mod view;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use altnet_wire::envelope::{Envelope, RecordKind};
-use altnet_wire::hash::Hash;
 use altnet_wire::id::{self, NetworkId, RecordId, Serial, SigningKey};
 use altnet_wire::record::{self, Genesis, Rights};
-use altnet_wire::time::UnixTime;
 
 use crate::clock::Clock;
 use crate::limits::Limits;
@@ -54,9 +67,11 @@ use crate::records;
 pub use error::{Applied, Changes, Claim, Missing, RecordError};
 pub use look_up::{App, Host, Member, Subject};
 pub use slot::Slot;
+pub use summary::Summary;
 
 use held::{Body, Held};
 use owners::Owners;
+use summary::Revocations;
 use view::View;
 
 /// The longest a membership may last, from `issued` to `expires`, in seconds: 90 days.
@@ -72,6 +87,7 @@ pub struct Registry {
     records: BTreeMap<Slot, Held>,
     owners: Owners,
     view: View,
+    revocations: Revocations,
     revision: u64,
     by_revision: BTreeMap<u64, Slot>,
     unsaved: BTreeSet<Slot>,
@@ -118,6 +134,7 @@ impl Registry {
             limits,
             records: BTreeMap::new(),
             view: View::default(),
+            revocations: Revocations::of(core::iter::empty()),
             revision: 1,
             by_revision: BTreeMap::from([(1, Slot::GENESIS)]),
             unsaved,
@@ -151,7 +168,7 @@ impl Registry {
         self.check_newer(&slot, header.serial, id)?;
         self.check_clash(&header, &body)?;
         self.verify(&envelope, &body)?;
-        self.make_room(&slot, &body, clock.floor())?;
+        self.make_room(&slot, &header.signer, &body, clock.floor())?;
         if let Some(issued) = body.issued().filter(|_| self.vouches(&header.signer)) {
             clock.raise(issued);
         }

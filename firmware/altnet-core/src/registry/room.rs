@@ -19,19 +19,21 @@ impl Registry {
     ///
     /// Given up first is what stands aside, then what ended before the floor: an invite that no
     /// membership rests on, a membership. What ended by a clock that may be forged stays.
-    pub(super) fn make_room(&mut self, slot: &Slot, body: &Body, floor: UnixTime) -> Result<(), RecordError> {
+    pub(super) fn make_room(
+        &mut self,
+        slot: &Slot,
+        signer: &SigningKey,
+        body: &Body,
+        floor: UnixTime,
+    ) -> Result<(), RecordError> {
+        self.keep_quota(slot, signer, body)?;
         if self.records.contains_key(slot) {
             return Ok(());
         }
         let kind = slot.kind();
         let unknown = matches!(body, Body::Unknown);
         let limit = self.limit(kind, unknown);
-        // Records of a known kind in a later version share its slots' range.
-        let range = if unknown {
-            Slot::first(RecordKind(0))..=Slot::last(RecordKind(u16::MAX))
-        } else {
-            Slot::first(kind)..=Slot::last(kind)
-        };
+        let range = table_of(kind, unknown);
         let alike = |held: &Held| unknown == matches!(held.body, Body::Unknown);
         let table = self.records.range(range.clone());
         if table.filter(|(_, held)| alike(held)).count() < usize::from(limit) {

@@ -6,6 +6,7 @@ use altnet_wire::envelope::RecordKind;
 use altnet_wire::hash::{self, Hash};
 use altnet_wire::id::RecordId;
 
+use super::held::Body;
 use super::{Registry, Slot};
 
 /// What a [`altnet_wire::record::NetworkHead`] says of the registry it was made from.
@@ -35,7 +36,7 @@ impl Revocations {
         ids.sort_unstable();
         let parts: Vec<&[u8]> = ids.iter().map(|id| &id.0[..]).collect();
         Self {
-            hash: hash::labelled("altnet revocations v1", &[&parts.concat()]),
+            hash: hash::labelled("altnet revocations v1", &parts),
             count: u32::try_from(ids.len()).unwrap_or(u32::MAX),
         }
     }
@@ -56,7 +57,9 @@ impl Registry {
 
     /// Gathers the revocations in force anew.
     pub(super) fn sum_up(&mut self) {
-        let revocations = self.all(RecordKind::REVOCATION);
+        let revocations = self
+            .all(RecordKind::REVOCATION)
+            .filter(|held| matches!(held.body, Body::Revocation(_)));
         self.revocations = Revocations::of(revocations.map(|held| held.id));
     }
 
