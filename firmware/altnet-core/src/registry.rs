@@ -167,6 +167,7 @@ impl Registry {
         self.judge(&header, &body)?;
         self.check_newer(&slot, header.serial, id)?;
         self.check_clash(&header, &body)?;
+        self.check_keys(&slot, &header, &body)?;
         self.verify(&envelope, &body)?;
         self.make_room(&slot, &header.signer, &body, clock.floor())?;
         if let Some(issued) = body.issued().filter(|_| self.vouches(&header.signer)) {

@@ -587,3 +587,231 @@ fn a_full_table_gives_up_who_expired_and_nobody_else() {
     assert!(registry.by_member(&member(2)).is_some());
     assert!(registry.by_member(&member(3)).is_some());
 }
+
+/// Has `device` sign records until one is refused for want of room; returns how many were taken.
+fn fill(
+    registry: &mut Registry,
+    device: &SigningSecret,
+    make: impl Fn(&SigningSecret, u8) -> Vec<u8>,
+) -> (usize, RecordError) {
+    for n in 0..200 {
+        let bytes = make(device, n);
+        if registry.apply(&bytes, &mut clock()).is_err() {
+            return (n.into(), refused(registry, &bytes));
+        }
+    }
+    panic!("never full");
+}
+
+#[test]
+fn regression_one_device_has_a_share_of_each_table_and_not_all_of_it() {
+    let town = Town::new();
+    let limits = Limits {
+        hosts: 12,
+        apps: 8,
+        unknown_records: 9,
+        ..Limits::MICRO
+    };
+    let mut registry = town.registry(limits);
+    give(&mut registry, &town.certificates());
+    let (near, far) = (secret(20), secret(21));
+    give(
+        &mut registry,
+        &[
+            town.sign(&town.issuer, &town.gateway(1, &near, "alpha", 3), 1),
+            town.sign(&town.issuer, &town.gateway(2, &far, "beta", 4), 1),
+        ],
+    );
+    let host = |id| {
+        let town = &town;
+        move |by: &SigningSecret, n: u8| {
+            town.sign(by, &town.host(&format!("h{n}"), id, n.into()), 1)
+        }
+    };
+    let app = |by: &SigningSecret, n: u8| {
+        let key = SigningSecret::from_bytes(&[n; 32]);
+        let key = if by.public() == near.public() {
+            key
+        } else {
+            SigningSecret::from_bytes(&[n ^ 0x80; 32])
+        };
+        town.sign(by, &town.app(&key, by, &format!("a{n}")), 1)
+    };
+    let unknown = |by: &SigningSecret, n: u8| town.opaque(by, 300 + u16::from(n % 2), 1, &[n]);
+    for (id, device) in [(3, &near), (4, &far)] {
+        let full = |kind, limit| RecordError::Full { kind, limit };
+        let (taken, error) = fill(&mut registry, device, host(id));
+        assert_eq!((taken, error), (3, full(HostRecord::KIND, 3)));
+        let (taken, error) = fill(&mut registry, device, app);
+        assert_eq!((taken, error), (2, full(AppRecord::KIND, 2)));
+        let (taken, error) = fill(&mut registry, device, unknown);
+        assert_eq!(taken, 4);
+        assert!(matches!(error, RecordError::Full { limit: 4, .. }));
+    }
+    // What is held is still renewed, and an issuer is bounded by the table alone.
+    let newer = town.sign(&near, &town.host("h0", 3, 77), 2);
+    give(&mut registry, &[newer]);
+    let (taken, error) = fill(&mut registry, &town.issuer, |by, n| {
+        town.sign(by, &town.host(&format!("i{n}"), 5, n.into()), 1)
+    });
+    assert_eq!(taken, 12 - 2 * 3);
+    assert!(matches!(error, RecordError::Full { limit: 12, .. }));
+}
+
+#[test]
+fn regression_a_share_is_of_what_a_device_signed_and_not_of_what_it_took_over() {
+    let town = Town::new();
+    let limits = Limits {
+        hosts: 8,
+        ..Limits::MICRO
+    };
+    let mut registry = town.registry(limits);
+    give(&mut registry, &town.certificates());
+    let gateway = secret(20);
+    give(
+        &mut registry,
+        &[
+            town.sign(&town.issuer, &town.gateway(1, &gateway, "alpha", 3), 1),
+            town.sign(&town.issuer, &town.host("wiki", 3, 1), 1),
+            town.sign(&gateway, &town.host("one", 3, 2), 1),
+            town.sign(&gateway, &town.host("two", 3, 3), 1),
+        ],
+    );
+    let taken_over = town.sign(&gateway, &town.host("wiki", 3, 9), 2);
+    assert!(matches!(
+        refused(&mut registry, &taken_over),
+        RecordError::Full { limit: 2, .. }
+    ));
+}
+
+#[test]
+fn regression_a_member_that_claims_anothers_keys_puts_nobody_out_of_force() {
+    let town = Town::new();
+    let mut registry = begun(&town);
+    let (victim, thief) = (secret(20), secret(21));
+    let own = town.sign(&victim, &town.node(30), 1);
+    give(
+        &mut registry,
+        &[
+            // The claimant has the smaller id.
+            town.sign(&town.issuer, &town.membership(1, &thief, "mallory"), 1),
+            town.sign(&town.issuer, &town.membership(2, &victim, "alice"), 1),
+            own.clone(),
+        ],
+    );
+    let mut both = town.node(31);
+    both.previous_tunnel = Some(town.node(30).tunnel);
+    let mut control = town.node(32);
+    control.control = town.node(30).control;
+    for claim in [town.node(30), both, control] {
+        let claim = town.sign(&thief, &claim, 9);
+        assert_eq!(
+            refused(&mut registry, &claim),
+            RecordError::Taken(Claim::Key)
+        );
+    }
+    let holder = |registry: &Registry| {
+        let found = registry.by_control(&town.node(30).control).unwrap();
+        found.membership.member
+    };
+    assert_eq!(holder(&registry), member(2));
+    // Also not after everything was made anew, nor while the victim's issuer isn't certified.
+    let change = town.change(town.genesis_id(), &[&town.second], 30);
+    give(&mut registry, &[town.sign(&town.second, &change, 1)]);
+    assert_eq!(registry.members().count(), 0);
+    let (other, third) = (secret(9), secret(22));
+    let certificate = town.certificate(&other, Rights::all());
+    give(
+        &mut registry,
+        &[
+            town.sign(&town.second, &certificate, 1),
+            town.sign(&other, &town.membership(3, &third, "trudy"), 1),
+        ],
+    );
+    let claim = town.sign(&third, &town.node(30), 9);
+    assert_eq!(
+        refused(&mut registry, &claim),
+        RecordError::Taken(Claim::Key)
+    );
+    let anew = town.certificate(&town.issuer, Rights::all());
+    give(&mut registry, &[town.sign(&town.second, &anew, 2)]);
+    assert_eq!(holder(&registry), member(2));
+}
+
+#[test]
+fn regression_a_node_that_claims_an_apps_tunnel_key_puts_no_app_out_of_force() {
+    let town = Town::new();
+    let mut registry = begun(&town);
+    let (victim, thief) = (secret(20), secret(21));
+    let app = town.app(&secret(50), &victim, "chat");
+    give(
+        &mut registry,
+        &[
+            town.sign(&town.issuer, &town.gateway(1, &thief, "mallory", 3), 1),
+            town.sign(&town.issuer, &town.gateway(2, &victim, "alice", 4), 1),
+            town.sign(&victim, &app, 1),
+        ],
+    );
+    let mut node = town.node(30);
+    node.tunnel = app.tunnel.unwrap();
+    let claim = town.sign(&thief, &node, 1);
+    assert_eq!(
+        refused(&mut registry, &claim),
+        RecordError::Taken(Claim::Key)
+    );
+    let mut copy = town.app(&secret(51), &thief, "copy");
+    copy.tunnel = app.tunnel;
+    let copy = town.sign(&thief, &copy, 1);
+    assert_eq!(
+        refused(&mut registry, &copy),
+        RecordError::Taken(Claim::Key)
+    );
+    assert!(registry.app_by_name(&name("chat")).is_some());
+}
+
+#[test]
+fn regression_who_was_claimed_first_has_other_keys_or_waits_for_a_revocation() {
+    let town = Town::new();
+    let mut registry = begun(&town);
+    let (victim, thief) = (secret(20), secret(21));
+    give(
+        &mut registry,
+        &[
+            town.sign(&town.issuer, &town.membership(1, &victim, "alice"), 1),
+            town.sign(&town.issuer, &town.membership(2, &thief, "mallory"), 1),
+            town.sign(&thief, &town.node(30), 1),
+        ],
+    );
+    let own = town.sign(&victim, &town.node(30), 1);
+    assert_eq!(refused(&mut registry, &own), RecordError::Taken(Claim::Key));
+    let mut rotated = registry.clone();
+    give(&mut rotated, &[town.sign(&victim, &town.node(31), 2)]);
+    assert!(rotated.by_device(&victim.public()).unwrap().node.is_some());
+    let revocation = town.revocation(RevocationTarget::Member(member(2)), 20);
+    give(
+        &mut registry,
+        &[town.sign(&town.issuer, &revocation, 1), own],
+    );
+    assert!(registry.by_tunnel(&town.node(30).tunnel.key).is_some());
+}
+
+#[test]
+fn a_head_that_names_another_policy_makes_nobody_look_behind() {
+    let town = Town::new();
+    let mut registry = begun(&town);
+    give(&mut registry, &[town.opaque(&town.issuer, 8, 1, b"policy")]);
+    let summary = registry.summary();
+    let mut head = NetworkHead {
+        revocations: summary.revocations,
+        revocation_count: summary.revocation_count,
+        policy: [7; 32],
+        owner_serial: summary.owner_serial,
+        issued: at(50),
+    };
+    // The issuer went away for good before it heard of the policy in force.
+    give(&mut registry, &[town.sign(&town.issuer, &head, 900)]);
+    assert!(!registry.is_behind());
+    head.owner_serial += 1;
+    give(&mut registry, &[town.sign(&town.issuer, &head, 901)]);
+    assert!(registry.is_behind());
+}

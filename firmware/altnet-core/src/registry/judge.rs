@@ -2,7 +2,7 @@
 
 use altnet_wire::address;
 use altnet_wire::envelope::{Header, RecordKind};
-use altnet_wire::id::{SigningKey, SiteId};
+use altnet_wire::id::{ControlKey, SigningKey, SiteId, TunnelKey};
 use altnet_wire::record::{
     HostRecord, Invite, IssuerCertificate, Membership, RevocationTarget, Rights, Roles,
 };
@@ -253,9 +253,63 @@ impl Registry {
         Ok(())
     }
 
+    /// Refuses a record that claims a key which another device's held record has, be that one in
+    /// force or not: it may be again, and had the key first.
+    pub(super) fn check_keys(
+        &self,
+        slot: &Slot,
+        header: &Header,
+        body: &Body,
+    ) -> Result<(), RecordError> {
+        let claimed = keys_of(body);
+        if claimed == ([None; 2], None) {
+            return Ok(());
+        }
+        let member = self.view.devices.get(&header.signer);
+        let is_other = |device: &SigningKey| {
+            *device != header.signer
+                && !self.view.replaced.contains(device)
+                && (member.is_none() || self.view.devices.get(device) != member)
+        };
+        let meets = |(tunnels, control): Keys<'_>| {
+            let (claims, claim) = claimed;
+            let both = claims
+                .iter()
+                .flatten()
+                .any(|key| tunnels.contains(&Some(*key)));
+            both || (claim.is_some() && claim == control)
+        };
+        let of = |kind| self.records.range(Slot::first(kind)..=Slot::last(kind));
+        let taken = of(RecordKind::NODE)
+            .chain(of(RecordKind::APP))
+            .filter(|(other, held)| *other != slot && is_other(&held.header.signer))
+            .any(|(_, held)| meets(keys_of(&held.body)));
+        if taken {
+            return Err(RecordError::Taken(Claim::Key));
+        }
+        Ok(())
+    }
+
     fn gateway_claim(&self, body: &Membership) -> Option<&altnet_wire::id::MemberId> {
         let site = body.site.filter(|_| body.roles.contains(Roles::GATEWAY))?;
         self.view.gateways.get(&site)
+    }
+}
+
+/// The tunnel keys and the control key that a record claims.
+type Keys<'a> = ([Option<&'a TunnelKey>; 2], Option<&'a ControlKey>);
+
+fn keys_of(body: &Body) -> Keys<'_> {
+    match body {
+        Body::Node(body) => (
+            [
+                Some(&body.tunnel.key),
+                body.previous_tunnel.as_ref().map(|tunnel| &tunnel.key),
+            ],
+            Some(&body.control),
+        ),
+        Body::App(body) => ([body.tunnel.as_ref().map(|tunnel| &tunnel.key), None], None),
+        _ => ([None; 2], None),
     }
 }
 
