@@ -202,13 +202,7 @@ impl Issuer {
             expires,
             replaces: None,
         };
-        // The invite and the membership go in together or not at all.
-        let mut after = registry.clone();
-        let mut clock_after = clock.clone();
-        after.apply(request.invite, &mut clock_after)?;
-        let bytes = self.admit_into(&mut after, &mut clock_after, &membership)?;
-        *registry = after;
-        *clock = clock_after;
+        let bytes = self.admit_invited(registry, clock, request.invite, &membership)?;
         self.uses.insert((invite.invite, device), membership.member);
         self.unsaved = true;
         Ok(bytes)
@@ -429,6 +423,29 @@ impl Issuer {
             return Err(Refusal::NoCertificate);
         }
         Ok((issued, issued.after(MEMBERSHIP)))
+    }
+
+    /// Takes the invite and the membership in, together or not at all.
+    fn admit_invited(
+        &self,
+        registry: &mut Registry,
+        clock: &mut Clock,
+        invite: &[u8],
+        membership: &Membership,
+    ) -> Result<Vec<u8>, Refusal> {
+        let is_held = membership.invite.is_some_and(|redemption| {
+            registry.bytes(&Slot::invite(redemption.invite)) == Some(invite)
+        });
+        if is_held {
+            return self.admit_into(registry, clock, membership);
+        }
+        let mut after = registry.clone();
+        let mut clock_after = clock.clone();
+        after.apply(invite, &mut clock_after)?;
+        let bytes = self.admit_into(&mut after, &mut clock_after, membership)?;
+        *registry = after;
+        *clock = clock_after;
+        Ok(bytes)
     }
 
     fn admit_into(
