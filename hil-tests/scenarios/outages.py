@@ -13,6 +13,9 @@ def relay_gone_both_restart() -> None:
         story.tell()
         story.fetch()
         wait_for("the path to be direct", lambda: path_between_homes(story) == "direct")
+        for home in story.internet.homes:
+            kept = lambda home=home: any(home.gateway.path("/var/lib/altnet").rglob("path-*"))
+            wait_for(f"{home.gateway.name} to keep where the other is", kept)
         story.stop(story.internet.relay)
         for home in story.internet.homes:
             story.stop(home.gateway)

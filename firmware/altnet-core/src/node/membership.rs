@@ -335,8 +335,9 @@ impl<A: Aead> Node<A> {
             petname,
             own,
         });
-        let strangers = self.own_roles().contains(Roles::DIRECTORY) || self.issuer.is_some();
-        self.control.welcome_strangers(strangers);
+        // Two members meet although neither has heard of the other, and nobody else is up: the
+        // chain in the Hello is what makes them members.
+        self.control.welcome_strangers(true);
         self.set_calendar(now);
         self.publish_node(now);
         self.link_relays(now);

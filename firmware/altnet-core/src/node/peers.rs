@@ -29,6 +29,8 @@ const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
 const SERVER_SILENT: Duration = Duration::from_secs(10);
 /// A direct address that stood this long is worth a write to disk.
 const LASTING: Duration = Duration::from_secs(60);
+/// The first of a peer's is worth one sooner: with none, nobody is found after a restart.
+const LASTING_FIRST: Duration = Duration::from_secs(3);
 /// A peer's lasting address is written to disk at most this often.
 const KEEP_AGAIN: Duration = Duration::from_secs(3600);
 /// Peers are told where this node is at most this often.
@@ -524,10 +526,10 @@ impl<A: Aead> Node<A> {
         };
         match endpoint {
             Some(endpoint) => {
-                // A server that doesn't know our keys (any more) answers no member's call, but a
+                // Who doesn't know our keys (yet, or any more) answers no member's call, but a
                 // stranger's, and a chain makes the stranger a member.
                 let round = peer.failures as usize / peer.path.direct_count().max(1);
-                let is_stranger = peer.wanted && round % 2 == 1;
+                let is_stranger = round % 2 == 1;
                 let remote = (!is_stranger).then_some(record.control);
                 let connected = self.control.connect(remote, endpoint, now);
                 if let Some(peer) = self.peers.get_mut(&node) {
@@ -606,7 +608,13 @@ impl<A: Aead> Node<A> {
             return;
         };
         let is_answered = matches!(peer.path.why(), Why::DirectAnswered(_));
-        let is_lasting = now.saturating_since(since) >= LASTING;
+        let stood = now.saturating_since(since);
+        let is_first = !self.last_paths.contains_key(&node);
+        let is_lasting = stood >= LASTING || (is_first && stood >= LASTING_FIRST);
+        if !is_lasting {
+            self.timers
+                .housekeeping_at(since.after(LASTING_FIRST).max(now.after(LASTING_FIRST)));
+        }
         let is_kept = self.last_paths.get(&node) == Some(&address);
         let again = |kept| now.saturating_since(kept) >= KEEP_AGAIN;
         if !is_answered || !is_lasting || is_kept || !peer.path_kept.is_none_or(again) {
