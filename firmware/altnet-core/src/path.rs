@@ -180,7 +180,10 @@ impl Direct {
 pub struct Path {
     node: NodeId,
     directs: Vec<Direct, MAX_CANDIDATES>,
+    /// Relays in the order they are tried in.
     relays: Vec<NodeId, MAX_PRESENCE_RELAYS>,
+    /// The same in the order they were given in.
+    offered: Vec<NodeId, MAX_PRESENCE_RELAYS>,
     current: Option<Endpoint>,
     why: Why,
     /// Whether more than challenges and handshakes may go along the current path.
@@ -200,6 +203,7 @@ impl Path {
             node,
             directs: Vec::new(),
             relays: Vec::new(),
+            offered: Vec::new(),
             current: None,
             why: Why::NoWay,
             proven: false,
@@ -312,17 +316,16 @@ impl Path {
         }
     }
 
-    /// Takes the relays that can carry to the peer now, the preferred first. If they are those
-    /// that there were, their order stays: the one that failed last comes last.
+    /// Takes the relays that can carry to the peer now, the preferred first. Given as
+    /// before, the one that failed last stays last.
     pub fn set_relays(&mut self, relays: &[NodeId], now: Instant) {
         let relays = relays.get(..MAX_PRESENCE_RELAYS).unwrap_or(relays);
-        let is_same = relays.len() == self.relays.len()
-            && relays.iter().all(|relay| self.relays.contains(relay));
-        if !is_same {
-            self.relays.clear();
+        if self.offered != relays {
+            self.offered.clear();
             for relay in relays {
-                let _ = self.relays.push(*relay);
+                let _ = self.offered.push(*relay);
             }
+            self.relays = self.offered.clone();
         }
         self.choose(now);
     }
@@ -845,6 +848,8 @@ mod tests {
         assert_eq!(path.current(), through(other), "the order was kept");
         path.call_failed(at(3));
         assert_eq!(path.current(), through(RELAY));
+        path.set_relays(&[other, RELAY], at(4));
+        assert_eq!(path.current(), through(other), "it says where it is now");
     }
 
     proptest! {
