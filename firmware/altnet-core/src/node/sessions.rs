@@ -556,19 +556,20 @@ impl<A: Aead> Node<A> {
         let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
             return;
         };
-        let mut is_known = false;
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.heard(from, now);
-            is_known = from.direct().is_some_and(|a| peer.path.is_proven_at(a));
             self.timers.housekeeping_at(peer.path.deadline(now));
             self.follow_path(node, now);
-            if self.relay.address(node).is_none() {
+            // A client that is where it is registered has nothing to prove: the answer would
+            // be heard from there too, and so on without end.
+            let client = self.relay.address(node);
+            if client.is_none() || from.direct().is_none() || client == from.direct() {
                 return;
             }
         }
         // A client of ours, or one that is no peer, is asked at once: it may have moved.
         let may = match from.direct() {
-            Some(address) => is_known || self.probes.take(node, address.ip(), now),
+            Some(address) => self.probes.take(node, address.ip(), now),
             None => true,
         };
         if may {
