@@ -418,12 +418,10 @@ impl Path {
                     direct.alive = false;
                 }
             }
-            Some(Endpoint::Relayed { relay, .. }) => {
-                if self.relays.first() == Some(&relay) {
-                    self.relays.rotate_left(1);
-                }
+            Some(Endpoint::Relayed { relay, .. }) if self.relays.first() == Some(&relay) => {
+                self.relays.rotate_left(1);
             }
-            None => {}
+            Some(Endpoint::Relayed { .. }) | None => {}
         }
         self.choose(now);
     }

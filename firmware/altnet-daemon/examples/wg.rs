@@ -95,11 +95,11 @@ impl Driver {
             tokio::select! {
                 readable = self.tun.readable() => {
                     readable?;
-                    self.from_tun(&mut frame).await?;
+                    self.take_tun(&mut frame).await?;
                 }
                 readable = self.socket.readable() => {
                     readable?;
-                    self.from_socket(&mut frame)?;
+                    self.take_socket(&mut frame)?;
                 }
                 _ = rekey.recv() => self.engine.rekey(self.peer, clock::now())?,
                 () = wake => self.engine.handle_timeout(clock::now()),
@@ -121,7 +121,7 @@ impl Driver {
         }
     }
 
-    async fn from_tun(&mut self, frame: &mut Frame<'_>) -> anyhow::Result<()> {
+    async fn take_tun(&mut self, frame: &mut Frame<'_>) -> anyhow::Result<()> {
         if !self.tun.try_read(frame)? {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Driver {
         }
     }
 
-    fn from_socket(&mut self, frame: &mut Frame<'_>) -> anyhow::Result<()> {
+    fn take_socket(&mut self, frame: &mut Frame<'_>) -> anyhow::Result<()> {
         let space = frame.space();
         let Ok((len, from)) = self.socket.try_recv_from(space) else {
             return Ok(());
