@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use altnet_core::node::Stored;
-use altnet_core::records::{
-    ControlSecret, SigningSecret, TunnelSecret, bind_app, sign_body, sign_record,
-};
+use altnet_core::records::{ControlSecret, SigningSecret, bind_app, sign_body, sign_record};
 use altnet_core::registry::Registry;
 use altnet_sim::homes::{Homes, entry, invited, join, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::world::Captured;
+use altnet_tunnel::key::TunnelSecret;
 use altnet_wire::envelope::{MAX_POLICY_BYTES, MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, RecordId, Serial, SiteId, network_id};
 use altnet_wire::record::{
@@ -104,7 +103,7 @@ fn make_network() -> Network {
     records.push(signed(issuer, id, &membership, 1));
     let tunnel = TunnelEpoch {
         epoch: 1,
-        key: TunnelSecret::from_bytes(&[11; 32]).public(),
+        key: TunnelSecret::new([11; 32]).public(),
     };
     let endpoint: SocketAddr = "203.0.113.10:51820".parse().expect("an address");
     let node = NodeRecord {

@@ -6,7 +6,7 @@
 
 use altnet_wire::envelope::{self, Envelope, EnvelopeError, Header, RecordKind, SIGNATURE_BYTES};
 use altnet_wire::hash::{self, Hash};
-use altnet_wire::id::{ControlKey, NetworkId, Serial, SigningKey, TunnelKey};
+use altnet_wire::id::{ControlKey, NetworkId, Serial, SigningKey};
 use altnet_wire::record::{AppRecord, Body, Redemption, app_binding, redemption_proof};
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 use zeroize::Zeroizing;
@@ -104,11 +104,6 @@ agreement_secret!(
     /// The secret half of a [`ControlKey`]: X25519. Zeroized when dropped.
     ControlSecret,
     ControlKey
-);
-agreement_secret!(
-    /// The secret half of a [`TunnelKey`]: X25519. Zeroized when dropped.
-    TunnelSecret,
-    TunnelKey
 );
 
 /// A signature that doesn't hold.

@@ -17,7 +17,7 @@ use crate::id::{self, NetworkId, RecordId, Serial, SigningKey};
 /// Bytes in a signature.
 pub const SIGNATURE_BYTES: usize = 64;
 
-/// The largest record of any type but [`RecordKind::Policy`], whole envelope, in bytes.
+/// The largest record of any type but [`RecordKind::POLICY`], whole envelope, in bytes.
 pub const MAX_RECORD_BYTES: usize = 1024;
 
 /// The largest policy record, whole envelope, in bytes.

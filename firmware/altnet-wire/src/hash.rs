@@ -4,7 +4,7 @@
 
 use blake2::{Blake2s256, Digest};
 
-/// Bytes in a [`Hash`].
+/// Bytes in a [`type@Hash`].
 pub const HASH_BYTES: usize = 32;
 
 /// A BLAKE2s-256 value.

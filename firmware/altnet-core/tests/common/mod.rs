@@ -3,8 +3,9 @@
 
 use altnet_core::clock::Clock;
 use altnet_core::limits::Limits;
-use altnet_core::records::{self, ControlSecret, SigningSecret, TunnelSecret};
+use altnet_core::records::{self, ControlSecret, SigningSecret};
 use altnet_core::registry::Registry;
+use altnet_tunnel::key::TunnelSecret;
 use altnet_wire::address;
 use altnet_wire::envelope::{MAX_POLICY_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, RecordId, Serial, SigningKey, SiteId, record_id};
@@ -148,7 +149,7 @@ impl Town {
             control: ControlSecret::from_bytes(&[byte; 32]).public(),
             tunnel: TunnelEpoch {
                 epoch: 1,
-                key: TunnelSecret::from_bytes(&[byte; 32]).public(),
+                key: TunnelSecret::new([byte; 32]).public(),
             },
             previous_tunnel: None,
             home_relays: heapless::Vec::new(),
@@ -174,7 +175,7 @@ impl Town {
             app: app.public(),
             tunnel: Some(TunnelEpoch {
                 epoch: 1,
-                key: TunnelSecret::from_bytes(&app.public().0).public(),
+                key: TunnelSecret::new(app.public().0).public(),
             }),
             binding: records::bind_app(&self.network, app, &device.public()),
         }
