@@ -146,9 +146,17 @@ mod tests {
             source.swap_with_slice(destination);
             let (source, destination) = packet[40..44].split_at_mut(2);
             source.swap_with_slice(destination);
-            tun.write(packet).unwrap();
             let mut answer = [0; 8];
-            let (len, from) = socket.recv_from(&mut answer).await.unwrap();
+            let (len, from) = loop {
+                tun.write(packet).unwrap();
+                // The kernel takes a new address for its own a moment after it says so, and
+                // until then drops what is for it.
+                let received = socket.recv_from(&mut answer);
+                let moment = std::time::Duration::from_millis(50);
+                if let Ok(received) = tokio::time::timeout(moment, received).await {
+                    break received.unwrap();
+                }
+            };
             assert_eq!(&answer[..len], b"out");
             assert_eq!(from, "[fd00::2]:2000".parse().unwrap());
         });
