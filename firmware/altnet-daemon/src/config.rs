@@ -537,7 +537,7 @@ mod tests {
     fn what_needs_a_restart_is_named() {
         let old = Config::default();
         let new = parse("listen_port = 1\n[dns]\nserve = false").unwrap();
-        assert_eq!(new.restart_needed_since(&old), ["listen_port"]);
+        assert_eq!(new.restart_needed_since(&old), ["listen_port", "[dns]"]);
     }
 
     proptest! {
