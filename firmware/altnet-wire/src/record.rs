@@ -238,6 +238,15 @@ pub fn app_binding(network: &crate::id::NetworkId, app: &SigningKey, device: &Si
     crate::hash::labelled("altnet app binding v1", &[&network.0, &app.0, &device.0])
 }
 
+/// What the holder of a recovery key, who has nothing else, calls its network in a Hello. Only
+/// members know the key's public half, so nobody else can say it.
+pub fn recovery_hint(recovery: &SigningKey) -> crate::id::NetworkId {
+    crate::id::NetworkId(crate::hash::labelled(
+        "altnet recovery hint v1",
+        &[&recovery.0],
+    ))
+}
+
 /// What is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -12,7 +12,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant as Monotonic};
 
 use altnet_core::clock::Clock;
-use altnet_core::control::{Control, ControlEvent, ControlLimits, ControlSecret, SessionId};
+use altnet_core::control::{
+    CloseReason, ClosedWhy, Control, ControlEvent, ControlLimits, ControlSecret, SessionId,
+};
 use altnet_core::records::SigningSecret;
 use altnet_core::registry::Registry;
 use altnet_wire::control::MAX_DATAGRAM_BYTES;
@@ -24,7 +26,7 @@ use altnet_wire::message::{
     self, Cursor, Hello, MAX_MESSAGE_BYTES, Message, Packed, Refusal, Reply, Request,
     SignatureHalves, operator_proof,
 };
-use altnet_wire::record::Roles;
+use altnet_wire::record::{self, Roles};
 use altnet_wire::time::{Instant, UnixTime};
 use serde::Serialize;
 
@@ -198,6 +200,8 @@ pub fn recover_from(
     wait: Duration,
 ) -> Result<(Network, Secrets)> {
     let mut talk = Talk::begin(endpoint, wait)?;
+    let key = SigningSecret::from_bytes(recovery.seed()).public();
+    talk.hello(record::recovery_hint(&key))?;
     let records = talk.their_chain()?;
     talk.end();
     Network::recover_anew(
@@ -390,6 +394,10 @@ impl Talk {
                 ControlEvent::Failed { .. } => {
                     return Err(trouble(format!("nobody answers at {}", self.endpoint)));
                 }
+                ControlEvent::Closed {
+                    why: ClosedWhy::Remote(CloseReason::NotAllowed),
+                    ..
+                } => self.is_over = Some("belongs to another network"),
                 ControlEvent::Closed { .. } => self.is_over = Some("ended the conversation"),
                 ControlEvent::Delivered { .. }
                 | ControlEvent::PathAnswered { .. }

@@ -262,6 +262,11 @@ impl<A: Aead> Node<A> {
         let Some(network) = &self.network else {
             return;
         };
+        if hello.network == record::recovery_hint(&network.registry.recovery()) {
+            // Somebody who lost everything but the paper: shown how the network began.
+            self.greet(session, now);
+            return;
+        }
         if hello.network != network.registry.network() {
             self.end_session(session, CloseReason::NotAllowed, now);
             return;
