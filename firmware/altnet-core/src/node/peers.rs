@@ -607,6 +607,12 @@ impl<A: Aead> Node<A> {
         let Some((address, since)) = peer.direct_since else {
             return;
         };
+        let network = self.network.as_ref();
+        let record = network.and_then(|network| network.registry.node_record(node));
+        if record.is_some_and(|record| record.fixed_endpoints.contains(&address)) {
+            // Its own record says so already.
+            return;
+        }
         let is_answered = matches!(peer.path.why(), Why::DirectAnswered(_));
         let stood = now.saturating_since(since);
         let is_first = !self.last_paths.contains_key(&node);
