@@ -134,7 +134,10 @@ class Story:
 
         def page() -> str | None:
             nonlocal last
-            last = client.run(*SHELL, step.script, check=False, timeout_s=30)
+            try:
+                last = client.run(*SHELL, step.script, check=False, timeout_s=15)
+            except subprocess.TimeoutExpired:
+                return None  # a person would press reload
             return last.stdout if last.returncode == 0 else None
 
         try:

@@ -3,7 +3,8 @@
 use core::net::{IpAddr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
-use altnet_tunnel::engine::{Opened, PeerIndex, SealRefused, Sealed};
+use altnet_tunnel::engine::{DropReason as TunnelDrop, Opened, PeerIndex, SealRefused, Sealed};
+use altnet_tunnel::message::INITIATION_BYTES;
 use altnet_wire::control::INIT;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::frame::Frame;
@@ -139,10 +140,12 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let kind = frame.packet().first().copied().unwrap_or_default();
-        let mut opened = self
-            .engine
-            .handle_datagram(from, frame, now)
-            .map_err(|_| DropReason::Tunnel)?;
+        let length = frame.len();
+        let opened = self.engine.handle_datagram(from, frame, now);
+        if opened == Err(TunnelDrop::UnknownReceiver) {
+            self.answer_lost_session(from, length, now);
+        }
+        let mut opened = opened.map_err(|_| DropReason::Tunnel)?;
         if let Opened::Stranger { public, .. } = opened {
             // A member this node has had nothing to do with yet? Then it becomes a peer, and
             // the same initiation is answered.
@@ -167,6 +170,38 @@ impl<A: Aead> Node<A> {
             }
             Opened::Stranger { .. } => Err(DropReason::Stranger),
             Opened::Nothing => Ok(Verdict::Consumed),
+        }
+    }
+
+    /// A member still seals for a session that this node has forgotten: it restarted. A
+    /// handshake from here has the peer's packets flow again at once, rather than when its own
+    /// patience ends.
+    ///
+    /// A relay vouches for who sent what it forwards. A direct datagram from where the peer was
+    /// last may be forged, so it is answered only if the answer is no larger.
+    fn answer_lost_session(&mut self, from: Endpoint, length: usize, now: Instant) {
+        let node = match from {
+            Endpoint::Relayed { node, .. } => Some(node),
+            Endpoint::Direct(address) => {
+                let mut lasting = self.last_paths.iter();
+                lasting
+                    .find(|(_, at)| **at == address)
+                    .map(|(node, _)| *node)
+            }
+        };
+        let Some(node) = node.filter(|_| length >= INITIATION_BYTES) else {
+            return;
+        };
+        if self.meet(node, now).is_none() {
+            return;
+        }
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let index = peer.tunnel.index;
+        let stats = self.engine.stats(index, now).unwrap_or_default();
+        if !stats.is_up && !stats.is_shaking {
+            let _ = self.engine.rekey(index, now);
         }
     }
 
