@@ -20,9 +20,9 @@ use crate::registry::{RecordError, Registry, Slot as RecordSlot};
 /// Records that may wait for what they rest on.
 const WAITING: usize = 64;
 /// Replacements one device may make at once of what it said before.
-const DEVICE_BURST: u32 = 8;
+const DEVICE_BURST: u32 = 32;
 /// One more after each of these.
-const DEVICE_EVERY: Duration = Duration::from_secs(60);
+const DEVICE_EVERY: Duration = Duration::from_secs(30);
 /// Records all strangers together may bring at once.
 const STRANGER_BURST: u32 = 512;
 /// One more after each of these.
