@@ -19,6 +19,7 @@ mod data;
 mod directory;
 mod event;
 mod facts;
+mod gate;
 mod housekeeping;
 mod identity;
 mod intake;
@@ -218,6 +219,8 @@ pub struct Node<A: Aead> {
     events: VecDeque<Event>,
     counters: Counters,
     intake: intake::Intake,
+    lost: data::Lost,
+    held: gate::Held,
     links: heapless::Vec<links::LinkState, MAX_LINKS>,
     timers: housekeeping::Timers,
 }
@@ -281,6 +284,8 @@ impl<A: Aead> Node<A> {
             events: VecDeque::new(),
             counters: Counters::default(),
             intake: intake::Intake::new(now),
+            lost: data::Lost::default(),
+            held: gate::Held::default(),
             links: heapless::Vec::new(),
             timers: housekeeping::Timers::new(now),
         };

@@ -55,6 +55,7 @@ mod view;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::{self, NetworkId, RecordId, Serial, SigningKey};
@@ -226,6 +227,31 @@ impl Registry {
         tally
     }
 
+    /// Applies records that were held before, read back from storage: what stood aside does so
+    /// again, until what puts it back is there.
+    pub fn apply_stored<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a [u8]> + Clone,
+        clock: &mut Clock,
+    ) {
+        let serial = |bytes: &[u8]| {
+            let envelope = Envelope::parse(bytes).ok()?;
+            let header = envelope.header();
+            (header.kind == RecordKind::OWNER_CHANGE).then_some(header.serial)
+        };
+        let mut changes: Vec<(Serial, &[u8])> = records
+            .clone()
+            .filter_map(|bytes| Some((serial(bytes)?, bytes)))
+            .collect();
+        changes.sort_unstable();
+        // As the owners came and went: what each of them certified is taken in while it is one.
+        self.apply_all(records.clone().filter(|b| serial(b).is_none()), clock);
+        for (_, change) in changes {
+            let rest = records.clone().filter(|b| serial(b).is_none());
+            self.apply_all(core::iter::once(change).chain(rest), clock);
+        }
+    }
+
     /// The network's id.
     pub const fn network(&self) -> NetworkId {
         self.network
@@ -299,13 +325,23 @@ impl Registry {
         let after = revision.saturating_add(1);
         self.by_revision
             .range(after..)
-            .filter_map(|(revision, slot)| {
-                if *slot == Slot::GENESIS {
-                    return Some((*revision, *slot, &*self.genesis_bytes));
-                }
-                let held = self.records.get(slot).filter(|held| held.standing)?;
-                Some((*revision, *slot, &*held.bytes))
-            })
+            .filter_map(|(revision, slot)| self.change(*revision, slot))
+    }
+
+    /// The same taken in before `revision`, the newest first.
+    pub fn changes_before(&self, revision: u64) -> impl Iterator<Item = (u64, Slot, &[u8])> {
+        self.by_revision
+            .range(..revision)
+            .rev()
+            .filter_map(|(revision, slot)| self.change(*revision, slot))
+    }
+
+    fn change(&self, revision: u64, slot: &Slot) -> Option<(u64, Slot, &[u8])> {
+        if *slot == Slot::GENESIS {
+            return Some((revision, *slot, &*self.genesis_bytes));
+        }
+        let held = self.records.get(slot).filter(|held| held.standing)?;
+        Some((revision, *slot, &*held.bytes))
     }
 
     /// Every record's place and bytes, in the order of slots, the genesis first.

@@ -300,6 +300,7 @@ impl Gateway {
         loop {
             match self.node.poll_output(frame, clock::now()) {
                 Output::Send { to } => self.send(frame, to),
+                Output::Deliver => self.carry_out(Verdict::Deliver, frame),
                 Output::Save { slot } => self.save(&slot),
                 Output::Advertise { link, to } => {
                     self.lans.send(link, frame.packet(), to);

@@ -4,15 +4,15 @@ use core::net::SocketAddr;
 
 use altnet_core::clock::Clock;
 use altnet_core::invite::{Bundle, Link};
-use altnet_core::issuer::{Issuer, NewInvite};
+use altnet_core::issuer::{Issuer, NewInvite, sign_anew};
 use altnet_core::limits::Limits;
 use altnet_core::records::{SigningSecret, sign_record};
 use altnet_core::registry::{Registry, Slot};
 use altnet_core::rng::Rng;
-use altnet_wire::envelope::MAX_RECORD_BYTES;
+use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, Serial, SigningKey, SiteId};
 use altnet_wire::record::{
-    Genesis, HostRecord, IssuerCertificate, RevocationTarget, Rights, Roles,
+    Genesis, HostRecord, IssuerCertificate, OwnerChange, RevocationTarget, Rights, Roles,
 };
 use altnet_wire::time::{Duration, Instant, UnixTime};
 
@@ -22,6 +22,7 @@ pub const FOUNDED: UnixTime = UnixTime::from_secs(1_795_000_000);
 /// An owner with a network.
 pub struct Founder {
     owner: SigningSecret,
+    recovery: SigningSecret,
     issuer: Issuer,
     admits: SigningSecret,
     /// What the owner's computer knows.
@@ -64,6 +65,7 @@ impl Founder {
         let issuer = Issuer::new(own_issuer, None, &registry).expect("a new issuer");
         Self {
             owner,
+            recovery,
             issuer,
             admits,
             registry,
@@ -214,6 +216,41 @@ impl Founder {
                 Instant::ZERO,
             )
             .expect("the owner may revoke")
+    }
+
+    /// Puts a new owner in the place of the present one, with the recovery key. Returns the
+    /// change, and what the new owner signed anew after it.
+    pub fn replace_owner(&mut self) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let owner = SigningSecret::generate(&mut self.rng);
+        let (previous, serial) = self.registry.owner_head();
+        let change = OwnerChange {
+            previous,
+            owners: [owner.public()].into_iter().collect(),
+            recovery: self.recovery.public(),
+            issued: FOUNDED,
+        };
+        let mut out = [0; MAX_RECORD_BYTES];
+        let network = self.registry.network();
+        let change = sign_record(&self.recovery, network, &change, serial.next(), &mut out)
+            .expect("an owner change fits")
+            .to_vec();
+        let mut apply = |registry: &mut Registry, bytes: &[u8]| {
+            registry
+                .apply(bytes, &mut self.clock)
+                .expect("the recovery key decides");
+        };
+        apply(&mut self.registry, &change);
+        let anew: Vec<Vec<u8>> = self
+            .registry
+            .standing_aside()
+            .filter(|(slot, _)| slot.kind() == RecordKind::ISSUER_CERTIFICATE)
+            .map(|(_, bytes)| sign_anew(&owner, bytes).expect("an envelope"))
+            .collect();
+        for bytes in &anew {
+            apply(&mut self.registry, bytes);
+        }
+        self.owner = owner;
+        (change, anew)
     }
 
     /// An owner key's public half, for tests that look at records.

@@ -77,6 +77,7 @@ pub struct World {
     wire: BinaryHeap<Reverse<(Instant, u64)>>,
     in_flight: BTreeMap<u64, InFlight>,
     blocked: Vec<(IpAddr, IpAddr)>,
+    lost: fn(&[u8]) -> bool,
     /// Everything that passed the internet, while [`World::capture`] is on.
     pub captured: Vec<Captured>,
     /// Whether what passes is kept.
@@ -96,6 +97,7 @@ impl World {
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             blocked: Vec::new(),
+            lost: |_| false,
             captured: Vec::new(),
             capture: false,
         }
@@ -259,6 +261,11 @@ impl World {
         if on {
             self.blocked.push(pair);
         }
+    }
+
+    /// Loses every datagram that `which` picks, until told otherwise.
+    pub fn lose_kind(&mut self, which: fn(&[u8]) -> bool) {
+        self.lost = which;
     }
 
     /// Hands a host's node a packet from its side.
@@ -448,7 +455,7 @@ impl World {
                 bytes: bytes.clone(),
             });
         }
-        if self.random() % 1000 < self.loss_per_mille {
+        if self.random() % 1000 < self.loss_per_mille || (self.lost)(&bytes) {
             return;
         }
         let delay = Duration::from_micros(10_000 + self.random() % 4_000);
@@ -479,6 +486,10 @@ impl World {
                     self.write(host, slot, bytes);
                 }
                 // Links are the business of `altnet_core::lan`, and of real kernels.
+                Output::Deliver => {
+                    let bytes = frame.packet().to_vec();
+                    self.hosts[host.0].delivered.push(bytes);
+                }
                 Output::Advertise { .. } => {}
                 Output::Tell(event) => state.told.push(event),
                 Output::Wait(deadline) => {

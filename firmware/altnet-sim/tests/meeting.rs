@@ -10,6 +10,7 @@ use altnet_sim::packet;
 use altnet_sim::world::{HostId, PORT, World};
 use altnet_wire::id::Name;
 use altnet_wire::record::Roles;
+use altnet_wire::time::Duration;
 
 fn knows(world: &World, host: HostId, name: &str) -> bool {
     let name = Name::new(name).unwrap();
@@ -83,6 +84,41 @@ fn a_key_replaced_meanwhile_is_learned_from_the_hello_alone() {
     assert!(met, "{}", homes.story());
 }
 
+fn is_control(datagram: &[u8]) -> bool {
+    matches!(datagram, [0x20..=0x2f, ..])
+}
+
+fn from_a(homes: &Homes) -> Vec<u8> {
+    let (from, to) = (homes.lan(1, 0x11), homes.lan(2, 0x80));
+    packet::udp((from, 4000), (to, 80), b"A knows more")
+}
+
+#[test]
+fn a_peer_whose_session_never_comes_is_heard_after_two_seconds() {
+    let mut homes = Homes::new(604, Kind::FULL_CONE, Kind::FULL_CONE);
+    assert!(homes.path_becomes("direct"));
+    homes.world.run(seconds(10));
+    homes.reaches("kept");
+    let b = homes.b;
+    homes.world.power_off(homes.relay);
+    homes.world.restart(b);
+    homes.world.delivered(b);
+    homes.world.lose_kind(is_control);
+    let packet = from_a(&homes);
+    let came = (0..200).any(|_| {
+        let _ = homes.world.send(homes.a, &packet);
+        let tick = Duration::from_millis(300);
+        homes
+            .world
+            .run_for(tick, |world| !world.delivered(b).is_empty())
+    });
+    assert!(came, "{}", homes.story());
+    let now = homes.world.now();
+    let peers = homes.world.node(b).peer_views(now);
+    let up = peers.iter().find(|p| p.name == "house-a").unwrap();
+    assert!(up.last_handshake_s >= Some(1), "{up:?}");
+}
+
 #[test]
 fn who_is_behind_on_revocations_fetches_them_before_it_delivers() {
     let (mut homes, c) = three(603);
@@ -100,14 +136,36 @@ fn who_is_behind_on_revocations_fetches_them_before_it_delivers() {
     homes.world.power_off(homes.relay);
     homes.world.power_on(b);
     homes.world.told(b);
-    let came = (0..8).any(|_| homes.reaches("A knows more"));
+    homes.world.delivered(b);
+    // The tunnel stands before the session does.
+    homes.world.lose_kind(is_control);
+    let packet = from_a(&homes);
+    let is_up = |homes: &Homes| {
+        let peers = homes.world.node(b).peer_views(homes.world.now());
+        peers.iter().any(|p| p.name == "house-a" && p.tunnel_up)
+    };
+    for _ in 0..200 {
+        if !is_up(&homes) {
+            let _ = homes.world.send(homes.a, &packet);
+            homes.world.run(Duration::from_millis(300));
+        }
+    }
+    assert!(is_up(&homes), "{}", homes.story());
+    homes.world.send(homes.a, &packet).unwrap();
+    homes.world.run(Duration::from_millis(100));
+    homes.world.lose_kind(|_| false);
+    let came = homes
+        .world
+        .run_for(seconds(5), |world| !world.delivered(b).is_empty());
     assert!(came, "{}", homes.story());
-    homes.world.run(seconds(5));
+    // It came only once B knew what A knows.
+    let registry = homes.world.node(b).registry().unwrap();
+    assert!(registry.by_name(&Name::new("house-c").unwrap()).is_none());
+    let dropped = homes.world.node(b).counters();
+    assert_eq!(dropped.dropped(DropReason::HeadBehind), 0, "held, not lost");
     let told = homes.world.told(b);
     let behind = told.iter().any(|e| matches!(e, Event::HeadBehind { .. }));
     assert!(behind, "{told:?}");
-    let registry = homes.world.node(b).registry().unwrap();
-    assert!(registry.by_name(&Name::new("house-c").unwrap()).is_none());
     assert_eq!(
         homes
             .world

@@ -100,10 +100,12 @@ pub enum Request<'a> {
         /// Where to begin.
         cursor: Cursor,
     },
-    /// The revocations, policies and heads that a node with `heads` lacks.
+    /// The revocations, policies and heads that a node with `heads` lacks, the newest first.
     Catch {
         /// What the asker has.
         heads: Vec<HeadSummary, MAX_HEADS>,
+        /// The `cursor` of the page before, to go on from there; the default begins.
+        cursor: Cursor,
     },
     /// To be forwarded to: answered with [`Reply::Registered`].
     Register,

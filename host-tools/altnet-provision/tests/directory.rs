@@ -107,7 +107,7 @@ fn run(
                 }
                 Output::Save { slot } => node.handle_saved(&slot, now()),
                 Output::Tell(event) => tell(event),
-                Output::Advertise { .. } => {}
+                Output::Advertise { .. } | Output::Deliver => {}
                 Output::Wait(_) => break,
             }
         }

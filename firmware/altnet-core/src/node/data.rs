@@ -10,7 +10,7 @@ use altnet_wire::endpoint::Endpoint;
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::relay::{self, RelayPacket};
-use altnet_wire::time::{Duration, Instant};
+use altnet_wire::time::Instant;
 
 use super::facts::View;
 use super::peers::Peer;
@@ -19,12 +19,38 @@ use crate::ip::PacketInfo;
 use crate::lan::icmp_error::ErrorKind;
 use crate::policy;
 
-/// How long a peer's packets are held off while revocations it knows of are fetched.
-const CATCHING: Duration = Duration::from_secs(10);
-
 /// The first byte of WireGuard's handshake messages (whitepaper section 5.4).
 const INITIATION: u8 = 1;
 const RESPONSE: u8 = 2;
+
+/// Bytes that came from where members were last, sealed for sessions that are forgotten, and
+/// that no handshake answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    came: heapless::Vec<(NodeId, usize), LOST>,
+}
+
+/// Members that this node forgot, counted at a time.
+const LOST: usize = 8;
+
+impl Lost {
+    /// Whether as much came as a handshake takes.
+    fn came(&mut self, node: NodeId, length: usize) -> bool {
+        if let Some((_, sum)) = self.came.iter_mut().find(|(at, _)| *at == node) {
+            *sum = sum.saturating_add(length).min(INITIATION_BYTES);
+            return *sum >= INITIATION_BYTES;
+        }
+        if self.came.is_full() {
+            self.came.remove(0);
+        }
+        let _ = self.came.push((node, length));
+        length >= INITIATION_BYTES
+    }
+
+    fn answered(&mut self, node: NodeId) {
+        self.came.retain(|(at, _)| *at != node);
+    }
+}
 
 impl<A: Aead> Node<A> {
     /// Takes an IP packet from our side: this host's own, or a LAN device's.
@@ -161,7 +187,7 @@ impl<A: Aead> Node<A> {
                 let node = self
                     .heard(peer, from, kind, now)
                     .ok_or(DropReason::Stranger)?;
-                self.inbound(node, frame, now)
+                self.pass_gate(node, frame, now)
             }
             Opened::Keepalive { peer, from } | Opened::Handshake { peer, from } => {
                 self.heard(peer, from, kind, now)
@@ -178,7 +204,8 @@ impl<A: Aead> Node<A> {
     /// patience ends.
     ///
     /// A relay vouches for who sent what it forwards. A direct datagram from where the peer was
-    /// last may be forged, so it is answered only if the answer is no larger.
+    /// last may be forged, so no more is sent there than came from there (as in RFC 9000
+    /// section 8.1).
     fn answer_lost_session(&mut self, from: Endpoint, length: usize, now: Instant) {
         let node = match from {
             Endpoint::Relayed { node, .. } => Some(node),
@@ -187,9 +214,10 @@ impl<A: Aead> Node<A> {
                 lasting
                     .find(|(_, at)| **at == address)
                     .map(|(node, _)| *node)
+                    .filter(|node| self.lost.came(*node, length))
             }
         };
-        let Some(node) = node.filter(|_| length >= INITIATION_BYTES) else {
+        let Some(node) = node else {
             return;
         };
         if self.meet(node, now).is_none() {
@@ -202,25 +230,18 @@ impl<A: Aead> Node<A> {
         let stats = self.engine.stats(index, now).unwrap_or_default();
         if !stats.is_up && !stats.is_shaking {
             let _ = self.engine.rekey(index, now);
+            self.lost.answered(node);
         }
     }
 
     /// Judges an opened packet from `node`.
-    fn inbound(
+    pub(super) fn inbound(
         &mut self,
         node: NodeId,
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
-        let behind = |since: Instant| now.saturating_since(since) < CATCHING;
-        if self
-            .peers
-            .get(&node)
-            .is_none_or(|peer| peer.catching.is_some_and(behind))
-        {
-            return Err(DropReason::HeadBehind);
-        }
         let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
         if network.registry.owner_of(packet.source) != Some(node) {
             return Err(DropReason::SpoofedSource);

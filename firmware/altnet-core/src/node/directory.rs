@@ -18,7 +18,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::intake::Carrier;
 use super::membership::pack_into;
-use super::peers::serves;
+use super::peers::{Peer, serves};
 use super::sessions::{Asked, Standing};
 use super::{Deferred, Event, Node};
 use crate::control::SessionId;
@@ -31,6 +31,9 @@ const PAGE_BYTES: usize = MAX_MESSAGE_BYTES - 1024 - 64;
 const HEAD_EVERY: Duration = Duration::from_secs(86_400);
 /// A membership is renewed when a third of it is left.
 const RENEW_AT: u64 = 10 * 86_400;
+/// The first pause before what was refused is announced again; it doubles.
+pub(super) const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
+const ANNOUNCE_MOST: Duration = Duration::from_secs(3600);
 /// How often renewal is asked for until it succeeds.
 const RENEW_EVERY: Duration = Duration::from_secs(3600);
 
@@ -98,7 +101,7 @@ impl<A: Aead> Node<A> {
             _ if !self.is_current(standing, now) => Some(Reply::Refused(Refusal::NotAllowed)),
             Request::Find(find) => self.find(session, id, find, now),
             Request::Subscribe { cursor } => self.subscribe(session, id, *cursor, now),
-            Request::Catch { heads: _ } => self.catch_up(session, id, now),
+            Request::Catch { heads: _, cursor } => self.catch_up(session, id, *cursor, now),
             Request::Register => match standing {
                 Standing::Member(node) => Some(self.register(session, node, from, now)),
                 _ => Some(Reply::Refused(Refusal::NotAllowed)),
@@ -349,8 +352,15 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Gives a peer that is behind the revocations, policy and heads, and who signed them.
-    fn catch_up(&mut self, session: SessionId, id: u32, now: Instant) -> Option<Reply<'static>> {
+    /// Gives a peer that is behind a page of the revocations, policy and heads, and who signed
+    /// them.
+    fn catch_up(
+        &mut self,
+        session: SessionId,
+        id: u32,
+        cursor: Cursor,
+        now: Instant,
+    ) -> Option<Reply<'static>> {
         use altnet_wire::envelope::RecordKind;
         const WANTED: [RecordKind; 5] = [
             RecordKind::OWNER_CHANGE,
@@ -362,23 +372,26 @@ impl<A: Aead> Node<A> {
         let network = self.network.as_ref()?;
         let mut records = Vec::new();
         let mut more = false;
+        let goes_on = cursor.epoch == self.directory_epoch;
+        let mut reached = if goes_on { cursor.revision } else { u64::MAX };
         // The newest first: what the asker lacks is likely among them.
-        let mut wanted: Vec<_> = network
-            .registry
-            .changes_since(0)
-            .filter(|(_, slot, _)| WANTED.contains(&slot.kind()))
-            .collect();
-        wanted.reverse();
-        for (_, _, bytes) in wanted {
+        for (at, slot, bytes) in network.registry.changes_before(reached) {
+            if !WANTED.contains(&slot.kind()) {
+                continue;
+            }
             if records.len() + bytes.len() + 3 > PAGE_BYTES {
                 more = true;
                 break;
             }
             pack_into(bytes, &mut records);
+            reached = at;
         }
         let reply = Reply::Records {
             records: &records,
-            cursor: Cursor::default(),
+            cursor: Cursor {
+                epoch: self.directory_epoch,
+                revision: reached,
+            },
             more,
         };
         self.say(session, &Message::Reply { id, reply }, now);
@@ -491,8 +504,20 @@ impl<A: Aead> Node<A> {
         self.ask(session, &request, Asked::Announce(node), now);
     }
 
-    /// A directory, or another member, has what we announced on its disk.
-    pub(super) fn announced(&mut self, node: NodeId, now: Instant) {
+    /// A directory, or another member, has what we announced on its disk, but for what it
+    /// refused: that is announced again later, for it may have been too much at once.
+    pub(super) fn announced(&mut self, node: NodeId, refused: u16, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            if refused > 0 {
+                let pause = peer.announce_pause;
+                peer.announce_at = Some(now.after(pause));
+                peer.announce_pause = (pause * 2).min(ANNOUNCE_MOST);
+                self.timers.housekeeping_at(now.after(pause));
+                return;
+            }
+            peer.announce_at = None;
+            peer.announce_pause = ANNOUNCE_AGAIN;
+        }
         // Whoever holds our newest record expects our newest key.
         if let Some(peer) = self.peers.get(&node) {
             let _ = self
@@ -547,9 +572,8 @@ impl<A: Aead> Node<A> {
         let own = network.own.node;
         let servers: Vec<(NodeId, Roles)> = network
             .registry
-            .members()
+            .servers()
             .filter(|m| m.id != own && m.node.is_some_and(|n| !n.fixed_endpoints.is_empty()))
-            .filter(|m| serves(m.membership.roles))
             .map(|m| (m.id, m.membership.roles))
             .take(most)
             .collect();
@@ -717,6 +741,22 @@ impl<A: Aead> Node<A> {
                 .as_ref()
                 .and_then(|network| network.registry.by_node(&node))
                 .is_some_and(|m| !self.clock.is_expired(m.membership.expires, now)),
+        }
+    }
+
+    /// Announces again to those that refused something.
+    pub(super) fn tend_announcements(&mut self, now: Instant) {
+        let due = |peer: &Peer| peer.announce_at.is_some_and(|at| at <= now);
+        while let Some((node, peer)) = self.peers.iter_mut().find(|(_, peer)| due(peer)) {
+            let node = *node;
+            peer.announce_at = None;
+            if let Some(session) = self.stands(node) {
+                self.announce_to(session, node, now);
+            }
+        }
+        let next = self.peers.values().filter_map(|peer| peer.announce_at);
+        if let Some(next) = next.min() {
+            self.timers.housekeeping_at(next);
         }
     }
 

@@ -69,8 +69,9 @@ impl<A: Aead> Node<A> {
         self.renew_registrations(now);
         self.tend_membership(now);
         self.tend_subscriptions(now);
+        self.tend_announcements(now);
         self.tend_rotation(now);
-        let peers = self.tend_peers(now);
+        let peers = self.tend_peers(now).min(self.tend_gates(now));
         self.timers.housekeeping_at(peers);
         let registrations = self.registrations_deadline();
         self.timers.housekeeping_at(registrations);

@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::identity::IDENTITY_BYTES;
+use super::peers::serves;
 use super::sessions::Standing;
 use super::{Config, Deferred, Event, Identity, Network, Node, Own, Slot, StartError, Stored};
 use crate::clock::Clock;
 use crate::issuer::Issuer;
 use crate::records::{SigningSecret, sign_record};
-use crate::registry::{Registry, Slot as RecordSlot};
+use crate::registry::{Member, Registry, Slot as RecordSlot};
 
 /// The slot that says which network this node is a member of.
 #[derive(Serialize, Deserialize)]
@@ -106,6 +107,12 @@ impl Network {
                 .is_some_and(|member| member.membership.device != *device)
     }
 
+    /// Whether this node's membership rests on an owner who left: it is a member again once a
+    /// present owner signed anew what that one had signed.
+    pub(super) fn is_aside(&self) -> bool {
+        self.registry.by_member(&self.own.member).is_none()
+    }
+
     /// This node's chain, as it is said in a Hello.
     pub(super) fn pack_chain(&self) -> Vec<u8> {
         let mut chain = Vec::new();
@@ -149,6 +156,20 @@ impl Registry {
 
     pub(super) fn node_record(&self, node: NodeId) -> Option<&NodeRecord> {
         self.by_node(&node)?.node
+    }
+
+    /// The member with this node id, also one that is set aside.
+    pub(super) fn named(&self, node: NodeId) -> Option<Member<'_>> {
+        let aside = || self.members_aside().find(|member| member.id == node);
+        self.by_node(&node).or_else(aside)
+    }
+
+    /// The members that others ask or are relayed by, those set aside by a change of owners
+    /// included: what puts them back is to be had from them.
+    pub(super) fn servers(&self) -> impl Iterator<Item = Member<'_>> {
+        self.members()
+            .chain(self.members_aside())
+            .filter(|member| serves(member.membership.roles))
     }
 
     /// The node that signed a node record.
@@ -226,7 +247,7 @@ impl<A: Aead> Node<A> {
             .iter()
             .filter(|(name, _)| is_record(name))
             .map(|(_, bytes)| bytes.as_slice());
-        registry.apply_all(records, &mut self.clock);
+        registry.apply_stored(records, &mut self.clock);
         registry.mark_saved();
         self.load_issuer(stored, &registry);
         self.load_paths(stored);
@@ -322,13 +343,22 @@ impl<A: Aead> Node<A> {
     /// Becomes a member with the records of `registry`, if they say so.
     pub(super) fn enter(&mut self, registry: Registry, petname: Name, now: Instant) -> bool {
         let device = self.identity.device.public();
-        let Some(member) = registry.by_device(&device) else {
+        // Set aside by a change of owners, it is a member still: what puts it back is to be had
+        // from the network's servers.
+        let aside = |registry: &Registry| {
+            let mut aside = registry.members_aside();
+            let member = aside.find(|member| member.membership.device == device)?;
+            Some((member.membership.member, member.id))
+        };
+        let member = registry.by_device(&device);
+        let member = member.map(|member| (member.membership.member, member.id));
+        let Some((member, node)) = member.or_else(|| aside(&registry)) else {
             return false;
         };
         let own = Own {
-            member: member.membership.member,
+            member,
             device,
-            node: member.id,
+            node,
         };
         self.network = Some(Network {
             registry,
@@ -569,6 +599,10 @@ impl<A: Aead> Node<A> {
         let Some(network) = &mut self.network else {
             return;
         };
+        if network.is_aside() {
+            // Nothing it signs is heard now.
+            return;
+        }
         let mut record = NodeRecord {
             control: self.identity.control.public(),
             tunnel: self.identity.tunnel.public(),

@@ -33,6 +33,8 @@ pub enum Output {
         /// Where it goes.
         to: SocketAddr,
     },
+    /// Hand the frame's IP packet, which was held for a while, to our side.
+    Deliver,
     /// Write [`Node::state_bytes`] of this slot to disk (none: remove it), sync, then say so
     /// with [`Node::handle_saved`].
     Save {
@@ -72,6 +74,11 @@ impl<A: Aead> Node<A> {
             if let Some(event) = self.control.poll_event() {
                 self.handle_control_event(event, now);
                 continue;
+            }
+            match self.poll_held(frame, now) {
+                Some(true) => return Output::Deliver,
+                Some(false) => continue,
+                None => {}
             }
             if let Some(to) = self.control.poll_transmit(frame, now) {
                 match self.direct(to, frame, now) {

@@ -15,6 +15,8 @@ use altnet_wire::message::{
 use altnet_wire::record::{NodeRecord, Roles};
 use altnet_wire::time::{Duration, Instant};
 
+use super::directory::ANNOUNCE_AGAIN;
+use super::gate::Gate;
 use super::sessions::Asked;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
@@ -59,8 +61,7 @@ pub(super) struct Peer {
     pub(super) path: Path,
     pub(super) used: Instant,
     /// Nothing of it is delivered until we know the revocations it knows.
-    /// Since when; it is given up after a while.
-    pub(super) catching: Option<Instant>,
+    pub(super) gate: Gate,
     /// Whether a session is wanted although nothing is sent: it is a relay or directory.
     pub(super) wanted: bool,
     pub(super) direct_since: Option<(SocketAddr, Instant)>,
@@ -70,6 +71,9 @@ pub(super) struct Peer {
     pub(super) follows: bool,
     /// When it is asked again that was too busy.
     pub(super) subscribe_at: Option<Instant>,
+    /// When it is told again what it refused, and how long to wait the next time.
+    pub(super) announce_at: Option<Instant>,
+    pub(super) announce_pause: Duration,
     /// The round-trip time last measured, along whichever path.
     pub(super) rtt: Option<Duration>,
     /// Since when a person waits for an answer.
@@ -136,7 +140,10 @@ impl<A: Aead> Node<A> {
         }
         // A server whose membership ended may have a newer one, and everybody else's: it is
         // asked. Policy lets nothing else of it through.
-        let member = network.registry.by_node(&node)?;
+        let registry = &network.registry;
+        let member = registry
+            .by_node(&node)
+            .or_else(|| registry.servers().find(|server| server.id == node))?;
         let is_current = !self.clock.is_expired(member.membership.expires, now);
         if !is_current && !serves(member.membership.roles) {
             return None;
@@ -162,9 +169,11 @@ impl<A: Aead> Node<A> {
             session: None,
             path: Path::new(node, now),
             used: now,
-            catching: None,
+            gate: Gate::Shut(None),
             follows: false,
             subscribe_at: None,
+            announce_at: None,
+            announce_pause: ANNOUNCE_AGAIN,
             wanted: false,
             direct_since: None,
             synced: false,
@@ -269,7 +278,9 @@ impl<A: Aead> Node<A> {
     }
 
     pub(super) fn record_of(&self, node: NodeId) -> Option<NodeRecord> {
-        self.network.as_ref()?.registry.node_record(node).cloned()
+        let registry = &self.network.as_ref()?.registry;
+        let aside = || registry.servers().find(|server| server.id == node)?.node;
+        registry.node_record(node).or_else(aside).cloned()
     }
 
     /// The tunnel key of a handshake belongs to a member that is no peer yet?
@@ -317,6 +328,7 @@ impl<A: Aead> Node<A> {
     /// Forgets a peer: its sessions, its tunnel and what was queued for it.
     pub(super) fn forget(&mut self, node: NodeId, now: Instant) {
         self.relay.remove(node);
+        self.held.forget(node);
         let Some(peer) = self.peers.remove(&node) else {
             return;
         };

@@ -25,6 +25,8 @@ use crate::registry::Slot as RecordSlot;
 
 /// How long after a directory was too busy it is asked again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
+/// Pages a peer that is behind asks for in a row; the longest list of revocations takes fewer.
+const CATCH_PAGES: u8 = 64;
 /// Requests of one session that may wait for a reply at a time.
 const ASKED: usize = 16;
 
@@ -48,8 +50,8 @@ pub(super) enum Asked {
     Subscribe(NodeId),
     /// To have own records kept.
     Announce(NodeId),
-    /// What a peer has newer.
-    Catch(NodeId),
+    /// What a peer has newer: so many pages of it.
+    Catch(NodeId, u8),
     /// To have own records kept by who let this node in.
     IntroduceOwn,
     /// To be let in.
@@ -364,16 +366,15 @@ impl<A: Aead> Node<A> {
         });
         // A head may be here and what it counts withheld.
         if behind || network.registry.is_behind() {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.catching = Some(now);
-            }
+            self.shut_gate(node, now);
             self.tell(Event::HeadBehind { node });
-            self.ask(
-                session,
-                &Request::Catch { heads: own },
-                Asked::Catch(node),
-                now,
-            );
+            let request = Request::Catch {
+                heads: own,
+                cursor: Cursor::default(),
+            };
+            self.ask(session, &request, Asked::Catch(node, 1), now);
+        } else {
+            self.open_gate(node);
         }
     }
 
@@ -396,16 +397,7 @@ impl<A: Aead> Node<A> {
                     more,
                 },
             ) => self.followed(directory, records, *cursor, *more, now),
-            (Asked::Catch(node), reply) => {
-                if let Reply::Records { records, .. } = reply {
-                    self.take_records(records, Carrier::Directory, now);
-                }
-                // Caught up, or the other side can't help: a stale head was told, and what is
-                // held is still valid.
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.catching = None;
-                }
-            }
+            (Asked::Catch(node, pages), reply) => self.caught(session, node, pages, reply, now),
             (Asked::IntroduceOwn, _) => {
                 self.end_session(session, CloseReason::Done, now);
                 self.retry_servers(now);
@@ -416,7 +408,9 @@ impl<A: Aead> Node<A> {
                     peer.subscribe_at = Some(now.after(SUBSCRIBE_AGAIN));
                 }
             }
-            (Asked::Announce(node), Reply::Announced { .. }) => self.announced(node, now),
+            (Asked::Announce(node), Reply::Announced { refused, .. }) => {
+                self.announced(node, *refused, now);
+            }
             (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),
             (Asked::Renew, Reply::Refused(Refusal::Revoked)) => {
                 self.tell(Event::JoinFailed {
@@ -425,6 +419,40 @@ impl<A: Aead> Node<A> {
             }
             _ => {}
         }
+    }
+
+    /// A page of what a peer has newer.
+    fn caught(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        pages: u8,
+        reply: &Reply<'_>,
+        now: Instant,
+    ) {
+        if let Reply::Records {
+            records,
+            cursor,
+            more,
+        } = reply
+        {
+            self.take_records(records, Carrier::Directory, now);
+            if let Some(network) = &self.network
+                && network.registry.is_behind()
+                && *more
+                && pages < CATCH_PAGES
+            {
+                let request = Request::Catch {
+                    heads: network.heads(),
+                    cursor: *cursor,
+                };
+                self.ask(session, &request, Asked::Catch(node, pages + 1), now);
+                return;
+            }
+        }
+        // Caught up, or the other side can't help: a stale head was told, and what is held is
+        // still valid.
+        self.open_gate(node);
     }
 
     fn handle_notice(
@@ -542,9 +570,7 @@ impl<A: Aead> Node<A> {
             && peer.session == Some(session)
         {
             peer.session = other;
-            peer.catching = None;
             if other.is_none() {
-                peer.catching = None;
                 peer.follows = false;
                 peer.session_failed(now);
                 if !stood {

@@ -44,6 +44,7 @@ impl<A: Aead> Node<A> {
         let estimate = self.clock.estimate(now);
         Status {
             state: match (&self.network, &self.joining) {
+                (Some(network), _) if network.is_aside() => "set-aside",
                 (Some(_), _) => "member",
                 (None, Some(_)) => "joining",
                 (None, None) => "outside",
@@ -85,9 +86,9 @@ impl<A: Aead> Node<A> {
 
     /// The name of a node, or its id if it has none.
     pub fn name_of(&self, node: NodeId) -> String {
-        self.network
-            .as_ref()
-            .and_then(|network| network.registry.by_node(&node))
+        let registry = self.network.as_ref().map(|network| &network.registry);
+        registry
+            .and_then(|registry| registry.named(node))
             .map_or_else(|| node.to_string(), |m| m.membership.name.to_string())
     }
 
@@ -149,7 +150,12 @@ impl<A: Aead> Node<A> {
             });
             return waits;
         };
-        if network.registry.relays().next().is_none() {
+        if network.is_aside() {
+            waits.push(
+                "for an owner to sign again what an owner who left had signed; the network's servers are asked"
+                    .into(),
+            );
+        } else if network.registry.relays().next().is_none() {
             waits.push(
                 "for a relay: a network needs one reachable relay, and none is known yet".into(),
             );

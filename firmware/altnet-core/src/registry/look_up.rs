@@ -118,6 +118,27 @@ impl Registry {
         })
     }
 
+    /// Who would be a member if its issuer could still sign: its certificate stands aside.
+    pub fn members_aside(&self) -> impl Iterator<Item = Member<'_>> {
+        let first = Slot::first(RecordKind::MEMBERSHIP);
+        self.records
+            .range(first..=Slot::last(RecordKind::MEMBERSHIP))
+            .filter(|(_, held)| !held.standing)
+            .filter_map(|(_, held)| {
+                let Body::Membership(membership, id) = &held.body else {
+                    return None;
+                };
+                let node = self.records.get(&Slot::node(membership.device));
+                Some(Member {
+                    membership,
+                    node: node.and_then(|held| body!(held, Node)),
+                    id: *id,
+                    serial: held.header.serial,
+                    issuer: held.header.signer,
+                })
+            })
+    }
+
     /// The member whose device has this key.
     pub fn by_device(&self, device: &SigningKey) -> Option<Member<'_>> {
         self.by_member(self.view.devices.get(device)?)

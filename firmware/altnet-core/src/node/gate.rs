@@ -1,0 +1,157 @@
+//! Whoever is behind fetches before it delivers.
+//!
+//! Two members compare how far their issuers have come when their first control session stands
+//! (`Hello`). Until then, and while the one that is behind fetches what it lacks, what the other
+//! sends is held here, a few packets of it; a peer whose control session doesn't come is let
+//! through after [`PATIENCE`], for what is held on disk is still valid.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use altnet_tunnel::aead::Aead;
+use altnet_wire::frame::Frame;
+use altnet_wire::id::NodeId;
+use altnet_wire::time::{Duration, Instant};
+
+use super::{DropReason, Node, Verdict};
+
+/// How long a peer's packets wait for its Hello.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long they wait for the revocations it knows of.
+const CATCHING: Duration = Duration::from_secs(10);
+/// Peers whose packets are held at a time, each with the queue of one.
+const PEERS_HELD: usize = 4;
+
+/// Whether a peer's packets pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Heads were not compared yet; since when packets wait for it.
+    Shut(Option<Instant>),
+    /// What it knows of is being fetched, since then.
+    Catching(Instant),
+    /// They pass.
+    Open,
+}
+
+impl Gate {
+    /// When it opens by itself.
+    fn opens(self) -> Instant {
+        match self {
+            Self::Shut(None) => Instant::NEVER,
+            Self::Shut(Some(since)) => since.after(PATIENCE),
+            Self::Catching(since) => since.after(CATCHING),
+            Self::Open => Instant::ZERO,
+        }
+    }
+}
+
+/// Packets that wait, and those that wait no longer.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    waiting: VecDeque<(NodeId, Vec<u8>)>,
+    ready: VecDeque<(NodeId, Vec<u8>)>,
+}
+
+impl Held {
+    fn hold(&mut self, node: NodeId, packet: &[u8], per_peer: usize) -> Result<(), DropReason> {
+        let its = self.waiting.iter().filter(|(of, _)| *of == node).count();
+        if its >= per_peer || self.waiting.len() >= per_peer * PEERS_HELD {
+            return Err(DropReason::HeadBehind);
+        }
+        self.waiting.push_back((node, packet.into()));
+        Ok(())
+    }
+
+    fn release(&mut self, node: NodeId) {
+        let (its, others) = core::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(of, _)| *of == node);
+        self.waiting = others;
+        self.ready.extend(its);
+    }
+
+    /// Lets go of what a former peer sent.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.waiting.retain(|(of, _)| *of != node);
+        self.ready.retain(|(of, _)| *of != node);
+    }
+}
+
+impl<A: Aead> Node<A> {
+    /// Passes the frame's packet from `node` on to be judged, or holds it.
+    pub(super) fn pass_gate(
+        &mut self,
+        node: NodeId,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let peer = self.peers.get_mut(&node).ok_or(DropReason::Stranger)?;
+        if peer.gate.opens() <= now {
+            if peer.gate != Gate::Open {
+                self.open_gate(node);
+            }
+            return self.inbound(node, frame, now);
+        }
+        if peer.gate == Gate::Shut(None) {
+            peer.gate = Gate::Shut(Some(now));
+        }
+        let opens = peer.gate.opens();
+        self.timers.housekeeping_at(opens);
+        let most = self.config.limits.queued_per_peer.into();
+        self.held.hold(node, frame.packet(), most)?;
+        Ok(Verdict::Consumed)
+    }
+
+    /// Holds what `node` sends until what it knows of was fetched.
+    pub(super) fn shut_gate(&mut self, node: NodeId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.gate = Gate::Catching(now);
+            let opens = peer.gate.opens();
+            self.timers.housekeeping_at(opens);
+        }
+    }
+
+    /// Lets through what `node` sends, and what it has sent.
+    pub(super) fn open_gate(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && core::mem::replace(&mut peer.gate, Gate::Open) != Gate::Open
+        {
+            self.held.release(node);
+        }
+    }
+
+    /// Opens the gates that have been shut for long enough. Returns when the next one opens.
+    pub(super) fn tend_gates(&mut self, now: Instant) -> Instant {
+        let mut next = Instant::NEVER;
+        let mut due: heapless::Vec<NodeId, PEERS_HELD> = heapless::Vec::new();
+        for (node, peer) in &self.peers {
+            match peer.gate {
+                Gate::Open => {}
+                gate if gate.opens() > now => next = next.min(gate.opens()),
+                // Those there is no room for open with their next packet.
+                _ => drop(due.push(*node)),
+            }
+        }
+        for node in due {
+            self.open_gate(node);
+        }
+        next
+    }
+
+    /// The next packet that was held, put into the frame and judged. Returns whether it is to be
+    /// handed to our side.
+    pub(super) fn poll_held(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<bool> {
+        let (node, packet) = self.held.ready.pop_front()?;
+        let judged = match frame.set(&packet) {
+            Ok(()) => self.inbound(node, frame, now),
+            Err(_) => Err(DropReason::TooLarge),
+        };
+        match judged {
+            Ok(verdict) => Some(verdict == Verdict::Deliver),
+            Err(reason) => {
+                self.counters.drop(reason);
+                Some(false)
+            }
+        }
+    }
+}
