@@ -175,3 +175,32 @@ fn who_is_behind_on_revocations_fetches_them_before_it_delivers() {
         0
     );
 }
+
+#[test]
+fn who_is_far_behind_fetches_page_after_page() {
+    let mut homes = Homes::new(605, Kind::FULL_CONE, Kind::FULL_CONE);
+    assert!(homes.path_becomes("direct"));
+    homes.world.run(seconds(90));
+    let b = homes.b;
+    homes.world.power_off(b);
+    // More than a message holds.
+    const MANY: usize = 200;
+    for n in 0..MANY {
+        let link = homes
+            .founder
+            .invite(&format!("guest-{n}"), Roles::empty(), None, entry());
+        let record = homes.founder.revoke_invite(&link);
+        homes.publish(&record);
+    }
+    homes.world.run(seconds(10));
+    let known = |homes: &Homes, host| {
+        let registry = homes.world.node(host).registry().unwrap();
+        registry.revocations().count()
+    };
+    assert_eq!(known(&homes, homes.a), MANY);
+    homes.world.power_off(homes.relay);
+    homes.world.power_on(b);
+    let came = (0..10).any(|_| homes.reaches("A knows more"));
+    assert!(came, "{}", homes.story());
+    assert_eq!(known(&homes, b), MANY);
+}

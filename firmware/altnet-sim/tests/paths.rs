@@ -34,7 +34,7 @@ fn a_relay_with_a_dead_address_is_called_at_its_other() {
             .iter()
             .all(|r| r.up)
     };
-    assert!(world.run_for(seconds(60), |world| is_up(world)));
+    assert!(world.run_for(seconds(10), |world| is_up(world)));
     // Still so when the relay has forgotten who its members are.
     assert!(!world.node(gateway).status(world.now()).relays.is_empty());
 }

@@ -1,5 +1,6 @@
 //! Power comes back: who finds whom again, and how soon.
 
+use altnet_core::node::Command;
 use altnet_sim::homes::{Homes, is_member, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
@@ -73,4 +74,29 @@ fn a_gateway_set_aside_by_a_change_of_owners_comes_back_after_a_restart() {
     assert!(homes.reaches("after"), "{}", homes.story());
     homes.world.restart(homes.b);
     assert!(homes.reaches("for good"), "{}", homes.story());
+}
+
+#[test]
+fn a_gateway_whose_disk_was_restored_from_a_backup_is_reached_again() {
+    for (seed, nat) in [(821, Kind::SYMMETRIC), (822, Kind::FULL_CONE)] {
+        let mut homes = Homes::new(seed, nat, nat);
+        assert!(homes.reaches("before"));
+        homes.world.run(seconds(10));
+        let backup = homes.world.disk(homes.b).clone();
+        // Two keys later nobody knows the one in the backup any more.
+        for _ in 0..2 {
+            homes.world.command(homes.b, Command::Rotate);
+            homes.world.run(seconds(2 * 3600));
+            assert!(homes.reaches("with the new key"), "{}", homes.story());
+        }
+        homes.world.power_off(homes.b);
+        *homes.world.disk(homes.b) = backup;
+        homes.world.power_on(homes.b);
+        homes.world.run(seconds(30));
+        assert!(homes.reaches("restored"), "{seed}: {}", homes.story());
+        let seen = homes.world.node(homes.a).peer_views(homes.world.now());
+        let epoch = seen.iter().find(|p| p.name == "house-b").unwrap();
+        let own = homes.world.node(homes.b).identity().tunnel.epoch;
+        assert_eq!(epoch.tunnel_epoch, own);
+    }
 }

@@ -5,6 +5,7 @@ use altnet_sim::homes::{Homes, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
 use altnet_sim::world::HostId;
+use altnet_wire::id::Name;
 use altnet_wire::time::Duration;
 
 const DAY: u64 = 86_400;
@@ -128,4 +129,23 @@ fn a_membership_that_ended_is_renewed_when_the_issuer_is_back() {
     homes.world.run(seconds(120));
     let came = (0..4).any(|_| homes.reaches("renewed"));
     assert!(came, "{}", homes.story());
+}
+
+#[test]
+fn what_was_announced_too_often_is_announced_again() {
+    let mut homes = Homes::new(461, Kind::PORT_RESTRICTED, Kind::SYMMETRIC);
+    for _ in 0..40 {
+        homes.world.command(homes.b, Command::Rotate);
+        homes.world.run(seconds(1));
+    }
+    let newest = epoch(&homes, homes.b);
+    let known = |homes: &Homes| {
+        let peers = homes.world.node(homes.a).registry().unwrap();
+        let b = peers.by_name(&Name::new("house-b").unwrap()).unwrap();
+        b.node.unwrap().tunnel.epoch
+    };
+    assert!(known(&homes) < newest, "nothing was refused");
+    homes.world.run(seconds(120));
+    assert_eq!(known(&homes), newest);
+    assert!(homes.reaches("after"), "{}", homes.story());
 }

@@ -356,6 +356,11 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, BadMessage> {
     }
 }
 
+/// How many bytes [`encode`] takes for a message.
+pub fn encoded_len(message: &Message<'_>) -> usize {
+    postcard::serialize_with_flavor(message, postcard::ser_flavors::Size::default()).unwrap_or(0)
+}
+
 /// Writes a message to the beginning of `out` and returns its bytes, or nothing if there is
 /// no room.
 pub fn encode<'o>(message: &Message<'_>, out: &'o mut [u8]) -> Option<&'o [u8]> {
@@ -371,6 +376,7 @@ mod tests {
         let mut out = [0; 512];
         let bytes = encode(message, &mut out).unwrap();
         assert_eq!(bytes, expected);
+        assert_eq!(encoded_len(message), expected.len());
         assert_eq!(decode(bytes).as_ref(), Ok(message));
     }
 

@@ -509,10 +509,9 @@ impl<A: Aead> Node<A> {
     pub(super) fn announced(&mut self, node: NodeId, refused: u16, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&node) {
             if refused > 0 {
-                let pause = peer.announce_pause;
-                peer.announce_at = Some(now.after(pause));
-                peer.announce_pause = (pause * 2).min(ANNOUNCE_MOST);
-                self.timers.housekeeping_at(now.after(pause));
+                let again = now.after(peer.announce_pause);
+                let again = *peer.announce_at.get_or_insert(again);
+                self.timers.housekeeping_at(again);
                 return;
             }
             peer.announce_at = None;
@@ -750,6 +749,7 @@ impl<A: Aead> Node<A> {
         while let Some((node, peer)) = self.peers.iter_mut().find(|(_, peer)| due(peer)) {
             let node = *node;
             peer.announce_at = None;
+            peer.announce_pause = (peer.announce_pause * 2).min(ANNOUNCE_MOST);
             if let Some(session) = self.stands(node) {
                 self.announce_to(session, node, now);
             }

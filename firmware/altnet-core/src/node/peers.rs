@@ -25,6 +25,8 @@ use crate::path::{Path, Why};
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// How long a call to an address that was merely named waits while there is another to try.
+const CALL_PATIENCE: Duration = Duration::from_secs(4);
 /// The longest pause before a relay or directory is called again.
 const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
 /// A relay or directory that answers no challenge for this long is called anew.
@@ -83,6 +85,8 @@ pub(super) struct Peer {
     told_relays: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS>,
     /// When its address was written to disk last.
     path_kept: Option<Instant>,
+    /// When it was called last.
+    called: Instant,
     retry_at: Instant,
     retry: Duration,
     failures: u32,
@@ -99,6 +103,14 @@ impl Peer {
             RETRY_MOST
         };
         self.retry = (self.retry * 2).min(most);
+    }
+
+    /// When a call that is under way is given up for another address, if there is one.
+    fn gives_up_call(&self) -> Instant {
+        if self.path.is_proven() || self.path.direct_count() < 2 {
+            return Instant::NEVER;
+        }
+        self.called.after(CALL_PATIENCE)
     }
 
     fn wants_session(&self, now: Instant) -> bool {
@@ -182,6 +194,7 @@ impl<A: Aead> Node<A> {
             presence: 0,
             told_relays: heapless::Vec::new(),
             path_kept: self.last_paths.contains_key(&node).then_some(now),
+            called: now,
             retry_at: now,
             retry: RETRY,
             failures: 0,
@@ -507,6 +520,10 @@ impl<A: Aead> Node<A> {
             if let Some(session) = peer.session {
                 if self.sessions.contains_key(&session) {
                     next = next.min(peer.path.deadline(now));
+                } else if peer.gives_up_call() > now {
+                    next = next.min(peer.gives_up_call());
+                } else {
+                    self.end_session(session, CloseReason::Done, now);
                 }
             } else if peer.wants_session(now) {
                 next = next.min(peer.retry_at.max(now.after(Duration::from_millis(50))));
@@ -546,7 +563,10 @@ impl<A: Aead> Node<A> {
                 let connected = self.control.connect(remote, endpoint, now);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     match connected {
-                        Ok(session) => peer.session = Some(session),
+                        Ok(session) => {
+                            peer.session = Some(session);
+                            peer.called = now;
+                        }
                         Err(_) => peer.session_failed(now),
                     }
                 }

@@ -82,6 +82,14 @@ pub(super) struct Session {
     next_request: u32,
 }
 
+/// A message's bytes; none if there are more than a message may have.
+fn encoded(message: &Message<'_>) -> Option<Vec<u8>> {
+    let length = message::encoded_len(message);
+    let mut out = alloc::vec![0; length.min(MAX_MESSAGE_BYTES)];
+    message::encode(message, &mut out)?;
+    Some(out)
+}
+
 impl<A: Aead> Node<A> {
     /// A control datagram.
     pub(super) fn handle_control(
@@ -226,9 +234,8 @@ impl<A: Aead> Node<A> {
             chain: &chain,
             heads: network.heads(),
         };
-        let mut out = alloc::vec![0; MAX_MESSAGE_BYTES];
-        if let Some(bytes) = message::encode(&Message::Hello(hello), &mut out) {
-            let _ = self.control.send(session, bytes, now);
+        if let Some(bytes) = encoded(&Message::Hello(hello)) {
+            let _ = self.control.send(session, &bytes, now);
         }
     }
 
@@ -518,9 +525,8 @@ impl<A: Aead> Node<A> {
         message: &Message<'_>,
         now: Instant,
     ) -> Option<MessageId> {
-        let mut out = alloc::vec![0; MAX_MESSAGE_BYTES];
-        let bytes = message::encode(message, &mut out)?;
-        self.control.send(session, bytes, now).ok()
+        let bytes = encoded(message)?;
+        self.control.send(session, &bytes, now).ok()
     }
 
     /// Encodes a reply to be sent once what it acknowledges is on disk.
@@ -530,9 +536,7 @@ impl<A: Aead> Node<A> {
         message: &Message<'_>,
         now: Instant,
     ) {
-        let mut out = alloc::vec![0; MAX_MESSAGE_BYTES];
-        if let Some(bytes) = message::encode(message, &mut out) {
-            let bytes = Vec::from(bytes);
+        if let Some(bytes) = encoded(message) {
             self.after_save(super::Deferred::Send(session, bytes), now);
         }
     }
