@@ -4,6 +4,7 @@
 //! no longer a member, or has been idle and its place is needed.
 
 use core::net::SocketAddr;
+use core::ops::Bound;
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{PeerConfig, PeerIndex, TunnelEvent};
@@ -210,6 +211,14 @@ impl<A: Aead> Node<A> {
         Some(())
     }
 
+    /// The peer after `last` in the order of ids, the first if none: how all are gone through
+    /// while each may change the table.
+    fn peer_after(&self, last: Option<NodeId>) -> Option<NodeId> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut after = self.peers.range((from, Bound::Unbounded));
+        after.next().map(|(node, _)| *node)
+    }
+
     fn add_previous(&mut self, node: NodeId, key: TunnelKey, now: Instant) {
         let config = PeerConfig {
             roams: false,
@@ -277,8 +286,9 @@ impl<A: Aead> Node<A> {
 
     /// Our registrations changed: every peer's relays are looked at again.
     pub(super) fn relays_changed(&mut self, now: Instant) {
-        let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
-        for node in nodes {
+        let mut last = None;
+        while let Some(node) = self.peer_after(last) {
+            last = Some(node);
             let Some(record) = self.record_of(node) else {
                 continue;
             };
@@ -506,9 +516,10 @@ impl<A: Aead> Node<A> {
     /// Looks after peers: sessions wanted, challenges due, addresses worth keeping. Returns
     /// when to look again.
     pub(super) fn tend_peers(&mut self, now: Instant) -> Instant {
-        let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
         let mut next = self.tell_late_presence(now);
-        for node in nodes {
+        let mut last = None;
+        while let Some(node) = self.peer_after(last) {
+            last = Some(node);
             self.seek_session(node, now);
             self.probe(node, now);
             self.follow_path(node, now);
@@ -799,8 +810,9 @@ impl<A: Aead> Node<A> {
         }
         self.presence.told = Some(presence);
         self.presence.told_at = Some(now);
-        let nodes: alloc::vec::Vec<NodeId> = self.peers.keys().copied().collect();
-        for node in nodes {
+        let mut last = None;
+        while let Some(node) = self.peer_after(last) {
+            last = Some(node);
             self.tell_presence(node, now);
         }
         Instant::NEVER

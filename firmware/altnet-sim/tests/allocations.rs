@@ -1,0 +1,139 @@
+//! Nothing is allocated for a packet or a timer once two nodes know each other.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use altnet_core::node::{Output, Verdict};
+use altnet_sim::homes::{Homes, seconds};
+use altnet_sim::nat::Kind;
+use altnet_sim::packet;
+use altnet_wire::frame::Frame;
+use altnet_wire::time::Duration;
+
+thread_local! {
+    static COUNTS: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts what a thread asks for while it wants to know.
+struct Counting;
+
+fn count() {
+    // A thread that ends has no more to count.
+    let _ = COUNTS.try_with(|counts| {
+        if counts.get() {
+            let _ = ALLOCATIONS.try_with(|all| all.set(all.get() + 1));
+        }
+    });
+}
+
+// SAFETY: every call is passed on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What `act` gives, and how often it allocated.
+fn counted<T>(act: impl FnOnce() -> T) -> (T, u64) {
+    let before = ALLOCATIONS.with(Cell::get);
+    COUNTS.with(|counts| counts.set(true));
+    let result = act();
+    COUNTS.with(|counts| counts.set(false));
+    (result, ALLOCATIONS.with(Cell::get) - before)
+}
+
+#[test]
+fn a_packet_allocates_nothing_on_its_way() {
+    for (seed, nat) in [(901, Kind::SYMMETRIC), (902, Kind::PORT_RESTRICTED)] {
+        let mut homes = Homes::new(seed, nat, nat);
+        let path = if nat == Kind::SYMMETRIC {
+            "relay"
+        } else {
+            "direct"
+        };
+        assert!(homes.path_becomes(path), "{:?}", homes.path());
+        homes.world.run(seconds(5));
+        assert!(homes.reaches("the flow is known"));
+        let (from, to) = (homes.lan(1, 0x11), homes.lan(2, 0x80));
+        let packet = packet::udp((from, 4000), (to, 80), &[7; 900]);
+        let seen = homes.world.node(homes.a).status(homes.world.now());
+        let source = seen.relays[0].observed.clone().expect("registered");
+        for _ in 0..200 {
+            let mut buffer = [0; 2048];
+            let mut frame = Frame::new(&mut buffer);
+            frame.set(&packet).unwrap();
+            let (verdict, out) = homes.world.with(homes.a, |node, now| {
+                counted(|| node.handle_lan(&mut frame, now))
+            });
+            assert!(matches!(verdict, Ok(Verdict::Send { .. })), "{verdict:?}");
+            let mut hop = 0;
+            if path == "relay" {
+                let from = source.parse().unwrap();
+                let (verdict, relayed) = homes.world.with(homes.relay, |node, now| {
+                    counted(|| node.handle_wan(from, &mut frame, now))
+                });
+                assert!(matches!(verdict, Ok(Verdict::Send { .. })), "{verdict:?}");
+                hop = relayed;
+            }
+            let from = match path {
+                "relay" => altnet_sim::homes::entry(),
+                _ => source.parse().unwrap(),
+            };
+            let (verdict, inward) = homes.world.with(homes.b, |node, now| {
+                counted(|| node.handle_wan(from, &mut frame, now))
+            });
+            assert_eq!(verdict, Ok(Verdict::Deliver));
+            assert_eq!(frame.packet(), packet);
+            assert_eq!((out, hop, inward), (0, 0, 0), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_timer_at_which_nothing_is_said_allocates_nothing() {
+    let mut homes = Homes::new(903, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
+    assert!(homes.path_becomes("direct"));
+    homes.world.run(seconds(20));
+    let mut quiet = 0;
+    // What is sent is lost, so that sessions end after a while: not looked at.
+    for _ in 0..14 {
+        // Everybody's timers fall due here, not in the world's own rounds.
+        homes.world.sleep(Duration::from_millis(700));
+        for host in [homes.relay, homes.a, homes.b] {
+            let (said, allocated) = homes.world.with(host, |node, now| {
+                let mut buffer = [0; 2048];
+                let mut frame = Frame::new(&mut buffer);
+                counted(|| {
+                    node.handle_timeout(now);
+                    let mut said = 0;
+                    while !matches!(node.poll_output(&mut frame, now), Output::Wait(_)) {
+                        said += 1;
+                    }
+                    said
+                })
+            });
+            if said == 0 {
+                assert_eq!(allocated, 0);
+                quiet += 1;
+            }
+        }
+    }
+    assert!(quiet > 20, "{quiet} of 42 rounds had nothing to say");
+}
