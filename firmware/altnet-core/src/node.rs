@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: sockets, files, clocks, chance of its own, logs.
 
+mod calls;
 mod command;
 mod counters;
 mod data;
@@ -24,13 +25,18 @@ mod housekeeping;
 mod identity;
 mod intake;
 mod join;
+mod last_paths;
 mod links;
 mod membership;
 mod output;
 mod peers;
+mod presence;
 mod relays;
+mod renewal;
+mod requests;
 mod sessions;
 mod state;
+mod storage;
 mod view;
 mod views;
 
@@ -41,7 +47,7 @@ use core::net::SocketAddr;
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{Engine, EngineLimits, LocalKeyId};
 use altnet_wire::id::{MemberId, Name, NodeId, SigningKey};
-use altnet_wire::message::{Cursor, MAX_CANDIDATES, Presence};
+use altnet_wire::message::Cursor;
 use altnet_wire::record::MAX_FIXED_ENDPOINTS;
 use altnet_wire::time::{Instant, UnixTime};
 
@@ -67,6 +73,7 @@ use crate::rng::Rng;
 
 use join::Joining;
 use peers::Peer;
+use presence::OwnPresence;
 use relays::RelayLink;
 use sessions::Session;
 use state::Saves;
@@ -151,20 +158,6 @@ struct Own {
     node: NodeId,
 }
 
-/// Where this node is now.
-#[derive(Debug, Default)]
-struct OwnPresence {
-    sequence: u64,
-    interfaces: heapless::Vec<SocketAddr, MAX_CANDIDATES>,
-    /// Where a peer saw this node last.
-    observed: Option<SocketAddr>,
-    /// What all peers were told last, and when.
-    told: Option<Presence>,
-    told_at: Option<Instant>,
-    /// Something changed since.
-    late: bool,
-}
-
 /// What is done once state is synced.
 #[derive(Debug)]
 enum Deferred {
@@ -241,7 +234,7 @@ impl<A: Aead> Node<A> {
     ) -> Result<Self, StartError> {
         let mut rng = Rng::new(seed);
         let mut saves = Saves::new();
-        let clock = membership::stored_clock(&config, stored);
+        let clock = storage::stored_clock(&config, stored);
         let identity = match stored.get("identity") {
             Some(bytes) => Identity::decode(bytes)?,
             None => {
@@ -250,7 +243,7 @@ impl<A: Aead> Node<A> {
             }
         };
         let mut engine = Engine::new(config.engine, rng.array());
-        let stamps = membership::stored_stamps(stored);
+        let stamps = storage::stored_stamps(stored);
         let (local_key, previous_key) =
             membership::add_local_keys(&mut engine, &identity, &stamps)?;
         let control = Control::new(config.control, identity.control.clone(), rng.array());
@@ -398,15 +391,5 @@ impl<A: Aead> Node<A> {
             self.events.pop_front();
         }
         self.events.push_back(event);
-    }
-
-    /// Where this node is, as it tells peers.
-    fn own_presence(&self) -> Presence {
-        let mut presence = Presence {
-            sequence: self.presence.sequence,
-            ..Presence::default()
-        };
-        self.fill_candidates(&mut presence);
-        presence
     }
 }

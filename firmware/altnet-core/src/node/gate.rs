@@ -11,9 +11,13 @@ use alloc::vec::Vec;
 use altnet_tunnel::aead::Aead;
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
+use altnet_wire::message::{Cursor, HeadSummary, MAX_HEADS, Reply, Request};
 use altnet_wire::time::{Duration, Instant};
 
-use super::{DropReason, Node, Verdict};
+use super::intake::Carrier;
+use super::sessions::Asked;
+use super::{DropReason, Event, Node, Verdict};
+use crate::control::SessionId;
 
 /// How long a peer's packets wait for its Hello.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CATCHING: Duration = Duration::from_secs(10);
 /// Peers whose packets are held at a time, each with the queue of one.
 const PEERS_HELD: usize = 4;
+
+/// Pages a peer that is behind asks for in a row; the longest list of revocations takes fewer.
+const CATCH_PAGES: u8 = 64;
 
 /// Whether a peer's packets pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,5 +160,76 @@ impl<A: Aead> Node<A> {
                 Some(false)
             }
         }
+    }
+
+    /// If the other side knows of newer revocations, they are fetched before anything of it
+    /// is delivered.
+    pub(super) fn compare_heads(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        heads: &heapless::Vec<HeadSummary, MAX_HEADS>,
+        now: Instant,
+    ) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        let own = network.heads();
+        let counter = |issuer| {
+            let mut known = network.registry.heads();
+            known
+                .find(|(key, _, _)| *key == issuer)
+                .map(|(_, at, _)| at)
+        };
+        let behind = heads.iter().any(|head| {
+            network.registry.is_issuer(&head.issuer)
+                && counter(head.issuer).is_none_or(|mine| mine < head.counter)
+        });
+        // A head may be here and what it counts withheld.
+        if behind || network.registry.is_behind() {
+            self.shut_gate(node, now);
+            self.tell(Event::HeadBehind { node });
+            let request = Request::Catch {
+                heads: own,
+                cursor: Cursor::default(),
+            };
+            self.ask(session, &request, Asked::Catch(node, 1), now);
+        } else {
+            self.open_gate(node);
+        }
+    }
+
+    /// A page of what a peer has newer.
+    pub(super) fn caught(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        pages: u8,
+        reply: &Reply<'_>,
+        now: Instant,
+    ) {
+        if let Reply::Records {
+            records,
+            cursor,
+            more,
+        } = reply
+        {
+            self.take_records(records, Carrier::Directory, now);
+            if let Some(network) = &self.network
+                && network.registry.is_behind()
+                && *more
+                && pages < CATCH_PAGES
+            {
+                let request = Request::Catch {
+                    heads: network.heads(),
+                    cursor: *cursor,
+                };
+                self.ask(session, &request, Asked::Catch(node, pages + 1), now);
+                return;
+            }
+        }
+        // Caught up, or the other side can't help: a stale head was told, and what is held is
+        // still valid.
+        self.open_gate(node);
     }
 }

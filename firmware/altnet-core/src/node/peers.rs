@@ -10,38 +10,23 @@ use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{PeerConfig, PeerIndex, TunnelEvent};
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::{MemberId, NodeId, SigningKey, TunnelKey};
-use altnet_wire::message::{
-    Candidate, CandidateKind, MAX_PRESENCE_RELAYS, Message, Notice, Presence, Request,
-};
+use altnet_wire::message::{Candidate, CandidateKind, MAX_PRESENCE_RELAYS};
 use altnet_wire::record::{NodeRecord, Roles};
 use altnet_wire::time::{Duration, Instant};
 
 use super::directory::ANNOUNCE_AGAIN;
 use super::gate::Gate;
-use super::sessions::Asked;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
-use crate::path::{Path, Why};
+use crate::path::Path;
 
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How long a call to an address that was merely named waits while there is another to try.
 const CALL_PATIENCE: Duration = Duration::from_secs(4);
 /// The longest pause before a relay or directory is called again.
 const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
-/// A relay or directory that answers no challenge for this long is called anew.
-const SERVER_SILENT: Duration = Duration::from_secs(10);
-/// A direct address that stood this long is worth a write to disk.
-const LASTING: Duration = Duration::from_secs(60);
-/// The first of a peer's is worth one sooner: with none, nobody is found after a restart.
-const LASTING_FIRST: Duration = Duration::from_secs(3);
-/// A peer's lasting address is written to disk at most this often.
-const KEEP_AGAIN: Duration = Duration::from_secs(3600);
-/// Peers are told where this node is at most this often.
-const PRESENCE_PAUSE: Duration = Duration::from_secs(5);
-/// Peers asked at a time to pass on where this node is.
-const INTRODUCERS: usize = 4;
 /// A tunnel in use is kept open through NATs this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
@@ -81,16 +66,16 @@ pub(super) struct Peer {
     pub(super) rtt: Option<Duration>,
     /// Since when a person waits for an answer.
     pub(super) pinged: Option<Instant>,
-    presence: u64,
+    pub(super) presence: u64,
     /// The relays it said it is registered at.
-    told_relays: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS>,
+    pub(super) told_relays: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS>,
     /// When its address was written to disk last.
-    path_kept: Option<Instant>,
+    pub(super) path_kept: Option<Instant>,
     /// When it was called last.
-    called: Instant,
-    retry_at: Instant,
-    retry: Duration,
-    failures: u32,
+    pub(super) called: Instant,
+    pub(super) retry_at: Instant,
+    pub(super) retry: Duration,
+    pub(super) failures: u32,
 }
 
 impl Peer {
@@ -114,7 +99,7 @@ impl Peer {
         self.called.after(CALL_PATIENCE)
     }
 
-    fn wants_session(&self, now: Instant) -> bool {
+    pub(super) fn wants_session(&self, now: Instant) -> bool {
         self.session.is_none() && (self.wanted || now.saturating_since(self.used) < KEEPALIVE * 4)
     }
 }
@@ -213,7 +198,7 @@ impl<A: Aead> Node<A> {
 
     /// The peer after `last` in the order of ids, the first if none: how all are gone through
     /// while each may change the table.
-    fn peer_after(&self, last: Option<NodeId>) -> Option<NodeId> {
+    pub(super) fn peer_after(&self, last: Option<NodeId>) -> Option<NodeId> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let mut after = self.peers.range((from, Bound::Unbounded));
         after.next().map(|(node, _)| *node)
@@ -259,7 +244,7 @@ impl<A: Aead> Node<A> {
 
     /// The relays that serve both this node and `node` now: those it said it is registered
     /// at come before those it called its homes.
-    fn relays_to(
+    pub(super) fn relays_to(
         &self,
         node: NodeId,
         record: &NodeRecord,
@@ -426,21 +411,6 @@ impl<A: Aead> Node<A> {
         self.timers.housekeeping_at(now);
     }
 
-    /// Calls relays and directories that did not answer once more, now.
-    pub(super) fn retry_servers(&mut self, now: Instant) {
-        let mut calls = alloc::vec::Vec::new();
-        for peer in self.peers.values_mut().filter(|peer| peer.wanted) {
-            peer.retry_at = now;
-            peer.retry = RETRY;
-            peer.failures = 0;
-            calls.extend(peer.session.take_if(|s| !self.sessions.contains_key(s)));
-        }
-        for call in calls {
-            self.control.close(call, CloseReason::Done, now);
-        }
-        self.timers.housekeeping_at(now);
-    }
-
     /// Adopts a peer's choice of path for its tunnels and its session.
     pub(super) fn follow_path(&mut self, node: NodeId, now: Instant) {
         self.aim_tunnels(node, now);
@@ -494,25 +464,6 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Whether a peer's session stands.
-    pub(super) fn stands(&self, node: NodeId) -> Option<SessionId> {
-        let session = self.peers.get(&node)?.session;
-        session.filter(|session| self.sessions.contains_key(session))
-    }
-
-    /// When a peer that is sent to is next to be looked at.
-    pub(super) fn look_at(&self, node: NodeId, now: Instant) -> Instant {
-        let Some(peer) = self.peers.get(&node) else {
-            return Instant::NEVER;
-        };
-        match peer.session {
-            Some(session) if self.sessions.contains_key(&session) => peer.path.deadline(now),
-            // The call says itself what became of it.
-            Some(_) => Instant::NEVER,
-            None => peer.retry_at,
-        }
-    }
-
     /// Looks after peers: sessions wanted, challenges due, addresses worth keeping. Returns
     /// when to look again.
     pub(super) fn tend_peers(&mut self, now: Instant) -> Instant {
@@ -541,153 +492,6 @@ impl<A: Aead> Node<A> {
             }
         }
         next
-    }
-
-    fn seek_session(&mut self, node: NodeId, now: Instant) {
-        let Some(peer) = self.peers.get(&node) else {
-            return;
-        };
-        if !peer.wants_session(now) || peer.retry_at > now {
-            return;
-        }
-        let (endpoint, failures) = (peer.path.current(), peer.failures);
-        let Some(record) = self.record_of(node) else {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.session_failed(now);
-            }
-            return;
-        };
-        if endpoint.is_none() || failures % 2 == 1 {
-            // Somebody both know may pass on where we are.
-            self.ask_introduction(node, now);
-        }
-        let Some(peer) = self.peers.get(&node) else {
-            return;
-        };
-        match endpoint {
-            Some(endpoint) => {
-                // Who doesn't know our keys (yet, or any more) answers no member's call, but a
-                // stranger's, and a chain makes the stranger a member.
-                let round = peer.failures as usize / peer.path.direct_count().max(1);
-                let is_stranger = round % 2 == 1;
-                let remote = (!is_stranger).then_some(record.control);
-                let connected = self.control.connect(remote, endpoint, now);
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    match connected {
-                        Ok(session) => {
-                            peer.session = Some(session);
-                            peer.called = now;
-                        }
-                        Err(_) => peer.session_failed(now),
-                    }
-                }
-            }
-            None => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.session_failed(now);
-                }
-            }
-        }
-    }
-
-    fn ask_introduction(&mut self, to: NodeId, now: Instant) {
-        let presence = self.own_presence();
-        let failures = self.peers.get(&to).map_or(0, |peer| peer.failures as usize);
-        let mut through: alloc::vec::Vec<(bool, SessionId)> = self
-            .peers
-            .iter()
-            .filter(|(node, _)| **node != to)
-            .filter_map(|(_, peer)| Some((!peer.wanted, peer.session?)))
-            .filter(|(_, session)| self.sessions.get(session).is_some_and(|s| s.greeted))
-            .collect();
-        // Servers first, and others the next time.
-        through.sort_unstable();
-        let count = through.len();
-        let first = failures / 2 * INTRODUCERS % count.max(1);
-        let turn = through.into_iter().cycle().skip(first);
-        for (_, session) in turn.take(count.min(INTRODUCERS)) {
-            let presence = presence.clone();
-            self.ask(
-                session,
-                &Request::Introduce { to, presence },
-                Asked::Introduce,
-                now,
-            );
-        }
-    }
-
-    fn probe(&mut self, node: NodeId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        let Some(session) = peer.session.filter(|s| self.sessions.contains_key(s)) else {
-            return;
-        };
-        if peer.wanted {
-            // A relay's path is kept alive by its registration; it stays in use.
-            peer.path.sent(now);
-        }
-        let probes = &mut self.probes;
-        let mut may = |address: SocketAddr| probes.take(node, address.ip(), now);
-        while let Some(endpoint) = peer.path.poll_probe(&mut may, now) {
-            self.control.challenge(session, endpoint, now);
-        }
-        let silent = self
-            .peers
-            .get(&node)
-            .filter(|peer| peer.wanted)
-            .and_then(|peer| peer.path.silent_since());
-        if silent.is_some_and(|since| now.saturating_since(since) >= SERVER_SILENT) {
-            // It restarted, or its network did: a new call finds out sooner than the session.
-            self.end_session(session, crate::control::CloseReason::Done, now);
-        }
-    }
-
-    fn keep_last_path(&mut self, node: NodeId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        let Some((address, since)) = peer.direct_since else {
-            return;
-        };
-        let network = self.network.as_ref();
-        let record = network.and_then(|network| network.registry.node_record(node));
-        if record.is_some_and(|record| record.fixed_endpoints.contains(&address)) {
-            // Its own record says so already.
-            return;
-        }
-        let is_answered = matches!(peer.path.why(), Why::DirectAnswered(_));
-        let stood = now.saturating_since(since);
-        let is_first = !self.last_paths.contains_key(&node);
-        let is_lasting = stood >= LASTING || (is_first && stood >= LASTING_FIRST);
-        if !is_lasting {
-            self.timers
-                .housekeeping_at(since.after(LASTING_FIRST).max(now.after(LASTING_FIRST)));
-        }
-        let is_kept = self.last_paths.get(&node) == Some(&address);
-        let again = |kept| now.saturating_since(kept) >= KEEP_AGAIN;
-        if !is_answered || !is_lasting || is_kept || !peer.path_kept.is_none_or(again) {
-            return;
-        }
-        peer.path_kept = Some(now);
-        if !self.last_paths.contains_key(&node)
-            && self.last_paths.len() >= usize::from(self.config.limits.peers)
-        {
-            let mut kept = self.last_paths.keys();
-            let Some(old) = kept.find(|old| !self.peers.contains_key(old)).copied() else {
-                return;
-            };
-            self.forget_last_path(old);
-        }
-        self.last_paths.insert(node, address);
-        self.saves.changed(Slot::LastPath(node));
-    }
-
-    /// Forgets, also on disk, where a member was: it is none any more.
-    pub(super) fn forget_last_path(&mut self, node: NodeId) {
-        if self.last_paths.remove(&node).is_some() {
-            self.saves.changed(Slot::LastPath(node));
-        }
     }
 
     /// Lets the tunnel to a peer's former key go once the one to its new key stands and the
@@ -740,127 +544,6 @@ impl<A: Aead> Node<A> {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// A peer says where it is.
-    pub(super) fn handle_presence(&mut self, node: NodeId, presence: &Presence, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        if presence.sequence < peer.presence {
-            return;
-        }
-        peer.presence = presence.sequence;
-        peer.told_relays = presence.relays.clone();
-        let ours = self.config.limits.candidates_per_peer.into();
-        let count = presence.candidates.len().min(ours);
-        let candidates = presence.candidates.get(..count).unwrap_or(&[]);
-        peer.path.set_candidates(candidates, now);
-        if let Some(record) = self.record_of(node) {
-            let relays = self.relays_to(node, &record);
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.path.set_relays(&relays, now);
-            }
-        }
-        self.follow_path(node, now);
-        self.timers.housekeeping_at(now);
-    }
-
-    /// Somebody else says where a peer is. It may be wrong, so that it only adds an address
-    /// or two to try, and nothing while the peer itself can say it.
-    pub(super) fn hint(&mut self, node: NodeId, presence: &Presence, now: Instant) {
-        if self.stands(node).is_some() {
-            return;
-        }
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        peer.path.hint(&presence.candidates, now);
-        self.follow_path(node, now);
-        self.timers.housekeeping_at(now);
-    }
-
-    /// Where this node is has changed: every peer with a session is told, now or soon.
-    pub(super) fn presence_changed(&mut self, now: Instant) {
-        self.presence.sequence += 1;
-        self.presence.late = true;
-        let next = self.tell_late_presence(now);
-        self.timers.housekeeping_at(next);
-    }
-
-    /// Tells every peer where this node is, if that changed and they were not told just now.
-    /// Returns when it is to be told.
-    fn tell_late_presence(&mut self, now: Instant) -> Instant {
-        if !self.presence.late {
-            return Instant::NEVER;
-        }
-        let due = self.presence.told_at.map(|at| at.after(PRESENCE_PAUSE));
-        if let Some(due) = due.filter(|due| *due > now) {
-            return due;
-        }
-        self.presence.late = false;
-        let presence = self.own_presence();
-        let is_told = self.presence.told.as_ref().is_some_and(|told| {
-            told.candidates == presence.candidates && told.relays == presence.relays
-        });
-        if is_told {
-            // It changed and changed back.
-            return Instant::NEVER;
-        }
-        self.presence.told = Some(presence);
-        self.presence.told_at = Some(now);
-        let mut last = None;
-        while let Some(node) = self.peer_after(last) {
-            last = Some(node);
-            self.tell_presence(node, now);
-        }
-        Instant::NEVER
-    }
-
-    /// Tells a peer where this node is, if there is a session that it greeted.
-    fn tell_presence(&mut self, node: NodeId, now: Instant) {
-        let Some(session) = self.peers.get(&node).and_then(|peer| peer.session) else {
-            return;
-        };
-        if self.sessions.get(&session).is_none_or(|s| !s.greeted) {
-            return;
-        }
-        let presence = self.own_presence();
-        if self.presence.late {
-            // This one learns what the others don't know yet: all are told again.
-            self.presence.told = None;
-        }
-        self.say(session, &Message::Notice(Notice::Presence(presence)), now);
-    }
-
-    pub(super) fn fill_candidates(&self, presence: &mut Presence) {
-        let mut add = |address: SocketAddr, kind| {
-            let known = presence.candidates.iter().any(|c| c.address == address);
-            if !known {
-                let _ = presence.candidates.push(Candidate { address, kind });
-            }
-        };
-        for address in self.fixed_endpoints() {
-            add(address, CandidateKind::Fixed);
-        }
-        for link in self.relays.values() {
-            if let Some(observed) = link.observed {
-                add(observed, CandidateKind::Reflexive);
-            }
-        }
-        if let Some(observed) = self.presence.observed
-            && self.relays.values().all(|link| link.observed.is_none())
-        {
-            add(observed, CandidateKind::Reflexive);
-        }
-        for address in &self.presence.interfaces {
-            add(*address, CandidateKind::Host);
-        }
-        for (relay, link) in &self.relays {
-            if link.token.is_some() {
-                let _ = presence.relays.push(*relay);
-            }
         }
     }
 }

@@ -11,8 +11,7 @@ use altnet_wire::frame::Frame;
 use altnet_wire::hash::Hash;
 use altnet_wire::id::{ControlKey, NodeId, SigningKey};
 use altnet_wire::message::{
-    self, Cursor, HeadSummary, Hello, MAX_HEADS, MAX_MESSAGE_BYTES, Message, Notice, Packed,
-    Refusal, Reply, Request,
+    self, Cursor, Hello, MAX_MESSAGE_BYTES, Message, Notice, Packed, Refusal, Reply, Request,
 };
 use altnet_wire::record::{self, Membership, RevocationTarget};
 use altnet_wire::time::{Duration, Instant};
@@ -25,8 +24,6 @@ use crate::registry::Slot as RecordSlot;
 
 /// How long after a directory was too busy it is asked again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
-/// Pages a peer that is behind asks for in a row; the longest list of revocations takes fewer.
-const CATCH_PAGES: u8 = 64;
 /// Requests of one session that may wait for a reply at a time.
 const ASKED: usize = 16;
 
@@ -348,43 +345,6 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// If the other side knows of newer revocations, they are fetched before anything of it
-    /// is delivered.
-    fn compare_heads(
-        &mut self,
-        session: SessionId,
-        node: NodeId,
-        heads: &heapless::Vec<HeadSummary, MAX_HEADS>,
-        now: Instant,
-    ) {
-        let Some(network) = &self.network else {
-            return;
-        };
-        let own = network.heads();
-        let counter = |issuer| {
-            let mut known = network.registry.heads();
-            known
-                .find(|(key, _, _)| *key == issuer)
-                .map(|(_, at, _)| at)
-        };
-        let behind = heads.iter().any(|head| {
-            network.registry.is_issuer(&head.issuer)
-                && counter(head.issuer).is_none_or(|mine| mine < head.counter)
-        });
-        // A head may be here and what it counts withheld.
-        if behind || network.registry.is_behind() {
-            self.shut_gate(node, now);
-            self.tell(Event::HeadBehind { node });
-            let request = Request::Catch {
-                heads: own,
-                cursor: Cursor::default(),
-            };
-            self.ask(session, &request, Asked::Catch(node, 1), now);
-        } else {
-            self.open_gate(node);
-        }
-    }
-
     fn handle_reply(&mut self, session: SessionId, asked: Asked, reply: &Reply<'_>, now: Instant) {
         match (asked, reply) {
             (Asked::Redeem, reply) => self.join_reply(session, reply, now),
@@ -426,40 +386,6 @@ impl<A: Aead> Node<A> {
             }
             _ => {}
         }
-    }
-
-    /// A page of what a peer has newer.
-    fn caught(
-        &mut self,
-        session: SessionId,
-        node: NodeId,
-        pages: u8,
-        reply: &Reply<'_>,
-        now: Instant,
-    ) {
-        if let Reply::Records {
-            records,
-            cursor,
-            more,
-        } = reply
-        {
-            self.take_records(records, Carrier::Directory, now);
-            if let Some(network) = &self.network
-                && network.registry.is_behind()
-                && *more
-                && pages < CATCH_PAGES
-            {
-                let request = Request::Catch {
-                    heads: network.heads(),
-                    cursor: *cursor,
-                };
-                self.ask(session, &request, Asked::Catch(node, pages + 1), now);
-                return;
-            }
-        }
-        // Caught up, or the other side can't help: a stale head was told, and what is held is
-        // still valid.
-        self.open_gate(node);
     }
 
     fn handle_notice(
