@@ -19,8 +19,8 @@ fn knows(world: &World, host: HostId, name: &str) -> bool {
 }
 
 /// Two homes and a third gateway with an address of its own, all in step.
-fn three(seed: u64) -> (Homes, HostId) {
-    let mut homes = Homes::new(seed, Kind::FULL_CONE, Kind::FULL_CONE);
+fn three(seed: u64, nat: Kind) -> (Homes, HostId) {
+    let mut homes = Homes::new(seed, nat, nat);
     let c = homes.world.host("203.0.113.50", None);
     let link = homes
         .founder
@@ -37,7 +37,18 @@ fn three(seed: u64) -> (Homes, HostId) {
 
 #[test]
 fn two_members_meet_through_a_third() {
-    let (mut homes, c) = three(601);
+    // Where neither NAT lets the other's first datagram in, both have to know where to send.
+    for (seed, nat) in [
+        (601, Kind::FULL_CONE),
+        (606, Kind::PORT_RESTRICTED),
+        (607, Kind::PORT_RESTRICTED),
+    ] {
+        meet_through_a_third(seed, nat);
+    }
+}
+
+fn meet_through_a_third(seed: u64, nat: Kind) {
+    let (mut homes, c) = three(seed, nat);
     // A and B never spoke to each other, and both speak with C.
     homes.world.block(HOUSE_A, HOUSE_B, true);
     for (host, site) in [(homes.a, 1), (homes.b, 2)] {
@@ -121,7 +132,7 @@ fn a_peer_whose_session_never_comes_is_heard_after_two_seconds() {
 
 #[test]
 fn who_is_behind_on_revocations_fetches_them_before_it_delivers() {
-    let (mut homes, c) = three(603);
+    let (mut homes, c) = three(603, Kind::FULL_CONE);
     assert!(homes.path_becomes("direct"));
     let b = homes.b;
     assert!(homes.reaches_from(c, (3, 9), b, (2, 0x80), "before"));
