@@ -9,7 +9,7 @@
 //!
 //! Promises: no input makes it panic; its tables never exceed [`EngineLimits`]; nothing is
 //! allocated per packet or timer. A handshake that succeeds allocates one session: two
-//! reference-counted keys and a replay window, at most three sessions for each peer.
+//! reference-counted keys and a replay window, at most five sessions for each peer.
 //!
 //! It does not choose paths, judge inner addresses, or know what a packet says.
 
@@ -365,7 +365,7 @@ impl<A: Aead> Engine<A> {
         Some((session.send.clone(), peer.endpoint))
     }
 
-    /// The halves that a worker opens the peer's packets with: at most three.
+    /// The halves that a worker opens the peer's packets with: at most five.
     pub fn receivers(&self, peer: PeerIndex) -> impl Iterator<Item = Arc<RecvSession<A>>> + '_ {
         self.peer(peer)
             .into_iter()

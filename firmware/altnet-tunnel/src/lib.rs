@@ -68,7 +68,8 @@
 //!
 //! Tables are bounded by [`engine::EngineLimits`]. Packets and timers allocate nothing. A
 //! handshake that succeeds allocates one session (its two keys and a replay window, about
-//! `replay_window / 8 + 200` bytes); a peer has at most three.
+//! `replay_window / 8 + 200` bytes). A peer has one or two, five at most while both sides keep
+//! asking at once.
 //!
 //! # Secrets
 //!

@@ -11,7 +11,7 @@ use crate::tai64n::Tai64n;
 /// How large an engine may grow. Every table is bounded by one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
-    /// Peers at once. Each may have one handshake and three sessions under way.
+    /// Peers at once. Each may have one handshake and five sessions under way.
     pub peers: u16,
     /// Local static keys at once: the device's, its former epoch's, one per app.
     pub local_keys: u8,

@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use super::api::PeerIndex;
+use super::peer::SESSIONS;
 use crate::random::Random;
 
-/// A handshake and three sessions.
-pub(super) const INDICES_PER_PEER: usize = 4;
+/// A handshake and the sessions.
+const INDICES_PER_PEER: usize = 1 + SESSIONS;
 
 /// Random indices, sorted, so that looking one up takes a dozen steps and no allocation.
 pub(super) struct IndexTable {
@@ -72,15 +73,16 @@ mod tests {
         let mut table = IndexTable::new(2);
         let mut random = Random::new([0; 32]);
         let (a, b) = (PeerIndex(0), PeerIndex(1));
-        let drawn: Vec<u32> = (0..8)
-            .map(|i| table.draw(if i < 4 { a } else { b }, &mut random).unwrap())
+        let drawn: Vec<u32> = (0..2 * INDICES_PER_PEER)
+            .map(|i| [a, b][i / INDICES_PER_PEER])
+            .map(|peer| table.draw(peer, &mut random).unwrap())
             .collect();
         assert_eq!(table.draw(a, &mut random), None);
         assert_eq!(table.peer(drawn[0]), Some(a));
-        assert_eq!(table.peer(drawn[7]), Some(b));
+        assert_eq!(table.peer(drawn[INDICES_PER_PEER]), Some(b));
         table.remove(drawn[0]);
         assert_eq!(table.peer(drawn[0]), None);
         table.remove_peer(b);
-        assert_eq!(table.len(), 3);
+        assert_eq!(table.len(), INDICES_PER_PEER - 1);
     }
 }

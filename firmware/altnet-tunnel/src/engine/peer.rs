@@ -48,6 +48,20 @@ pub(super) enum Timer {
 
 const TIMERS: usize = 5;
 
+/// Sessions of a peer that gave way to others and still receive.
+///
+/// WireGuard keeps one, `previous`, and clears it whenever it answers an initiation. Where both
+/// sides ask at once, that drops a session which the other side still sends with: it does so
+/// until our response reaches it, and after handshakes that crossed each side goes on to send
+/// with the session that it asked for itself. Handshakes that cross leave two sessions behind
+/// here, the other side's own before them is the third. Whatever is kept, no session outlives
+/// [`REJECT_AFTER_TIME`].
+const FORMERS: usize = 3;
+
+/// The sessions a peer may have: one to send with, one that waits to be confirmed, and those
+/// that gave way.
+pub(super) const SESSIONS: usize = 2 + FORMERS;
+
 /// Persistent keepalives come no faster than this.
 const LEAST_PERSISTENT: Duration = Duration::from_secs(1);
 
@@ -141,9 +155,12 @@ pub(super) struct Peer<A> {
     /// The greatest stamp of the peer's initiations, and when the last one came.
     pub(super) last_stamp: Option<(Tai64n, Instant)>,
 
-    pub(super) previous: Option<Session<A>>,
+    /// What is sent with.
     pub(super) current: Option<Session<A>>,
+    /// What the peer asked for and didn't confirm yet: it only receives.
     pub(super) next: Option<Session<A>>,
+    /// What gave way, the newest first: they only receive.
+    pub(super) formers: [Option<Session<A>>; FORMERS],
 
     timers: [Instant; TIMERS],
     keepalive_again: bool,
@@ -174,9 +191,9 @@ impl<A: Aead> Peer<A> {
             last_initiation: None,
             waits_for_stamp: false,
             last_stamp: None,
-            previous: None,
             current: None,
             next: None,
+            formers: [const { None }; FORMERS],
             timers: [Instant::NEVER; TIMERS],
             keepalive_again: false,
             wants: Wants::default(),
@@ -225,9 +242,8 @@ impl<A: Aead> Peer<A> {
     }
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = &Session<A>> {
-        [&self.current, &self.next, &self.previous]
-            .into_iter()
-            .flatten()
+        let slots = [&self.current, &self.next].into_iter();
+        slots.chain(&self.formers).flatten()
     }
 
     /// Asks for a new session, unless that is under way.
@@ -321,34 +337,49 @@ impl<A: Aead> Peer<A> {
         }
     }
 
-    /// Puts a session in place that we asked for: it is confirmed. Returns what gave way.
+    /// Lets a session receive a while longer. Returns what is too old for that.
+    fn give_way(&mut self, session: Option<Session<A>>) -> Option<Session<A>> {
+        session.as_ref()?;
+        let lost = self.formers.last_mut().and_then(Option::take);
+        self.formers.rotate_right(1);
+        if let Some(newest) = self.formers.first_mut() {
+            *newest = session;
+        }
+        lost
+    }
+
+    /// Makes room for a session that the peer asks for: the one it didn't confirm gives way.
+    /// Returns what that drops.
+    pub(super) fn clear_next(&mut self) -> Option<Session<A>> {
+        let next = self.next.take();
+        self.give_way(next)
+    }
+
+    /// Puts a session in place that we asked for: it is confirmed. Returns what that drops.
     pub(super) fn install_initiated(&mut self, session: Session<A>) -> [Option<Session<A>>; 2] {
         let is_rekey = self.current.is_some();
-        let former = self.current.take();
-        let (previous, lost) = match self.next.take() {
-            Some(next) => (Some(next), former),
-            None => (former, None),
-        };
-        let lost_too = core::mem::replace(&mut self.previous, previous);
-        self.current = Some(session);
+        let former = self.current.replace(session);
+        // If one waits to be confirmed, the handshakes crossed, and the peer sends with that
+        // one from now on: it is kept longer.
+        let lost = [self.give_way(former), self.clear_next()];
         self.note_installed(is_rekey);
-        [lost, lost_too]
+        lost
     }
 
     /// Puts a session in place that the peer asked for: it is confirmed by its first packet.
-    pub(super) fn install_responded(&mut self, session: Session<A>) -> [Option<Session<A>>; 2] {
-        let lost = self.next.replace(session);
+    /// There is none before it: see [`Peer::clear_next`].
+    pub(super) fn install_responded(&mut self, session: Session<A>) {
+        self.next = Some(session);
         self.news.sessions = true;
         self.set_expiry();
-        [lost, self.previous.take()]
     }
 
-    /// The first packet of the next session came: it is confirmed. Returns what gave way.
+    /// The first packet of the next session came: it is confirmed. Returns what that drops.
     pub(super) fn confirm_next(&mut self) -> Option<Session<A>> {
         let next = self.next.take()?;
         let is_rekey = self.current.is_some();
         let former = self.current.replace(next);
-        let lost = core::mem::replace(&mut self.previous, former);
+        let lost = self.give_way(former);
         self.note_installed(is_rekey);
         lost
     }
@@ -360,15 +391,16 @@ impl<A: Aead> Peer<A> {
         self.set_expiry();
     }
 
-    /// Drops sessions that are too old; what is dropped is returned.
-    pub(super) fn expire(&mut self, now: Instant) -> [Option<Session<A>>; 3] {
-        let dropped = [&mut self.previous, &mut self.current, &mut self.next]
-            .map(|slot| slot.take_if(|session| session.is_expired(now)));
-        if dropped.iter().any(Option::is_some) {
-            self.news.sessions = true;
+    /// Drops sessions that are too old; `drop_index` is given their indices.
+    pub(super) fn expire(&mut self, now: Instant, mut drop_index: impl FnMut(u32)) {
+        let slots = [&mut self.current, &mut self.next].into_iter();
+        for slot in slots.chain(&mut self.formers) {
+            if let Some(session) = slot.take_if(|session| session.is_expired(now)) {
+                drop_index(session.recv.index());
+                self.news.sessions = true;
+            }
         }
         self.set_expiry();
-        dropped
     }
 
     fn set_expiry(&mut self) {

@@ -71,8 +71,9 @@ impl<A: Aead> Engine<A> {
         let Some(Some(peer)) = self.peers.get_mut(usize::from(index.0)) else {
             return Err(DropReason::UnknownReceiver);
         };
-        let session = [&mut peer.current, &mut peer.next, &mut peer.previous]
+        let session = [&mut peer.current, &mut peer.next]
             .into_iter()
+            .chain(&mut peer.formers)
             .enumerate()
             .filter_map(|(at, slot)| Some((at, slot.as_mut()?)))
             .find(|(_, session)| session.recv.index() == packet.index);
@@ -152,10 +153,10 @@ impl<A: Aead> Engine<A> {
             }
         }
         peer.last_stamp = Some((proved.stamp, now));
-        // The session that this one replaces gives its index back first, so that four
-        // indices for each peer are always enough.
-        if let Some(unconfirmed) = peer.next.take() {
-            self.indices.remove(unconfirmed.recv.index());
+        // What has to go for this session gives its index back first, so that those for each
+        // peer are always enough.
+        if let Some(lost) = peer.clear_next() {
+            self.indices.remove(lost.recv.index());
         }
         let sender = self
             .indices
@@ -168,10 +169,9 @@ impl<A: Aead> Engine<A> {
         };
         let sizes = (self.limits.replay_window, self.limits.mtu_bytes);
         let session = Session::new(&keys, sender, message.sender, false, sizes, now);
-        let lost = peer.install_responded(session);
+        peer.install_responded(session);
         peer.wants.response = Some((from, response.encode()));
         peer.note_received(from, bytes.len(), now);
-        self.drop_sessions(lost);
         self.note_ready(index);
         Ok(Opened::Handshake { peer: index, from })
     }

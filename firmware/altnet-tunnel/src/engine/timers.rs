@@ -54,8 +54,8 @@ impl<A: Aead> Engine<A> {
             return;
         };
         if peer.take_due(Timer::Expire, now) {
-            let dropped = peer.expire(now);
-            self.drop_sessions(dropped);
+            let indices = &mut self.indices;
+            peer.expire(now, |index| indices.remove(index));
         }
     }
 
