@@ -1,4 +1,5 @@
-//! Packets and timers allocate nothing. Measured by an allocator that counts.
+//! Packets and timers allocate nothing, measured by an allocator that counts; and packets are
+//! sealed and opened where they are.
 
 mod common;
 
@@ -7,6 +8,7 @@ use std::cell::Cell;
 
 use altnet_tunnel::aead::ChaChaPoly;
 use altnet_tunnel::engine::{Engine, EngineLimits, Opened, Output, Sealed};
+use altnet_tunnel::message::TRANSPORT_HEADER_BYTES;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::time::{Duration, Instant};
 use common::{Given, World, address, at, ms, packet};
@@ -64,12 +66,17 @@ fn packets_timers_and_refusals_allocate_nothing() {
     for _ in 0..1000 {
         now = now.after(ms(50));
         frame.set(&text).unwrap();
+        let place = frame.packet().as_ptr();
         assert_eq!(
             ours.seal(a, &mut frame, now),
             Ok(Sealed::Transmit { to: address(2) })
         );
+        let sealed = frame.packet();
+        assert_eq!(sealed[TRANSPORT_HEADER_BYTES..].as_ptr(), place);
         let opened = theirs.handle_datagram(address(1), &mut frame, now);
         assert!(matches!(opened, Ok(Opened::Packet { .. })));
+        assert_eq!(frame.packet().as_ptr(), place, "opened where it was sealed");
+        assert_eq!(frame.packet(), text);
         // And the same again is refused.
         frame.set(&text).unwrap();
         assert!(theirs.handle_datagram(address(1), &mut frame, now).is_err());
@@ -95,13 +102,40 @@ fn packets_timers_and_refusals_allocate_nothing() {
 }
 
 #[test]
+fn what_workers_seal_and_open_allocates_nothing() {
+    let (mut world, a, b) = World::pair_with(EngineLimits::MICRO);
+    let _ = world.give(0, a, &packet(1, 80));
+    world.run(at(1));
+    let (sender, _) = world.nodes[0].engine.sender(a).unwrap();
+    let receiver = world.nodes[1].engine.receivers(b).next().unwrap();
+    let engine = &mut world.nodes[1].engine;
+
+    let text = packet(7, 1200);
+    let mut buffer = [0; FRAME_BYTES];
+    let mut frame = Frame::new(&mut buffer);
+    let before = count();
+    for _ in 0..10 {
+        let mut reserved = sender.reserve(100);
+        for _ in 0..100 {
+            frame.set(&text).unwrap();
+            let place = frame.packet().as_ptr();
+            reserved.seal(&mut frame, at(1)).unwrap();
+            let opened = receiver.open(&mut frame, at(1)).unwrap();
+            let opened = engine.admit(opened, address(1), &mut frame, at(1));
+            assert!(matches!(opened, Ok(Opened::Packet { .. })));
+            assert_eq!(frame.packet().as_ptr(), place);
+            assert_eq!(frame.packet(), text);
+        }
+    }
+    assert_eq!(count(), before);
+}
+
+#[test]
 fn a_handshake_allocates_one_session() {
     let (mut world, a, _) = World::pair_with(EngineLimits::MICRO);
     let mut buffer = [0; FRAME_BYTES];
     let mut frame = Frame::new(&mut buffer);
-    world.nodes[0].engine.rekey(a, at(1)).unwrap();
-    world.nodes[0].drain(at(1));
-    let initiation = world.nodes[0].sent().remove(0);
+    let initiation = world.nodes[0].ask(a, at(1)).remove(0);
     let before = count();
     frame.set(&initiation).unwrap();
     let opened = world.nodes[1]

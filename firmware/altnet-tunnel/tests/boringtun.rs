@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use altnet_tunnel::engine::{DropReason, EngineLimits, Opened, PeerConfig, PeerIndex, TunnelEvent};
 use altnet_tunnel::key::PresharedKey;
-use altnet_tunnel::tai64n::Tai64n;
 use altnet_wire::time::{Instant, UnixTime};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
@@ -43,10 +42,7 @@ impl Lab {
         let mut ours = Node::new(OURS, limits);
         ours.engine
             .set_calendar(Some(UnixTime::from_secs(1_800_000_000)), Instant::ZERO);
-        let local = ours
-            .engine
-            .add_local_key(secret(OURS), Tai64n::ZERO)
-            .unwrap();
+        let local = ours.own(OURS);
         let mut config = PeerConfig::new(public(THEIRS), local);
         if preshared {
             config.preshared = PresharedKey::new(PSK);

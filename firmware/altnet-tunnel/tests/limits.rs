@@ -2,7 +2,7 @@
 
 mod common;
 
-use altnet_tunnel::engine::{EngineLimits, LocalKeyId, Opened, PeerConfig, PeerIndex, TunnelEvent};
+use altnet_tunnel::engine::{EngineLimits, Opened, PeerConfig, PeerIndex, TunnelEvent};
 use altnet_tunnel::message::Message;
 use altnet_tunnel::tai64n::Tai64n;
 use altnet_wire::id::TunnelKey;
@@ -74,10 +74,8 @@ impl Scene {
         let mut nodes = [Node::new(1, LIMITS), Node::new(2, LIMITS)];
         let mut peers = Vec::new();
         for (node, other) in nodes.iter_mut().zip([2u8, 1]) {
-            let local = node.engine.add_local_key(secret(3 - other), Tai64n::ZERO);
-            let mut config = PeerConfig::new(public(other), local.unwrap());
-            config.endpoint = Some(address(other));
-            peers.push(node.engine.add_peer(config, Instant::ZERO).unwrap());
+            let local = node.own(3 - other);
+            peers.push(node.know(other, local));
         }
         Self {
             nodes,
@@ -144,7 +142,7 @@ impl Scene {
             }
             Step::Bytes(bytes) => self.hear(0, 9, &bytes),
             Step::AddPeer(key) => {
-                let config = PeerConfig::new(public(key), first_local());
+                let config = PeerConfig::new(public(key), self.nodes[0].locals[0]);
                 let _ = self.nodes[0].engine.add_peer(config, now);
             }
             // The first peer stays, so that something goes on.
@@ -179,10 +177,11 @@ impl Scene {
                 }
             }
             Step::LocalKey(key) => {
+                let first = self.nodes[0].locals[0];
                 let engine = &mut self.nodes[0].engine;
                 if let Ok(local) = engine.add_local_key(secret(key), Tai64n::ZERO) {
                     let _ = engine.set_peer_local_key(self.peers[0], local);
-                    let _ = engine.set_peer_local_key(self.peers[0], first_local());
+                    let _ = engine.set_peer_local_key(self.peers[0], first);
                     engine.remove_local_key(local).unwrap();
                 }
             }
@@ -192,26 +191,16 @@ impl Scene {
 
     /// The peer at a place of the first node's table, found by what it is told.
     fn peer(&self, at: u16) -> Option<PeerIndex> {
-        let engine = &self.nodes[0].engine;
+        let node = &self.nodes[0];
         (0..=255u8)
-            .filter_map(|key| {
-                engine.find_peer(&PUBLIC.with(|p| p[usize::from(key)]), first_local())
-            })
+            .map(|key| PUBLIC.with(|p| p[usize::from(key)]))
+            .filter_map(|key| node.engine.find_peer(&key, node.locals[0]))
             .find(|peer| peer.as_u16() == at)
     }
 }
 
 thread_local! {
     static PUBLIC: Vec<TunnelKey> = (0..=255).map(public).collect();
-    /// The first key of any engine has the first id.
-    static FIRST: LocalKeyId = Node::new(9, LIMITS)
-        .engine
-        .add_local_key(secret(9), Tai64n::ZERO)
-        .unwrap();
-}
-
-fn first_local() -> LocalKeyId {
-    FIRST.with(|id| *id)
 }
 
 proptest! {
@@ -244,7 +233,7 @@ proptest! {
     #[test]
     fn no_bytes_make_an_engine_panic(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
         let mut node = Node::new(1, LIMITS);
-        node.engine.add_local_key(secret(1), Tai64n::ZERO).unwrap();
+        node.own(1);
         let heard = node.hear(address(2), &bytes, Instant::ZERO);
         prop_assert!(heard.is_err());
         prop_assert_eq!(node.sent().len(), 0);

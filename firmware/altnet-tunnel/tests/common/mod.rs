@@ -71,6 +71,19 @@ impl Chance {
     }
 }
 
+/// An initiation to the holder of the key of `to` by somebody with the key of `by`, whose
+/// calendar shows `second`.
+pub fn initiation(by: u8, to: u8, second: u64) -> Vec<u8> {
+    let mut node = Node::new(by, EngineLimits::MICRO);
+    let calendar = Some(UnixTime::from_secs(second));
+    node.engine.set_calendar(calendar, Instant::ZERO);
+    let local = node.own(by);
+    let peer = node.know(to, local);
+    let mut sent = node.ask(peer, Instant::ZERO);
+    assert_eq!(sent.len(), 1, "an initiation and nothing else");
+    sent.remove(0)
+}
+
 /// What became of a packet that a node was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
@@ -82,6 +95,8 @@ pub enum Given {
 pub struct Node {
     pub engine: Engine<ChaChaPoly>,
     pub address: Endpoint,
+    /// The keys it was given, see [`Node::own`].
+    pub locals: Vec<LocalKeyId>,
     pub saves: bool,
     pub flash: BTreeMap<LocalKeyId, Tai64n>,
     pub events: Vec<TunnelEvent>,
@@ -98,6 +113,7 @@ impl Node {
         Self {
             engine: Engine::new(limits, [host; 32]),
             address: address(host),
+            locals: Vec::new(),
             saves: true,
             flash: BTreeMap::new(),
             events: Vec::new(),
@@ -108,6 +124,27 @@ impl Node {
             deadline: Instant::NEVER,
             outbox: VecDeque::new(),
         }
+    }
+
+    /// Gives the engine the key that [`secret`] makes of `byte`.
+    pub fn own(&mut self, byte: u8) -> LocalKeyId {
+        let local = self.engine.add_local_key(secret(byte), Tai64n::ZERO);
+        self.locals.push(local.unwrap());
+        local.unwrap()
+    }
+
+    /// Makes the holder of the key of `other` a peer that is shown `local`, found at its address.
+    pub fn know(&mut self, other: u8, local: LocalKeyId) -> PeerIndex {
+        let mut config = PeerConfig::new(public(other), local);
+        config.endpoint = Some(address(other));
+        self.engine.add_peer(config, Instant::ZERO).unwrap()
+    }
+
+    /// Asks for a new session and gives out what that has the node send.
+    pub fn ask(&mut self, peer: PeerIndex, now: Instant) -> Vec<Vec<u8>> {
+        self.engine.rekey(peer, now).unwrap();
+        self.drain(now);
+        self.sent()
     }
 
     pub fn drain(&mut self, now: Instant) {
@@ -217,9 +254,10 @@ impl World {
         let mut nodes = vec![Node::new(1, limits), Node::new(2, limits)];
         let mut peers = Vec::new();
         for (host, other) in [(1u8, 2u8), (2, 1)] {
-            let engine = &mut nodes[usize::from(host) - 1].engine;
+            let node = &mut nodes[usize::from(host) - 1];
+            let local = node.own(host);
+            let engine = &mut node.engine;
             engine.set_calendar(Some(UnixTime::from_secs(1_800_000_000)), Instant::ZERO);
-            let local = engine.add_local_key(secret(host), Tai64n::ZERO).unwrap();
             let mut config = PeerConfig::new(public(other), local);
             config.preshared = PresharedKey::new(PSK);
             config.endpoint = (host == 1).then(|| address(2));
@@ -304,10 +342,19 @@ impl World {
 
     /// Initiations that `node` has sent so far.
     pub fn initiations(&self, node: usize) -> usize {
+        self.sent_of_kind(node, 1)
+    }
+
+    /// Cookie replies that `node` has sent so far.
+    pub fn cookies(&self, node: usize) -> usize {
+        self.sent_of_kind(node, 3)
+    }
+
+    fn sent_of_kind(&self, node: usize, kind: u8) -> usize {
         let address = self.nodes[node].address;
-        self.log
-            .iter()
-            .filter(|(_, from, bytes)| *from == address && bytes[0] == 1)
+        let is_such = |from: Endpoint, bytes: &[u8]| from == address && bytes[0] == kind;
+        let sent = self.log.iter();
+        sent.filter(|(_, from, bytes)| is_such(*from, bytes))
             .count()
     }
 }
