@@ -53,6 +53,7 @@ const JITTER: Duration = Duration::from_micros(333_333);
 
 /// One of our static keys.
 struct LocalKey {
+    id: LocalKeyId,
     secret: TunnelSecret,
     public: TunnelKey,
     macs: MacKeys,
@@ -66,6 +67,8 @@ pub struct Engine<A> {
     limits: EngineLimits,
     random: Random,
     locals: Vec<Option<LocalKey>>,
+    /// How many keys were ever added.
+    local_turn: u32,
     peers: Vec<Option<Peer<A>>>,
     indices: IndexTable,
     queue: Queue,
@@ -97,6 +100,7 @@ impl<A: Aead> Engine<A> {
             ),
             random,
             locals: Vec::with_capacity(limits.local_keys.into()),
+            local_turn: 0,
             peers: Vec::with_capacity(limits.peers.into()),
             indices: IndexTable::new(limits.peers),
             queue: Queue::new(limits.queued_packets, limits.queued_packets_per_peer),
@@ -144,17 +148,23 @@ impl<A: Aead> Engine<A> {
         if self.locals.iter().flatten().any(|key| key.public == public) {
             return Err(ConfigError::Duplicate);
         }
+        let limit = u16::from(self.limits.local_keys);
+        let at = free_slot(&self.locals, limit).ok_or(ConfigError::Full { limit })?;
+        let id = LocalKeyId {
+            at: at as u8,
+            turn: self.local_turn,
+        };
         let key = LocalKey {
+            id,
             secret,
             public,
             macs: MacKeys::new(&public),
             stamps: Tai64nClock::new(stamps_floor, self.limits.stamp_block),
             told: None,
         };
-        let limit = u16::from(self.limits.local_keys);
-        place(&mut self.locals, key, limit)
-            .map(|at| LocalKeyId(at as u8))
-            .ok_or(ConfigError::Full { limit })
+        place(&mut self.locals, at, key);
+        self.local_turn = self.local_turn.wrapping_add(1);
+        Ok(id)
     }
 
     /// Forgets a static key of ours. Sessions made with it live to their end.
@@ -165,12 +175,10 @@ impl<A: Aead> Engine<A> {
         if self.peers.iter().flatten().any(|peer| peer.local == local) {
             return Err(ConfigError::InUse);
         }
-        let slot = self
-            .locals
-            .get_mut(usize::from(local.0))
-            .filter(|slot| slot.is_some())
+        self.locals
+            .iter_mut()
+            .find_map(|slot| slot.take_if(|key| key.id == local))
             .ok_or(ConfigError::UnknownLocalKey)?;
-        *slot = None;
         for peer in self.peers.iter_mut().flatten() {
             if peer.former == Some(local) {
                 peer.former = None;
@@ -202,9 +210,9 @@ impl<A: Aead> Engine<A> {
         }
         let keeps_alive = config.persistent_keepalive.is_some() && config.endpoint.is_some();
         let limit = self.limits.peers;
-        let peer = place(&mut self.peers, Peer::new(config, shared), limit)
-            .map(|at| PeerIndex(at as u16))
-            .ok_or(ConfigError::Full { limit })?;
+        let at = free_slot(&self.peers, limit).ok_or(ConfigError::Full { limit })?;
+        place(&mut self.peers, at, Peer::new(config, shared));
+        let peer = PeerIndex(at as u16);
         if keeps_alive {
             self.rekey(peer, now)?;
         }
@@ -325,7 +333,7 @@ impl<A: Aead> Engine<A> {
     /// Confirms that a [`TunnelEvent::SaveStamps`] is on disk, synced. Initiations that
     /// waited for it go out.
     pub fn stamps_saved(&mut self, local: LocalKeyId, until: Tai64n) {
-        let Some(Some(key)) = self.locals.get_mut(usize::from(local.0)) else {
+        let Some(key) = local_mut(&mut self.locals, local) else {
             return;
         };
         key.stamps.saved(until);
@@ -374,7 +382,8 @@ impl<A: Aead> Engine<A> {
     }
 
     fn local(&self, local: LocalKeyId) -> Option<&LocalKey> {
-        self.locals.get(usize::from(local.0))?.as_ref()
+        let key = self.locals.get(usize::from(local.at))?.as_ref();
+        key.filter(|key| key.id == local)
     }
 
     fn peer(&self, peer: PeerIndex) -> Option<&Peer<A>> {
@@ -414,15 +423,22 @@ impl<A: Aead> Engine<A> {
     }
 }
 
-/// Puts `item` into the first free slot, within `limit`.
-fn place<T>(slots: &mut Vec<Option<T>>, item: T, limit: u16) -> Option<usize> {
-    if let Some(at) = slots.iter().position(Option::is_none) {
-        *slots.get_mut(at)? = Some(item);
-        return Some(at);
+/// The key with this id, to change it while other fields of the engine are in use.
+fn local_mut(locals: &mut [Option<LocalKey>], local: LocalKeyId) -> Option<&mut LocalKey> {
+    let key = locals.get_mut(usize::from(local.at))?.as_mut();
+    key.filter(|key| key.id == local)
+}
+
+/// The first free slot, within `limit`.
+fn free_slot<T>(slots: &[Option<T>], limit: u16) -> Option<usize> {
+    let free = slots.iter().position(Option::is_none);
+    free.or_else(|| (slots.len() < usize::from(limit)).then_some(slots.len()))
+}
+
+/// Puts `item` into what [`free_slot`] found.
+fn place<T>(slots: &mut Vec<Option<T>>, at: usize, item: T) {
+    match slots.get_mut(at) {
+        Some(slot) => *slot = Some(item),
+        None => slots.push(Some(item)),
     }
-    if slots.len() >= usize::from(limit) {
-        return None;
-    }
-    slots.push(Some(item));
-    Some(slots.len() - 1)
 }

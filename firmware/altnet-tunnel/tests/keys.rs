@@ -169,3 +169,36 @@ fn another_preshared_key_makes_no_session() {
     assert!(!world.nodes[B].engine.stats(b, world.now).unwrap().is_up);
     assert_eq!(world.nodes[B].delivered.len(), 0);
 }
+
+#[test]
+fn a_late_confirmation_speaks_for_no_key_that_took_the_place() {
+    let mut node = Node::new(1, EngineLimits::MICRO);
+    node.saves = false;
+    let first = node.own(1);
+    let peer = node.know(2, first);
+    assert_eq!(node.ask(peer, at(0)), [] as [Vec<u8>; 0]);
+    let TunnelEvent::SaveStamps { local, until } = node.events[0] else {
+        panic!("{:?}", node.events);
+    };
+    assert_eq!(local, first);
+    // While that is being written, the key is replaced twice.
+    let second = node.own(3);
+    node.engine.set_peer_local_key(peer, second).unwrap();
+    node.engine.remove_local_key(first).unwrap();
+    let third = node.own(4);
+    node.engine.set_peer_local_key(peer, third).unwrap();
+    node.engine.handle_timeout(at(6));
+    node.drain(at(6));
+    // Now it is on disk: for the first key, which is no more.
+    node.engine.stamps_saved(local, until);
+    node.drain(at(6));
+    assert_eq!(node.sent().len(), 0, "nothing is on disk for the third");
+    assert_eq!(node.engine.local_key(first), None);
+    let asked = node.events.iter().rev().find_map(|event| match event {
+        TunnelEvent::SaveStamps { local, until } if *local == third => Some(*until),
+        _ => None,
+    });
+    node.engine.stamps_saved(third, asked.unwrap());
+    node.drain(at(6));
+    assert_eq!(node.sent().len(), 1);
+}

@@ -70,9 +70,15 @@ impl EngineLimits {
     };
 }
 
-/// One of the engine's own static keys.
+/// One of the engine's own static keys. No key is given the id of one that was removed, so
+/// that a late [`super::Engine::stamps_saved`] can't speak for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LocalKeyId(pub(crate) u8);
+pub struct LocalKeyId {
+    /// Its place in the table.
+    pub(crate) at: u8,
+    /// How many keys were added before it.
+    pub(crate) turn: u32,
+}
 
 /// One of the engine's peers. Stays the same until the peer is removed; then it may be
 /// given to another.

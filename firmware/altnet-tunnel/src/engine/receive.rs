@@ -6,7 +6,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::api::{DropReason, LocalKeyId, Opened, PeerIndex};
 use super::peer::Session;
-use super::{Engine, LocalKey};
+use super::{Engine, local_mut};
 use crate::aead::Aead;
 use crate::handshake::{HandshakeError, Named};
 use crate::message::{CookieReply, Initiation, Message, Response};
@@ -193,10 +193,8 @@ impl<A: Aead> Engine<A> {
             .as_ref()
             .filter(|shaking| shaking.index == message.receiver)
             .ok_or(DropReason::UnknownReceiver)?;
-        let Some(Some(LocalKey { secret, .. })) = self.locals.get(usize::from(shaking.local.0))
-        else {
-            return Err(DropReason::UnknownReceiver);
-        };
+        let key = local_mut(&mut self.locals, shaking.local).ok_or(DropReason::UnknownReceiver)?;
+        let secret = &key.secret;
         let keys = shaking.initiator.finish(secret, &peer.preshared, message)?;
         // The handshake's index becomes the session's.
         peer.shaking = None;
@@ -232,14 +230,11 @@ impl<A: Aead> Engine<A> {
         sender: u32,
         now: Instant,
     ) -> Result<LocalKeyId, DropReason> {
-        let (at, key) = self
-            .locals
-            .iter()
-            .enumerate()
-            .filter_map(|(at, key)| Some((at, key.as_ref()?)))
-            .find(|(_, key)| key.macs.is_for_us(bytes))
+        let mut keys = self.locals.iter().flatten();
+        let key = keys
+            .find(|key| key.macs.is_for_us(bytes))
             .ok_or(DropReason::BadMac1)?;
-        let local = LocalKeyId(at as u8);
+        let local = key.id;
         if self.load.is_light(now) {
             return Ok(local);
         }

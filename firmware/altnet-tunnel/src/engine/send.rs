@@ -3,9 +3,9 @@
 use altnet_wire::frame::Frame;
 use altnet_wire::time::{Duration, Instant};
 
-use super::Engine;
 use super::api::{Output, PeerIndex, SealRefused, Sealed, TunnelEvent};
 use super::peer::{Peer, REKEY_TIMEOUT, Shaking, Timer};
+use super::{Engine, local_mut};
 use crate::aead::Aead;
 use crate::handshake::Initiator;
 use crate::session::SealError;
@@ -50,7 +50,7 @@ impl<A: Aead> Engine<A> {
     /// Takes note of packets that a worker sealed with the peer's [`Engine::sender`].
     pub fn note_sealed(&mut self, peer: PeerIndex, packets: u32, bytes: u64, now: Instant) {
         let jitter = self.silence_jitter;
-        let Some(entry) = self.peer_mut(peer) else {
+        let Some(entry) = self.peer_mut(peer).filter(|_| packets > 0) else {
             return;
         };
         let last = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -95,12 +95,11 @@ impl<A: Aead> Engine<A> {
         if !self.has_stamp_news {
             return None;
         }
-        for (at, key) in self.locals.iter_mut().enumerate() {
-            let Some(key) = key else { continue };
+        for key in self.locals.iter_mut().flatten() {
             let until = key.stamps.to_save();
             if until.is_some() && until != key.told {
                 key.told = until;
-                let local = super::LocalKeyId(at as u8);
+                let local = key.id;
                 return until.map(|until| TunnelEvent::SaveStamps { local, until });
             }
         }
@@ -196,9 +195,7 @@ impl<A: Aead> Engine<A> {
         };
         peer.set(Timer::Retransmit, again);
         let to = peer.endpoint?;
-        let Some(Some(key)) = self.locals.get_mut(usize::from(peer.local.0)) else {
-            return None;
-        };
+        let key = local_mut(&mut self.locals, peer.local)?;
         let stamp = key.stamps.stamp(calendar);
         self.has_stamp_news |= key.stamps.to_save().is_some();
         let Ok(stamp) = stamp else {
