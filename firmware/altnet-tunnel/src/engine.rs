@@ -274,7 +274,7 @@ impl<A: Aead> Engine<A> {
     }
 
     /// Says where datagrams to the peer go from now on. A handshake that waited for an
-    /// endpoint begins at once.
+    /// endpoint begins at once, or [`REKEY_TIMEOUT`] after the last initiation.
     ///
     /// # Errors
     /// [`ConfigError::UnknownPeer`].
@@ -294,8 +294,9 @@ impl<A: Aead> Engine<A> {
         entry.wants.queued = has_queued;
         let wants_session = entry.persistent.is_some() && entry.usable(now).is_none();
         if entry.asking_since.is_some() || wants_session {
-            entry.asking_since = Some(now);
-            entry.wants.initiation = true;
+            // No sooner than an endpoint that comes and goes allows (section 6.1).
+            entry.asking_since = None;
+            entry.ask(now);
         }
         self.note_ready(peer);
         Ok(())

@@ -463,3 +463,31 @@ fn entropy_changes_what_is_sent() {
     }
     assert_ne!(sent[0][8..40], sent[1][8..40]);
 }
+
+#[test]
+fn an_endpoint_that_comes_and_goes_has_no_more_initiations_sent() {
+    let (mut world, a, _) = World::pair();
+    world.loss = 1000;
+    assert_eq!(world.give(A, a, &packet(1, 80)), Given::Queued);
+    for _ in 0..49 {
+        for to in [None, Some(address(2))] {
+            let engine = &mut world.nodes[A].engine;
+            engine.set_endpoint(a, to, world.now).unwrap();
+            world.nodes[A].drain(world.now);
+        }
+        world.run_for(ms(100));
+    }
+    assert_eq!(world.initiations(A), 1, "one in 5 seconds");
+    world.run_for(ms(200));
+    assert_eq!(world.initiations(A), 2);
+    // A handshake that had nowhere to go begins as soon as it has.
+    let engine = &mut world.nodes[A].engine;
+    engine.set_endpoint(a, None, world.now).unwrap();
+    world.run_for(ms(20_000));
+    assert_eq!(world.initiations(A), 2);
+    let engine = &mut world.nodes[A].engine;
+    engine.set_endpoint(a, Some(address(2)), world.now).unwrap();
+    world.nodes[A].drain(world.now);
+    world.carry();
+    assert_eq!(world.initiations(A), 3);
+}
