@@ -63,6 +63,13 @@ impl<A: Aead> SendSession<A> {
         }
     }
 
+    /// The same session as it is when it has sealed so many.
+    #[cfg(test)]
+    pub(crate) fn having_used(mut self, packets: u64) -> Self {
+        self.counter = SendCounter::starting_at(packets);
+        self
+    }
+
     /// Takes up to `count` counters. At the end of the session's life there are fewer, or none.
     pub fn reserve(&self, count: u32) -> Reserved<'_, A> {
         let range = self.counter.reserve(count);
@@ -281,6 +288,37 @@ mod tests {
             Err(SealError::Expired)
         );
         assert!(frame.is_empty());
+    }
+
+    #[test]
+    fn a_session_seals_and_opens_nothing_past_its_last_counter() {
+        let (send, recv) = pair(1420);
+        let send = send.having_used(REJECT_AFTER_MESSAGES - 1);
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        let mut reserved = send.reserve(64);
+        reserved.seal(&mut frame, Instant::ZERO).unwrap();
+        let opened = recv.open(&mut frame, Instant::ZERO).unwrap();
+        assert_eq!(opened.counter, REJECT_AFTER_MESSAGES - 1);
+        frame.clear();
+        let sealed = reserved.seal(&mut frame, Instant::ZERO);
+        assert_eq!(sealed, Err(SealError::RangeUsedUp));
+        let sealed = send.reserve(1).seal(&mut frame, Instant::ZERO);
+        assert_eq!(sealed, Err(SealError::RangeUsedUp));
+        assert!(send.is_expired(Instant::ZERO));
+
+        // Somebody else's engine might not stop.
+        let header = Transport {
+            receiver: 9,
+            counter: REJECT_AFTER_MESSAGES,
+        };
+        let tag = ChaChaPoly::new(&KEY).seal(header.counter, &mut []).unwrap();
+        frame.set(&header.encode()).unwrap();
+        frame.push_back(TAG_BYTES).unwrap().copy_from_slice(&tag);
+        assert_eq!(
+            recv.open(&mut frame, Instant::ZERO),
+            Err(OpenError::Expired)
+        );
     }
 
     #[test]

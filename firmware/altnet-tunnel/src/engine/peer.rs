@@ -340,12 +340,15 @@ impl<A: Aead> Peer<A> {
     /// Lets a session receive a while longer. Returns what is too old for that.
     fn give_way(&mut self, session: Option<Session<A>>) -> Option<Session<A>> {
         session.as_ref()?;
-        let lost = self.formers.last_mut().and_then(Option::take);
-        self.formers.rotate_right(1);
-        if let Some(newest) = self.formers.first_mut() {
-            *newest = session;
+        // The newest pushes the others back, as far as one has ended or the oldest falls off.
+        let mut pushed = session;
+        for slot in &mut self.formers {
+            pushed = core::mem::replace(slot, pushed);
+            if pushed.is_none() {
+                break;
+            }
         }
-        lost
+        pushed
     }
 
     /// Makes room for a session that the peer asks for: the one it didn't confirm gives way.
@@ -407,5 +410,95 @@ impl<A: Aead> Peer<A> {
         let oldest = self.sessions().map(|session| session.born).min();
         let at = oldest.map_or(Instant::NEVER, |born| born.after(REJECT_AFTER_TIME));
         self.set(Timer::Expire, at);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::aead::ChaChaPoly;
+    use crate::counter::REJECT_AFTER_MESSAGES;
+    use crate::key::TunnelSecret;
+    use std::vec::Vec;
+
+    fn session(index: u32, is_initiator: bool, born: Instant) -> Session<ChaChaPoly> {
+        let keys = TransportKeys {
+            send: [1; 32],
+            receive: [2; 32],
+        };
+        Session::new(&keys, index, 0, is_initiator, (64, 1420), born)
+    }
+
+    fn peer() -> Peer<ChaChaPoly> {
+        let (ours, theirs) = (TunnelSecret::new([1; 32]), TunnelSecret::new([2; 32]));
+        let local = LocalKeyId { at: 0, turn: 0 };
+        let shared = ours.agree(&theirs.public()).unwrap();
+        Peer::new(PeerConfig::new(theirs.public(), local), shared)
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn either_side_asks_anew_after_2_to_the_60_packets() {
+        let keys = [1; 32];
+        let used = |packets| {
+            let mut session = session(1, false, Instant::ZERO);
+            let send = SendSession::new(&keys, 0, Instant::ZERO, 1420);
+            session.send = Arc::new(send.having_used(packets));
+            session
+        };
+        assert!(!used((1 << 60) - 1).is_due_on_send(Instant::ZERO));
+        assert!(used(1 << 60).is_due_on_send(Instant::ZERO));
+        let mut peer = peer();
+        peer.current = Some(used(REJECT_AFTER_MESSAGES - 1));
+        assert!(peer.usable(Instant::ZERO).is_some());
+        peer.current = Some(used(REJECT_AFTER_MESSAGES));
+        assert!(peer.usable(Instant::ZERO).is_none());
+    }
+
+    #[test]
+    fn after_120_seconds_only_the_initiator_asks_anew() {
+        let check = |is_initiator: bool, age: u64, on_send: bool, on_receive: bool| {
+            let session = session(1, is_initiator, Instant::ZERO);
+            assert_eq!(session.is_due_on_send(at(age)), on_send, "{age}");
+            assert_eq!(session.is_due_on_receive(at(age)), on_receive, "{age}");
+        };
+        check(true, 119, false, false);
+        check(true, 120, true, false);
+        check(true, 164, true, false);
+        check(true, 165, true, true);
+        check(false, 179, false, false);
+    }
+
+    /// What gave way, by index: the newest first.
+    fn formers(peer: &Peer<ChaChaPoly>) -> Vec<Option<u32>> {
+        let index = |session: &Session<_>| session.recv.index();
+        let slots = peer.formers.iter();
+        slots.map(|slot| slot.as_ref().map(index)).collect()
+    }
+
+    #[test]
+    fn of_sessions_that_gave_way_the_newest_stay_and_none_outlives_180_seconds() {
+        let mut peer = peer();
+        assert!(peer.give_way(None).is_none());
+        for n in 0..3 {
+            let born = at(u64::from(n) * 10);
+            assert!(peer.give_way(Some(session(n, true, born))).is_none());
+        }
+        assert_eq!(formers(&peer), [Some(2), Some(1), Some(0)]);
+        let lost = peer.give_way(Some(session(3, true, at(5))));
+        assert_eq!(lost.map(|session| session.recv.index()), Some(0));
+        assert_eq!(formers(&peer), [Some(3), Some(2), Some(1)]);
+        let mut gone = Vec::new();
+        peer.expire(at(190), |index| gone.push(index));
+        assert_eq!(gone, [3, 1]);
+        assert_eq!(formers(&peer), [None, Some(2), None]);
+        // Where one ended there is room, so that none has to go.
+        assert!(peer.give_way(Some(session(4, true, at(190)))).is_none());
+        assert!(peer.give_way(Some(session(5, true, at(190)))).is_none());
+        assert_eq!(formers(&peer), [Some(5), Some(4), Some(2)]);
+        assert_eq!(peer.at(Timer::Expire), at(200));
     }
 }
