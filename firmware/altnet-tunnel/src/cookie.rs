@@ -77,14 +77,14 @@ impl MacKeys {
     }
 
     /// Opens a cookie that answers the message whose mac1 is given, or nothing if it doesn't.
-    fn open_cookie(&self, reply: &CookieReply, mac1: &Mac) -> Option<Mac> {
+    fn open_cookie(&self, reply: &CookieReply, mac1: &Mac) -> Option<Zeroizing<Mac>> {
         let (text, tag) = reply.sealed_cookie.split_first_chunk::<MAC_BYTES>()?;
-        let mut cookie = *text;
+        let mut cookie = Zeroizing::new(*text);
         XChaCha20Poly1305::new((&self.cookie).into())
             .decrypt_in_place_detached(
                 &XNonce::from(reply.nonce),
                 mac1,
-                &mut cookie,
+                cookie.as_mut_slice(),
                 Tag::from_slice(tag),
             )
             .ok()?;
@@ -113,8 +113,9 @@ impl CookieMaker {
     pub(crate) fn knows(&self, message: &[u8], from: &Endpoint, now: Instant) -> bool {
         let young = |born: Instant| now.saturating_since(born) < COOKIE_SECRET_LIFE;
         self.born.is_some_and(young)
-            && split_at_mac2(message)
-                .is_some_and(|(covered, mac2)| same(&mac(&self.cookie(from), &[covered]), mac2))
+            && split_at_mac2(message).is_some_and(|(covered, mac2)| {
+                same(&mac(self.cookie(from).as_slice(), &[covered]), mac2)
+            })
     }
 
     /// The answer to a message from `from` with the index `sender`.
@@ -140,8 +141,8 @@ impl CookieMaker {
         Some(keys.seal_cookie(sender, &self.cookie(from), mac1, nonce))
     }
 
-    fn cookie(&self, from: &Endpoint) -> Mac {
-        mac(&self.secret, &[&source_bytes(from)])
+    fn cookie(&self, from: &Endpoint) -> Zeroizing<Mac> {
+        Zeroizing::new(mac(&self.secret, &[&source_bytes(from)]))
     }
 }
 
@@ -184,7 +185,7 @@ impl CookieJar {
             .and_then(|mac1| keys.open_cookie(reply, mac1));
         let Some(cookie) = opened else { return false };
         self.last_mac1 = None;
-        self.cookie = Some(Zeroizing::new(cookie));
+        self.cookie = Some(cookie);
         self.received = now;
         true
     }

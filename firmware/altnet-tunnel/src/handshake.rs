@@ -387,6 +387,15 @@ mod tests {
 
     const PSK: [u8; 32] = [0x77; 32];
 
+    /// Compiles only if it is so.
+    #[test]
+    fn the_state_of_a_handshake_is_wiped() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<Symmetric>();
+        wiped::<SharedSecret>();
+        wiped::<SecretHash>();
+    }
+
     fn secret(byte: u8) -> TunnelSecret {
         TunnelSecret::new([byte; 32])
     }

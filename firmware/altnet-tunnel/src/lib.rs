@@ -111,6 +111,8 @@ mod tests {
         wiped::<crate::key::PresharedKey>();
         wiped::<crate::random::Random>();
         wiped::<crate::cookie::MacKeys>();
+        wiped::<crate::cookie::CookieJar>();
+        wiped::<crate::cookie::CookieMaker>();
         wiped::<crate::handshake::TransportKeys>();
         wiped::<crate::handshake::Initiator>();
         wiped::<chacha20poly1305::ChaCha20Poly1305>();

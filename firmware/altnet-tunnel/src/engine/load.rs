@@ -5,6 +5,7 @@ use alloc::vec;
 
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 use crate::cookie::{mac, source_bytes};
 use crate::random::Random;
@@ -47,7 +48,7 @@ pub(super) struct Load {
     due: Instant,
     source_rate: Rate,
     sources: Box<[Instant]>,
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
 }
 
 impl Load {
@@ -57,7 +58,7 @@ impl Load {
             due: Instant::ZERO,
             source_rate: Rate::new(SOURCE_PER_S, SOURCE_BURST),
             sources: vec![Instant::ZERO; usize::from(sources.max(1))].into_boxed_slice(),
-            key: *random.secret(),
+            key: random.secret(),
         }
     }
 
@@ -79,7 +80,7 @@ impl Load {
             }
             relayed => *relayed,
         };
-        let [a, b, c, d, ..] = mac(&self.key, &[&source_bytes(&from)]);
+        let [a, b, c, d, ..] = mac(self.key.as_slice(), &[&source_bytes(&from)]);
         let at = u32::from_le_bytes([a, b, c, d]) as usize % self.sources.len();
         self.sources
             .get_mut(at)
