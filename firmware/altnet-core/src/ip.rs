@@ -7,13 +7,18 @@
 //!
 //! It does not reassemble, and it checks no checksum of TCP or UDP: those are the ends'.
 
+mod checksum;
+mod headers;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use core::net::Ipv6Addr;
+
+pub use self::checksum::checksum;
+pub use self::headers::{MAX_EXTENSION_HEADERS, declared_length};
 
 /// Bytes of the fixed IPv6 header (RFC 8200 section 3).
 pub const HEADER_BYTES: usize = 40;
-
-/// Most extension headers that are walked through: one more is an error.
-pub const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// The smallest MTU of any IPv6 link (RFC 8200 section 5).
 pub const MIN_MTU_BYTES: usize = 1280;
@@ -33,22 +38,8 @@ impl Protocol {
     pub const NONE: Self = Self(59);
 }
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
-const MOBILITY: u8 = 135;
-const HOST_IDENTITY: u8 = 139;
-const SHIM6: u8 = 140;
-const EXPERIMENT_1: u8 = 253;
-const EXPERIMENT_2: u8 = 254;
-
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
-/// ICMPv6 types below this one are errors (RFC 4443 section 2.1).
-const FIRST_INFORMATIONAL: u8 = 128;
-
 /// The bytes are not a packet that can be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
@@ -248,14 +239,12 @@ impl PacketInfo {
         if expected < bytes.len() {
             return Err(IpError::Trailing);
         }
-        let chain = walk(bytes)?;
+        let chain = headers::walk(bytes)?;
         let rest = bytes.get(chain.offset..).unwrap_or(&[]);
         let transport = match chain.fragment {
             Fragment::Later { .. } => Transport::Absent,
-            Fragment::First { .. } => {
-                read_transport(chain.protocol, rest, false).map_err(first_is_short)?
-            }
-            Fragment::Whole => read_transport(chain.protocol, rest, true)?,
+            Fragment::First { .. } => headers::read_first(chain.protocol, rest)?,
+            Fragment::Whole => headers::read_whole(chain.protocol, rest)?,
         };
         Ok(Self {
             source: chain.source,
@@ -303,309 +292,6 @@ impl PacketInfo {
             }
             _ => None,
         }
-    }
-}
-
-/// The length in bytes that the packet's own header gives: what to cut it to when it was
-/// padded on its way (WireGuard whitepaper section 5.4.6).
-///
-/// # Errors
-/// [`IpError::NotIp`], [`IpError::Ipv4`], [`IpError::Truncated`] with less than a header, and
-/// [`IpError::Jumbogram`], whose length is elsewhere.
-pub fn declared_length(bytes: &[u8]) -> Result<usize, IpError> {
-    match bytes.first().map(|byte| byte >> 4) {
-        Some(6) => {}
-        Some(4) => return Err(IpError::Ipv4),
-        _ => return Err(IpError::NotIp),
-    }
-    let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(IpError::Truncated)?;
-    let payload = u16::from_be_bytes([header[4], header[5]]);
-    if payload == 0 && header[6] == HOP_BY_HOP {
-        return Err(IpError::Jumbogram);
-    }
-    Ok(HEADER_BYTES + usize::from(payload))
-}
-
-struct Chain {
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    protocol: Protocol,
-    fragment: Fragment,
-    offset: usize,
-}
-
-/// Walks from the fixed header to the upper-layer header.
-fn walk(bytes: &[u8]) -> Result<Chain, IpError> {
-    let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(IpError::Truncated)?;
-    let mut chain = Chain {
-        source: address_at(header, 8),
-        destination: address_at(header, 24),
-        protocol: Protocol(header[6]),
-        fragment: Fragment::Whole,
-        offset: HEADER_BYTES,
-    };
-    for _ in 0..=MAX_EXTENSION_HEADERS {
-        let here = bytes.get(chain.offset..).unwrap_or(&[]);
-        let length = match chain.protocol.0 {
-            HOP_BY_HOP if chain.offset != HEADER_BYTES => return Err(IpError::ExtensionOrder),
-            HOP_BY_HOP | DESTINATION_OPTIONS => extension_length(here, 8, 1, &chain)?,
-            ROUTING => {
-                // RFC 8200 section 4.4: with segments left, the destination is not the last.
-                match here.get(3) {
-                    Some(0) => extension_length(here, 8, 1, &chain)?,
-                    Some(_) => return Err(IpError::SourceRoute),
-                    None => return Err(cut(&chain)),
-                }
-            }
-            // RFC 4302 section 2.2: in units of 4 bytes, minus 2.
-            AUTHENTICATION => extension_length(here, 4, 2, &chain)?,
-            FRAGMENT => {
-                if chain.fragment != Fragment::Whole {
-                    return Err(IpError::ExtensionOrder);
-                }
-                chain.fragment = read_fragment(here)?;
-                8
-            }
-            MOBILITY | HOST_IDENTITY | SHIM6 | EXPERIMENT_1 | EXPERIMENT_2 => {
-                return Err(IpError::UnknownExtension);
-            }
-            _ => return Ok(chain),
-        };
-        chain.protocol = Protocol(*here.first().ok_or(cut(&chain))?);
-        chain.offset += length;
-        if matches!(chain.fragment, Fragment::Later { .. }) {
-            return Ok(chain);
-        }
-    }
-    Err(IpError::TooManyExtensions)
-}
-
-/// The length of the extension header at the front of `here`, all of which must be there.
-fn extension_length(here: &[u8], unit: usize, add: usize, chain: &Chain) -> Result<usize, IpError> {
-    let length = usize::from(*here.get(1).ok_or(cut(chain))?);
-    let length = (length + add) * unit;
-    if length > here.len() {
-        return Err(cut(chain));
-    }
-    Ok(length)
-}
-
-/// Reads a fragment header and the length of what follows it (RFC 8200 section 4.5).
-fn read_fragment(here: &[u8]) -> Result<Fragment, IpError> {
-    let header: &[u8; 8] = here.first_chunk().ok_or(IpError::Truncated)?;
-    let field = u16::from_be_bytes([header[2], header[3]]);
-    let (offset_bytes, more) = (field & 0xfff8, field & 1 != 0);
-    let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-    if offset_bytes == 0 && !more {
-        return Ok(Fragment::Whole);
-    }
-    let length = u16::try_from(here.len() - 8).map_err(|_| IpError::BadFragment)?;
-    let end_bytes = offset_bytes
-        .checked_add(length)
-        .ok_or(IpError::BadFragment)?;
-    if length == 0 || (more && length % 8 != 0) {
-        return Err(IpError::BadFragment);
-    }
-    Ok(if offset_bytes == 0 {
-        Fragment::First { id, end_bytes }
-    } else {
-        Fragment::Later { id, offset_bytes }
-    })
-}
-
-/// Reads the upper-layer header. `whole`: nothing of the packet is in other fragments.
-fn read_transport(protocol: Protocol, rest: &[u8], whole: bool) -> Result<Transport, IpError> {
-    match protocol {
-        Protocol::TCP => {
-            let header: &[u8; 20] = rest.first_chunk().ok_or(IpError::Truncated)?;
-            let length = usize::from(header[12] >> 4) * 4;
-            if length < 20 {
-                return Err(IpError::BadTransport);
-            }
-            if length > rest.len() {
-                return Err(IpError::Truncated);
-            }
-            Ok(Transport::Tcp {
-                source_port: u16::from_be_bytes([header[0], header[1]]),
-                destination_port: u16::from_be_bytes([header[2], header[3]]),
-                flags: TcpFlags(header[13]),
-            })
-        }
-        Protocol::UDP => {
-            let header: &[u8; 8] = rest.first_chunk().ok_or(IpError::Truncated)?;
-            let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-            if length < 8 || (whole && length > rest.len()) {
-                return Err(IpError::BadTransport);
-            }
-            Ok(Transport::Udp {
-                source_port: u16::from_be_bytes([header[0], header[1]]),
-                destination_port: u16::from_be_bytes([header[2], header[3]]),
-            })
-        }
-        Protocol::ICMPV6 => {
-            let header: &[u8; 8] = rest.first_chunk().ok_or(IpError::Truncated)?;
-            let (kind, code) = (header[0], header[1]);
-            Ok(match kind {
-                ECHO_REQUEST | ECHO_REPLY => Transport::Echo {
-                    is_request: kind == ECHO_REQUEST,
-                    id: u16::from_be_bytes([header[4], header[5]]),
-                },
-                _ if kind < FIRST_INFORMATIONAL => Transport::IcmpError {
-                    kind,
-                    code,
-                    about: rest.get(8..).filter(|_| whole).and_then(read_about),
-                },
-                _ => Transport::Icmp { kind, code },
-            })
-        }
-        _ => Ok(Transport::Other),
-    }
-}
-
-/// Reads the beginning of a packet that an ICMPv6 error quotes; nothing if what tells its
-/// flow is not in there.
-fn read_about(bytes: &[u8]) -> Option<About> {
-    declared_length(bytes).ok()?;
-    let chain = walk(bytes).ok()?;
-    if matches!(chain.fragment, Fragment::Later { .. }) {
-        return None;
-    }
-    let rest = bytes.get(chain.offset..)?;
-    let transport = match chain.protocol {
-        Protocol::TCP | Protocol::UDP => {
-            let ports: &[u8; 4] = rest.first_chunk()?;
-            AboutTransport::Ports {
-                source_port: u16::from_be_bytes([ports[0], ports[1]]),
-                destination_port: u16::from_be_bytes([ports[2], ports[3]]),
-            }
-        }
-        Protocol::ICMPV6 => {
-            let header: &[u8; 6] = rest.first_chunk()?;
-            match header[0] {
-                ECHO_REQUEST | ECHO_REPLY => AboutTransport::Echo {
-                    is_request: header[0] == ECHO_REQUEST,
-                    id: u16::from_be_bytes([header[4], header[5]]),
-                },
-                _ => return None,
-            }
-        }
-        _ => AboutTransport::Other,
-    };
-    Some(About {
-        source: chain.source,
-        destination: chain.destination,
-        protocol: chain.protocol,
-        transport,
-    })
-}
-
-fn cut(chain: &Chain) -> IpError {
-    match chain.fragment {
-        Fragment::First { .. } => IpError::ShortFirstFragment,
-        _ => IpError::Truncated,
-    }
-}
-
-fn first_is_short(error: IpError) -> IpError {
-    match error {
-        IpError::Truncated => IpError::ShortFirstFragment,
-        other => other,
-    }
-}
-
-fn address_at(header: &[u8; HEADER_BYTES], at: usize) -> Ipv6Addr {
-    let octets: [u8; 16] = header
-        .get(at..)
-        .and_then(|bytes| bytes.first_chunk())
-        .copied()
-        .unwrap_or_default();
-    Ipv6Addr::from(octets)
-}
-
-/// The Internet checksum of `message` under the pseudo-header of `source`, `destination` and
-/// `protocol`. Zero if the checksum in the message is right, or what to write into a checksum
-/// field that holds zero.
-///
-/// Source: RFC 8200 section 8.1, RFC 1071.
-pub fn checksum(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    protocol: Protocol,
-    message: &[u8],
-) -> u16 {
-    let add = |sum: u64, bytes: &[u8]| {
-        let (pairs, rest) = bytes.as_chunks::<2>();
-        let sum = pairs
-            .iter()
-            .fold(sum, |sum, pair| sum + u64::from(u16::from_be_bytes(*pair)));
-        sum + rest.first().map_or(0, |byte| u64::from(*byte) << 8)
-    };
-    let mut sum = u64::from(protocol.0) + message.len() as u64;
-    sum = add(sum, &source.octets());
-    sum = add(sum, &destination.octets());
-    sum = add(sum, message);
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
-}
-
-#[cfg(test)]
-pub(crate) mod testing {
-    //! Packets for tests.
-    use super::*;
-    use std::vec::Vec;
-
-    /// An IPv6 packet with `payload` behind the fixed header.
-    pub(crate) fn packet(
-        source: Ipv6Addr,
-        destination: Ipv6Addr,
-        next: u8,
-        payload: &[u8],
-    ) -> Vec<u8> {
-        let mut bytes = std::vec![0x60, 0, 0, 0];
-        bytes.extend((payload.len() as u16).to_be_bytes());
-        bytes.extend([next, 64]);
-        bytes.extend(source.octets());
-        bytes.extend(destination.octets());
-        bytes.extend(payload);
-        bytes
-    }
-
-    /// A UDP datagram's bytes.
-    pub(crate) fn udp(source_port: u16, destination_port: u16, data: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(source_port.to_be_bytes());
-        bytes.extend(destination_port.to_be_bytes());
-        bytes.extend((data.len() as u16 + 8).to_be_bytes());
-        bytes.extend([0, 0]);
-        bytes.extend(data);
-        bytes
-    }
-
-    /// A TCP segment's bytes without data.
-    pub(crate) fn tcp(source_port: u16, destination_port: u16, flags: u8) -> Vec<u8> {
-        let mut bytes = std::vec![0; 20];
-        bytes[..2].copy_from_slice(&source_port.to_be_bytes());
-        bytes[2..4].copy_from_slice(&destination_port.to_be_bytes());
-        bytes[12] = 5 << 4;
-        bytes[13] = flags;
-        bytes
-    }
-
-    /// An echo request's (128) or reply's (129) bytes.
-    pub(crate) fn echo(kind: u8, id: u16) -> Vec<u8> {
-        let id = id.to_be_bytes();
-        std::vec![kind, 0, 0, 0, id[0], id[1], 0, 1]
-    }
-
-    /// A fragment header in front of `data`.
-    pub(crate) fn fragment(next: u8, offset: u16, more: bool, id: u32, data: &[u8]) -> Vec<u8> {
-        let mut bytes = std::vec![next, 0];
-        bytes.extend((offset | u16::from(more)).to_be_bytes());
-        bytes.extend(id.to_be_bytes());
-        bytes.extend(data);
-        bytes
     }
 }
 
@@ -747,29 +433,6 @@ mod tests {
         };
         check(58, &error, Ok(expected(Some(about))));
         check(58, &error[..50], Ok(expected(None)));
-    }
-
-    #[test]
-    fn the_checksum_is_rfc_1071s() {
-        // An echo request from ::1 to ::1 as Linux sends it.
-        let mut message = echo(128, 0x1234);
-        let sum = checksum(
-            Ipv6Addr::LOCALHOST,
-            Ipv6Addr::LOCALHOST,
-            Protocol::ICMPV6,
-            &message,
-        );
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(sum, !(0x8000u32 + 0x1234 + 1 + 1 + 1 + 58 + 8) as u16);
-        assert_eq!(
-            checksum(
-                Ipv6Addr::LOCALHOST,
-                Ipv6Addr::LOCALHOST,
-                Protocol::ICMPV6,
-                &message
-            ),
-            0
-        );
     }
 
     proptest! {
