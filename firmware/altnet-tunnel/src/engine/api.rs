@@ -37,7 +37,7 @@ pub struct EngineLimits {
 }
 
 impl EngineLimits {
-    /// A gateway. About 0.6 MB reserved (0.9 kB for each peer, of which only what is used is
+    /// A gateway. About 0.7 MB reserved (1.1 kB for each peer, of which only what is used is
     /// touched), and 1.2 kB for each session.
     pub const ROUTER: Self = Self {
         peers: 512,

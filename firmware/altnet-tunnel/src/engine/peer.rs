@@ -50,12 +50,16 @@ const TIMERS: usize = 5;
 
 /// Sessions of a peer that gave way to others and still receive.
 ///
-/// WireGuard keeps one, `previous`, and clears it whenever it answers an initiation. Where both
-/// sides ask at once, that drops a session which the other side still sends with: it does so
-/// until our response reaches it, and after handshakes that crossed each side goes on to send
-/// with the session that it asked for itself. Handshakes that cross leave two sessions behind
-/// here, the other side's own before them is the third. Whatever is kept, no session outlives
-/// [`REJECT_AFTER_TIME`].
+/// WireGuard keeps one, `previous`, and clears it whenever it answers an initiation. The other
+/// side may still send with it:
+///
+/// - Where both ask at once, each goes on with the old session until the other's response
+///   reaches it, and afterwards with the session that it asked for itself.
+/// - Whoever has two peers for the two keys of ours that it knows, as during a rotation, sends
+///   with one while the other asks anew.
+///
+/// Handshakes that cross leave two sessions behind here, and what the other side sent with
+/// until then is the third. Whatever is kept, none outlives [`REJECT_AFTER_TIME`].
 const FORMERS: usize = 3;
 
 /// The sessions a peer may have: one to send with, one that waits to be confirmed, and those
