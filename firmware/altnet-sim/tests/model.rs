@@ -244,6 +244,20 @@ fn cases() -> u32 {
     cases.and_then(|text| text.parse().ok()).unwrap_or(8)
 }
 
+#[test]
+fn what_a_gateway_says_before_it_is_in_step_holds() {
+    // A machine's name that was given by another before, with the same serial: which of the two
+    // records has the smaller id differs from seed to seed.
+    for seed in 707_780..707_800 {
+        let mut town = Town::new(seed);
+        let steps = [Step::Revoke(2), Step::Join(2), Step::RemoveHost(2)];
+        for step in steps {
+            town.act(step);
+        }
+        town.check(&steps);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]

@@ -1,5 +1,7 @@
 //! What a person asks of a node, through a driver.
 
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use altnet_tunnel::aead::Aead;
@@ -7,7 +9,7 @@ use altnet_tunnel::engine::LocalKeyId;
 use altnet_tunnel::key::TunnelSecret;
 use altnet_tunnel::tai64n::Tai64n;
 use altnet_wire::endpoint::Endpoint;
-use altnet_wire::envelope::MAX_RECORD_BYTES;
+use altnet_wire::envelope::{Envelope, MAX_RECORD_BYTES};
 use altnet_wire::id::{Name, NodeId};
 use altnet_wire::record::{HostRecord, Roles};
 use altnet_wire::time::{Duration, Instant};
@@ -78,6 +80,36 @@ pub enum CommandError {
     Record(#[from] RecordError),
 }
 
+/// Machines named here that no directory has heard of yet: what is said before this node is in
+/// step must not be lost to what was said before.
+#[derive(Debug, Default)]
+pub(super) struct Unheard {
+    said: BTreeMap<RecordSlot, (u32, HostRecord)>,
+    count: u32,
+}
+
+/// As many of them at a time.
+const UNHEARD: usize = 64;
+
+impl Unheard {
+    fn say(&mut self, slot: RecordSlot, record: HostRecord) {
+        self.count = self.count.wrapping_add(1);
+        if self.said.len() < UNHEARD || self.said.contains_key(&slot) {
+            self.said.insert(slot, (self.count, record));
+        }
+    }
+
+    /// How much was said so far: what is announced now holds all of it.
+    pub(super) const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// A directory has all that was said up to that count.
+    pub(super) fn heard(&mut self, count: u32) {
+        self.said.retain(|_, (at, _)| *at > count);
+    }
+}
+
 impl<A: Aead> Node<A> {
     /// Does what a person asks.
     ///
@@ -129,7 +161,7 @@ impl<A: Aead> Node<A> {
     /// Returns whether there was room for the new key; nothing was changed if not.
     pub(super) fn rotate(&mut self, now: Instant) -> bool {
         let time = self.clock.estimate(now).time();
-        let tunnels: alloc::vec::Vec<_> = self.tunnels.keys().copied().collect();
+        let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
         if let Some(oldest) = self.previous_key {
             // Two keys are accepted at a time: the oldest goes, then the new one comes.
             for tunnel in &tunnels {
@@ -241,8 +273,28 @@ impl<A: Aead> Node<A> {
         let bytes = sign_record(&self.identity.device, id, &record, serial, &mut out)
             .map_err(RecordError::from)?;
         network.registry.apply(bytes, &mut self.clock)?;
+        self.unheard.say(slot, record);
         self.records_changed(before, now);
         self.announce_own(now);
         Ok(())
+    }
+
+    /// Says again what this node said of its machines before any directory heard of it, where a
+    /// record it did not know of then has taken the place.
+    pub(super) fn say_hosts_again(&mut self, now: Instant) {
+        let Some(network) = &self.network else {
+            return;
+        };
+        let is_taken = |slot: &RecordSlot| {
+            let bytes = network.registry.bytes(slot);
+            let held = bytes.and_then(|bytes| Envelope::parse(bytes).ok());
+            held.is_some_and(|held| held.header().signer != network.own.device)
+        };
+        let taken = self.unheard.said.extract_if(.., |slot, _| is_taken(slot));
+        let taken: Vec<HostRecord> = taken.map(|(_, (_, record))| record).collect();
+        for record in taken {
+            // No longer this node's to say: then it is not said.
+            let _ = self.set_host(record.name, record.address, now);
+        }
     }
 }

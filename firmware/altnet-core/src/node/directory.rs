@@ -21,15 +21,17 @@ pub(super) const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
 const ANNOUNCE_MOST: Duration = Duration::from_secs(3600);
 
 impl<A: Aead> Node<A> {
+    fn is_directory(&self, node: NodeId) -> bool {
+        let member = self
+            .network
+            .as_ref()
+            .and_then(|n| n.registry.by_node(&node));
+        member.is_some_and(|member| member.membership.roles.contains(Roles::DIRECTORY))
+    }
+
     /// A member's session stands: if it is a directory, it is followed, and told what is ours.
     pub(super) fn follow_directory(&mut self, session: SessionId, node: NodeId, now: Instant) {
-        let is_directory = self.network.as_ref().is_some_and(|network| {
-            network
-                .registry
-                .by_node(&node)
-                .is_some_and(|member| member.membership.roles.contains(Roles::DIRECTORY))
-        });
-        if !is_directory {
+        if !self.is_directory(node) {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -89,12 +91,13 @@ impl<A: Aead> Node<A> {
             }
         }
         let request = Request::Announce { records: &records };
-        self.ask(session, &request, Asked::Announce(node), now);
+        let asked = Asked::Announce(node, self.unheard.count());
+        self.ask(session, &request, asked, now);
     }
 
     /// A directory, or another member, has what we announced on its disk, but for what it
     /// refused: that is announced again later, for it may have been too much at once.
-    pub(super) fn announced(&mut self, node: NodeId, refused: u16, now: Instant) {
+    pub(super) fn announced(&mut self, node: NodeId, said: u32, refused: u16, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&node) {
             if refused > 0 {
                 let again = now.after(peer.announce_pause);
@@ -104,6 +107,9 @@ impl<A: Aead> Node<A> {
             }
             peer.announce_at = None;
             peer.announce_pause = ANNOUNCE_AGAIN;
+        }
+        if self.is_directory(node) {
+            self.unheard.heard(said);
         }
         // Whoever holds our newest record expects our newest key.
         if let Some(peer) = self.peers.get(&node) {

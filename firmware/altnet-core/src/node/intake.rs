@@ -202,6 +202,7 @@ impl<A: Aead> Node<A> {
             }
         }
         self.records_changed(before, now);
+        self.say_hosts_again(now);
         (held, refused)
     }
 }

@@ -353,6 +353,7 @@ impl<A: Aead> Node<A> {
             self.end_session(session, crate::control::CloseReason::Done, now);
         }
         self.relays.clear();
+        self.unheard = super::command::Unheard::default();
         self.saves.changed(Slot::Network);
         self.saves.changed(Slot::Issuer);
         self.saves.changed(Slot::Cursor);

@@ -45,8 +45,8 @@ pub(super) enum Asked {
     Register(NodeId),
     /// To follow this directory.
     Subscribe(NodeId),
-    /// To have own records kept.
-    Announce(NodeId),
+    /// To have own records kept, all that was said of machines up to that count.
+    Announce(NodeId, u32),
     /// What a peer has newer: so many pages of it.
     Catch(NodeId, u8),
     /// To have own records kept by who let this node in.
@@ -375,8 +375,8 @@ impl<A: Aead> Node<A> {
                     peer.subscribe_at = Some(now.after(SUBSCRIBE_AGAIN));
                 }
             }
-            (Asked::Announce(node), Reply::Announced { refused, .. }) => {
-                self.announced(node, *refused, now);
+            (Asked::Announce(node, said), Reply::Announced { refused, .. }) => {
+                self.announced(node, said, *refused, now);
             }
             (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),
             (Asked::Renew, Reply::Refused(Refusal::Revoked)) => {
