@@ -1,4 +1,4 @@
-//! What altnetd asks the kernel for, and takes back: addresses, routes, forwarding.
+//! What altnetd asks the kernel for, and takes back: addresses, routes, rules, forwarding.
 //!
 //! In: a [`Plan`]. Out: a kernel that matches it. [`Links::apply`] may be called at any time,
 //! again after an interface came back, and after an altnetd that was killed: what such a one
@@ -14,12 +14,15 @@ use std::path::{Path, PathBuf};
 
 use altnet_wire::address::Prefix;
 
-use crate::netlink::{Address, Netlink, Route, Via};
+use crate::netlink::{Act, Address, Netlink, Route, Rule, Via};
 
 /// The metric of the network's route into the TUN device.
 const NETWORK_METRIC: u32 = 256;
 /// The metric of routes that only count when there is no other: the last but one.
 const LAST_METRIC: u32 = u32::MAX - 1;
+/// The priority of the first of our rules: before the main table's, 32766, and before those
+/// that send a part of the traffic elsewhere by the priorities that tools commonly draw.
+const RULE_PRIORITY: u32 = 5097;
 const SYSCTL_ROOT: &str = "/proc/sys/net/ipv6/conf";
 
 /// A LAN interface and the gateway's address on it.
@@ -68,6 +71,7 @@ pub struct Links {
     sysctls: Sysctls,
     addresses: Vec<Address>,
     routes: Vec<Route>,
+    rules: Vec<Rule>,
 }
 
 impl Links {
@@ -85,6 +89,7 @@ impl Links {
             sysctls,
             addresses: Vec::new(),
             routes: Vec::new(),
+            rules: Vec::new(),
         })
     }
 
@@ -123,8 +128,8 @@ impl Links {
                 }
             }
         }
-        let routes = plan.routes();
-        let there = self.remove_strays(&addresses, &routes);
+        let (routes, rules) = (plan.routes(), plan.rules());
+        let there = self.remove_strays(&addresses, &routes, &rules);
         // Adding one again would be announced as a change, to us among others.
         for address in addresses.iter().filter(|address| !there.contains(address)) {
             let result = self.netlink.add_address(*address);
@@ -134,8 +139,14 @@ impl Links {
             let result = self.netlink.add_route(*route);
             check(format!("add the route to {}", route.destination), result);
         }
+        // In place before anything is forwarded.
+        for rule in &rules {
+            let result = self.netlink.add_rule(*rule);
+            check(format!("keep packets from {} at home", rule.source), result);
+        }
         self.addresses = addresses;
         self.routes = routes;
+        self.rules = rules;
         if !plan.lans.is_empty() {
             let result = self.forward();
             check("turn IPv6 forwarding on".into(), result);
@@ -155,6 +166,13 @@ impl Links {
             let result = self.netlink.remove_route(route);
             check(format!("remove the route to {}", route.destination), result);
         }
+        for rule in std::mem::take(&mut self.rules) {
+            let result = self.netlink.remove_rule(rule);
+            check(
+                format!("remove the rule for packets from {}", rule.source),
+                result,
+            );
+        }
         for address in std::mem::take(&mut self.addresses) {
             let result = self.netlink.remove_address(address);
             check(format!("remove the address {}", address.address), result);
@@ -169,11 +187,21 @@ impl Links {
 
     /// Removes what an altnetd added and the plan doesn't want; returns the addresses that
     /// stay.
-    fn remove_strays(&mut self, addresses: &[Address], routes: &[Route]) -> Vec<Address> {
+    fn remove_strays(
+        &mut self,
+        addresses: &[Address],
+        routes: &[Route],
+        rules: &[Rule],
+    ) -> Vec<Address> {
         // A kernel that can't list leaves strays where they are; adding still replaces.
         for route in self.netlink.own_routes().unwrap_or_default() {
             if !routes.contains(&route) {
                 let _ = self.netlink.remove_route(route);
+            }
+        }
+        for rule in self.netlink.own_rules().unwrap_or_default() {
+            if !rules.contains(&rule) {
+                let _ = self.netlink.remove_rule(rule);
             }
         }
         let mut stay = Vec::new();
@@ -241,6 +269,23 @@ impl Plan {
             routes.push(unreachable(Prefix::new(Ipv6Addr::UNSPECIFIED, 0)));
         }
         routes
+    }
+
+    /// Packets from the network's addresses go where a route of their own leads, never out by
+    /// somebody's default route: beyond the network nobody could answer them, and a provider
+    /// should not see them (RFC 4193 section 4.3). They are refused at once instead, so that a
+    /// machine on the LAN tries IPv4 without waiting.
+    fn rules(&self) -> Vec<Rule> {
+        if self.lans.is_empty() {
+            return Vec::new();
+        }
+        let acts = [Act::SpecificRoutes, Act::Unreachable];
+        let rule = |(priority, act)| Rule {
+            source: self.network,
+            act,
+            priority,
+        };
+        (RULE_PRIORITY..).zip(acts).map(rule).collect()
     }
 }
 
@@ -339,7 +384,8 @@ mod tests {
         let accept_ra = read_sysctl("default/accept_ra").unwrap();
         let routes = ip("-6 route show table main");
         let addresses = ip("-o -6 address show scope global");
-        format!("{forwarding} {accept_ra}\n{routes}\n{addresses}")
+        let rules = ip("-6 rule show");
+        format!("{forwarding} {accept_ra}\n{routes}\n{rules}\n{addresses}")
     }
 
     fn open_tun() -> Tun {
@@ -369,6 +415,13 @@ mod tests {
             );
             assert!(during.contains("fd12:3456:789a:1::1/64"), "{during}");
             assert!(during.contains("unreachable default"), "{during}");
+            let [specific, nothing] = [
+                "5097:\tfrom fd12:3456:789a::/48 lookup main suppress_prefixlength 0",
+                "5098:\tfrom fd12:3456:789a::/48 unreachable",
+            ];
+            for rule in [specific, nothing] {
+                assert_eq!(during.matches(rule).count(), 1, "{rule} of {during}");
+            }
             let errors = links.undo();
             assert!(errors.is_empty(), "{errors:?}");
             assert_eq!(everything(), before);

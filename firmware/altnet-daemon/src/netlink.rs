@@ -1,16 +1,22 @@
 //! The few routing requests altnetd makes of the kernel, over NETLINK_ROUTE.
 //!
-//! Messages are built by hand: five kinds of request don't justify a crate that knows every
-//! kind of link there is. Requests are synchronous; the kernel answers within the call.
+//! Messages are built by hand ([`message`]): a handful of kinds ([`kinds`]) don't justify a crate that
+//! knows every kind of link there is. Requests are synchronous; the kernel answers within the call.
 //!
-//! Source: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_addr.h.
+//! Source: rtnetlink(7), netlink(7).
 
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use altnet_wire::address::Prefix;
 use socket2::{Domain, Protocol, Socket, Type};
+
+mod kinds;
+mod message;
+
+pub use kinds::{Act, Address, Route, Rule, Via};
+use kinds::{IFA_FLAGS, IFA_PROTO};
+use message::{Attributes, Message, acknowledged, split_message};
 
 /// The protocol number of altnetd's routes and addresses, so that a later altnetd finds what
 /// a killed one left behind. From the range the kernel leaves to user space (above
@@ -19,42 +25,6 @@ pub const OWN_PROTOCOL: u8 = 97;
 
 const BUFFER_BYTES: usize = 32 * 1024;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
-const HEADER_BYTES: usize = 16;
-/// `IFA_PROTO` of linux/if_addr.h, since Linux 5.18; older kernels skip it.
-const IFA_PROTO: u16 = 11;
-/// `IFA_FLAGS`: flags past the eight that the fixed part holds.
-const IFA_FLAGS: u16 = libc::IFA_FLAGS;
-
-/// What happens to packets that a route matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// They go out of the interface with this index.
-    Interface(u32),
-    /// They are refused with an ICMPv6 unreachable.
-    Unreachable,
-}
-
-/// A route of the main table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Where to.
-    pub destination: Prefix,
-    /// What happens.
-    pub via: Via,
-    /// The smaller one wins among routes to the same prefix.
-    pub metric: u32,
-}
-
-/// An address on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The interface's index.
-    pub interface: u32,
-    /// The address.
-    pub address: Ipv6Addr,
-    /// The length of the prefix that is on the link.
-    pub prefix_bits: u8,
-}
 
 /// A NETLINK_ROUTE socket.
 #[derive(Debug)]
@@ -141,6 +111,41 @@ impl Netlink {
         ignore(result, &[libc::ESRCH, libc::ENODEV])
     }
 
+    /// Adds a rule of ours. Adding it twice is no error.
+    ///
+    /// # Errors
+    /// What the kernel says; one that has only one routing table refuses.
+    pub fn add_rule(&mut self, rule: Rule) -> io::Result<()> {
+        let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+        let result = self.change(rule.message(libc::RTM_NEWRULE, flags));
+        ignore(result, &[libc::EEXIST])
+    }
+
+    /// Removes a rule of ours. Removing one that isn't there is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove_rule(&mut self, rule: Rule) -> io::Result<()> {
+        let result = self.change(rule.message(libc::RTM_DELRULE, 0));
+        ignore(result, &[libc::ENOENT])
+    }
+
+    /// The rules that an altnetd added; before Linux 4.17 nobody can tell, and none are.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn own_rules(&mut self) -> io::Result<Vec<Rule>> {
+        let mut message = Message::new(libc::RTM_GETRULE, libc::NLM_F_DUMP as u16);
+        let mut fixed = [0; 12];
+        fixed[0] = libc::AF_INET6 as u8;
+        message.bytes(&fixed);
+        let mut found = Vec::new();
+        self.dump(message, libc::RTM_NEWRULE, |body| {
+            found.extend(kinds::own_rule(body));
+        })?;
+        Ok(found)
+    }
+
     /// The IPv6 addresses on interfaces, each with whether an altnetd put it there; kernels
     /// before 5.18 don't keep that and say that none was.
     ///
@@ -151,7 +156,7 @@ impl Netlink {
         message.bytes(&[libc::AF_INET6 as u8, 0, 0, 0, 0, 0, 0, 0]);
         let mut found = Vec::new();
         self.dump(message, libc::RTM_NEWADDR, |body| {
-            found.extend(address_and_owner(body));
+            found.extend(kinds::address_and_owner(body));
         })?;
         Ok(found)
     }
@@ -167,7 +172,7 @@ impl Netlink {
         message.bytes(&fixed);
         let mut found = Vec::new();
         self.dump(message, libc::RTM_NEWROUTE, |body| {
-            found.extend(own_route(body));
+            found.extend(kinds::own_route(body));
         })?;
         Ok(found)
     }
@@ -182,7 +187,7 @@ impl Netlink {
         message.bytes(&[libc::AF_UNSPEC as u8, 0, 0, 0, 0, 0, 0, 0]);
         let mut found = Vec::new();
         self.dump(message, libc::RTM_NEWADDR, |body| {
-            found.extend(reachable_address(body));
+            found.extend(kinds::reachable_address(body));
         })?;
         Ok(found)
     }
@@ -284,280 +289,9 @@ pub(crate) fn set_option<T: Copy>(
     }
 }
 
-impl Address {
-    fn message(&self, kind: u16, flags: u16) -> Message {
-        let mut message = Message::new(kind, flags);
-        // struct ifaddrmsg: family, prefix length, flags, scope, index.
-        message.bytes(&[
-            libc::AF_INET6 as u8,
-            self.prefix_bits,
-            0,
-            libc::RT_SCOPE_UNIVERSE,
-        ]);
-        message.bytes(&self.interface.to_ne_bytes());
-        message.attribute(libc::IFA_ADDRESS, &self.address.octets());
-        message
-    }
-}
-
-impl Route {
-    fn message(&self, kind: u16, flags: u16) -> Message {
-        let route_type = match self.via {
-            Via::Interface(_) => libc::RTN_UNICAST,
-            Via::Unreachable => libc::RTN_UNREACHABLE,
-        };
-        let mut message = Message::new(kind, flags);
-        // struct rtmsg: family, destination and source lengths, tos, table, protocol, scope,
-        // type, flags.
-        message.bytes(&[
-            libc::AF_INET6 as u8,
-            self.destination.bits(),
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            OWN_PROTOCOL,
-            libc::RT_SCOPE_UNIVERSE,
-            route_type,
-        ]);
-        message.bytes(&[0; 4]);
-        message.attribute(libc::RTA_DST, &self.destination.address().octets());
-        message.attribute(libc::RTA_PRIORITY, &self.metric.to_ne_bytes());
-        if let Via::Interface(index) = self.via {
-            message.attribute(libc::RTA_OIF, &index.to_ne_bytes());
-        }
-        message
-    }
-}
-
-fn address_and_owner(body: &[u8]) -> Option<(Address, bool)> {
-    let (fixed, attributes) = body.split_at_checked(8)?;
-    let mut address = None;
-    let mut is_own = false;
-    for (kind, value) in Attributes(attributes) {
-        match kind {
-            libc::IFA_ADDRESS => address = <[u8; 16]>::try_from(value).ok(),
-            IFA_PROTO => is_own = value == [OWN_PROTOCOL],
-            _ => {}
-        }
-    }
-    let address = Address {
-        interface: u32::from_ne_bytes(fixed[4..].try_into().ok()?),
-        address: address?.into(),
-        prefix_bits: fixed[1],
-    };
-    Some((address, is_own))
-}
-
-fn reachable_address(body: &[u8]) -> Option<(u32, IpAddr)> {
-    let (fixed, attributes) = body.split_at_checked(8)?;
-    let mut flags = u32::from(fixed[2]);
-    let (mut address, mut local) = (None, None);
-    for (kind, value) in Attributes(attributes) {
-        match kind {
-            libc::IFA_ADDRESS => address = ip_address(value),
-            // The own end, where a link's address is the other's (IPv4 point to point).
-            libc::IFA_LOCAL => local = ip_address(value),
-            IFA_FLAGS => flags = value.try_into().map(u32::from_ne_bytes).ok()?,
-            _ => {}
-        }
-    }
-    // The same bit means "secondary" for IPv4, which is no flaw.
-    let is_v6 = i32::from(fixed[0]) == libc::AF_INET6;
-    let flaws = libc::IFA_F_TENTATIVE | libc::IFA_F_DEPRECATED | libc::IFA_F_DADFAILED;
-    let flaws = if is_v6 {
-        flaws | libc::IFA_F_TEMPORARY
-    } else {
-        0
-    };
-    if fixed[3] != libc::RT_SCOPE_UNIVERSE || flags & flaws != 0 {
-        return None;
-    }
-    let interface = u32::from_ne_bytes(fixed[4..].try_into().ok()?);
-    Some((interface, local.or(address)?))
-}
-
-fn ip_address(value: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from).ok();
-    v4.or(<[u8; 16]>::try_from(value).map(IpAddr::from).ok())
-}
-
-fn own_route(body: &[u8]) -> Option<Route> {
-    let (fixed, attributes) = body.split_at_checked(12)?;
-    if fixed[4] != libc::RT_TABLE_MAIN || fixed[5] != OWN_PROTOCOL {
-        return None;
-    }
-    let mut destination = [0; 16];
-    let (mut metric, mut interface) = (0, None);
-    for (kind, value) in Attributes(attributes) {
-        let number = || value.try_into().map(u32::from_ne_bytes).ok();
-        match kind {
-            libc::RTA_DST => destination = value.try_into().ok()?,
-            libc::RTA_PRIORITY => metric = number()?,
-            libc::RTA_OIF => interface = number(),
-            _ => {}
-        }
-    }
-    let via = match fixed[7] {
-        libc::RTN_UNICAST => Via::Interface(interface?),
-        libc::RTN_UNREACHABLE => Via::Unreachable,
-        _ => return None,
-    };
-    Some(Route {
-        destination: Prefix::new(destination.into(), fixed[1]),
-        via,
-        metric,
-    })
-}
-
-fn acknowledged(body: &[u8]) -> io::Result<()> {
-    let code = body
-        .first_chunk()
-        .map_or(0, |code| i32::from_ne_bytes(*code));
-    match code {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-    }
-}
-
 fn ignore(result: io::Result<()>, codes: &[i32]) -> io::Result<()> {
     match result {
         Err(e) if e.raw_os_error().is_some_and(|code| codes.contains(&code)) => Ok(()),
         other => other,
-    }
-}
-
-struct Header {
-    kind: u16,
-    sequence: u32,
-}
-
-fn align(len: usize) -> usize {
-    len.saturating_add(3) & !3
-}
-
-fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
-    let header = bytes.first_chunk::<HEADER_BYTES>()?;
-    let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
-    let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
-    let body = bytes.get(HEADER_BYTES..len)?;
-    let behind = bytes.get(align(len)..).unwrap_or(&[]);
-    let header = Header {
-        kind: u16::from_ne_bytes([k0, k1]),
-        sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-    };
-    Some((header, body, behind))
-}
-
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let [l0, l1, k0, k1] = *self.0.first_chunk()?;
-        let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = self.0.get(4..len)?;
-        self.0 = self.0.get(align(len)..).unwrap_or(&[]);
-        Some((u16::from_ne_bytes([k0, k1]), value))
-    }
-}
-
-struct Message(Vec<u8>);
-
-impl Message {
-    fn new(kind: u16, flags: u16) -> Self {
-        let mut bytes = vec![0; HEADER_BYTES];
-        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&(flags | libc::NLM_F_REQUEST as u16).to_ne_bytes());
-        Self(bytes)
-    }
-
-    fn flag(&mut self, flag: u16) {
-        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | flag;
-        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let len = (value.len() + 4) as u16;
-        self.bytes(&len.to_ne_bytes());
-        self.bytes(&kind.to_ne_bytes());
-        self.bytes(value);
-        self.0.resize(align(self.0.len()), 0);
-    }
-
-    fn finish(mut self, sequence: u32) -> Vec<u8> {
-        let len = self.0.len() as u32;
-        self.0[..4].copy_from_slice(&len.to_ne_bytes());
-        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn route() -> Route {
-        Route {
-            destination: Prefix::new("fd12:3456:789a::".parse().unwrap(), 48),
-            via: Via::Interface(7),
-            metric: 512,
-        }
-    }
-
-    #[test]
-    fn a_route_reads_back_from_its_message() {
-        for route in [
-            route(),
-            Route {
-                via: Via::Unreachable,
-                ..route()
-            },
-        ] {
-            let bytes = route.message(libc::RTM_NEWROUTE, 0).finish(3);
-            let (header, body, behind) = split_message(&bytes).unwrap();
-            assert_eq!((header.kind, header.sequence), (libc::RTM_NEWROUTE, 3));
-            assert_eq!(own_route(body), Some(route));
-            assert!(behind.is_empty());
-        }
-    }
-
-    #[test]
-    fn only_addresses_marked_as_ours_are_ours() {
-        let address = Address {
-            interface: 3,
-            address: "fd00::1".parse().unwrap(),
-            prefix_bits: 64,
-        };
-        let mut message = address.message(libc::RTM_NEWADDR, 0);
-        let read = |message: &Message| address_and_owner(&message.0[HEADER_BYTES..]);
-        assert_eq!(read(&message), Some((address, false)));
-        message.attribute(IFA_PROTO, &[OWN_PROTOCOL]);
-        assert_eq!(read(&message), Some((address, true)));
-    }
-
-    #[test]
-    fn a_refusal_keeps_the_kernels_reason() {
-        let refused = acknowledged(&(-libc::EPERM).to_ne_bytes()).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-        assert!(acknowledged(&0i32.to_ne_bytes()).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_makes_the_reader_panic(bytes: Vec<u8>) {
-            let mut rest = bytes.as_slice();
-            while let Some((_, body, behind)) = split_message(rest) {
-                let _ = (address_and_owner(body), own_route(body));
-                prop_assert!(behind.len() < rest.len());
-                rest = behind;
-            }
-            let _ = (address_and_owner(&bytes), own_route(&bytes), reachable_address(&bytes));
-        }
     }
 }
