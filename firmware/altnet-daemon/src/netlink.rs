@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -252,6 +253,7 @@ pub fn watch() -> io::Result<Socket> {
         Type::RAW.cloexec().nonblocking(),
         Some(Protocol::from(libc::NETLINK_ROUTE)),
     )?;
+    bind(&socket)?;
     for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV6_IFADDR] {
         set_option(
             &socket,
@@ -263,9 +265,25 @@ pub fn watch() -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Has the kernel give a netlink socket an address. One without has number 0, the kernel's own,
+/// and is passed over by what the kernel tells everybody but itself.
+fn bind(socket: &Socket) -> io::Result<()> {
+    // SAFETY: a plain C structure for which all zeros is a value.
+    let mut address = unsafe { std::mem::zeroed::<libc::sockaddr_nl>() };
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; `address` has `len` bytes that
+    // the kernel only reads.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sets a socket option that no crate names.
 pub(crate) fn set_option<T: Copy>(
-    socket: &impl std::os::fd::AsRawFd,
+    socket: &impl AsRawFd,
     level: i32,
     name: i32,
     value: &T,
@@ -293,5 +311,40 @@ fn ignore(result: io::Result<()>, codes: &[i32]) -> io::Result<()> {
     match result {
         Err(e) if e.raw_os_error().is_some_and(|code| codes.contains(&code)) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::in_namespace;
+    use std::process::Command;
+
+    #[test]
+    fn a_link_that_comes_or_goes_is_announced() {
+        in_namespace("a_link_that_comes_or_goes_is_announced", async {
+            let changes = watch().unwrap();
+            let announced = || {
+                let mut heap = [0; 4096];
+                let mut count = 0;
+                while (&changes).read(&mut heap).is_ok() {
+                    count += 1;
+                }
+                count > 0
+            };
+            assert!(!announced());
+            // The kernel has told everybody by the time `ip` ends.
+            for words in [
+                "link add lan0 type bridge",
+                "link set lan0 up",
+                "address add fd00::1/64 dev lan0 nodad",
+                "address delete fd00::1/64 dev lan0",
+                "link delete lan0",
+            ] {
+                let status = Command::new("ip").args(words.split(' ')).status();
+                assert!(status.unwrap().success(), "ip {words}");
+                assert!(announced(), "nothing was said of: ip {words}");
+            }
+        });
     }
 }

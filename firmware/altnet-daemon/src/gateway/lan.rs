@@ -167,14 +167,17 @@ impl Lans {
                 .served
                 .as_ref()
                 .is_some_and(|served| served.socket.is_some());
-            let before = port.served.as_ref().map(|served| served.interface);
+            let card = |port: &Port| {
+                let served = port.served.as_ref()?;
+                Some((served.interface, served.mac_address))
+            };
+            let before = card(port);
             match port.start(address, names, netlink, &self.solicited) {
                 Ok(()) => port.fault = None,
                 Err(e) => port.fail(&e),
             }
             if let Some(link) = port.link() {
-                let now = port.served.as_ref().map(|served| served.interface);
-                some_are_new |= !had_socket || before != now;
+                some_are_new |= !had_socket || before != card(port);
                 links.push(link);
             }
         }
@@ -268,8 +271,9 @@ impl Port {
             names: Vec::new(),
             unsent: None,
         });
+        // A bridge takes another one with its first port.
+        served.mac_address = netlink.mac_address(interface)?;
         if self.config.advertise != Advertise::Off && served.socket.is_none() {
-            served.mac_address = netlink.mac_address(interface)?;
             let socket = Arc::new(LinkSocket::open(name, interface)?);
             let listener = listen(Arc::clone(&socket), self.id, solicited.clone());
             served.socket = Some((socket, tokio::spawn(listener)));
