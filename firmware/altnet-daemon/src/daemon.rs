@@ -8,38 +8,31 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use altnet_core::node::{self, Node, Stored};
-use altnet_wire::time::UnixTime;
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::LocalSet;
-use zeroize::{Zeroize, Zeroizing};
 
 use crate::api::Role;
 use crate::api::server::{Access, Listener};
 use crate::config::{self, Config, Others};
 use crate::dns::{self, upstream};
+use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
 use crate::gateway::port::Port;
 use crate::gateway::signals::Signals;
 use crate::gateway::{EVENT_BACKLOG, Gateway, INBOX, Inboxes, State};
 use crate::link::Links;
 use crate::log::{self, Level};
+use crate::metrics;
 use crate::netlink::{self, Netlink};
 use crate::privileges::{self, User};
 use crate::store::Store;
 use crate::store::directory::Directory;
 use crate::tun::Tun;
-use crate::{clock, metrics};
 
-/// The build's own moment: a calendar before it is wrong. Seconds since 1970, given by release
-/// builds as `SOURCE_DATE_EPOCH`.
-const BUILT_S: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
-/// No altnetd was built before: 2026-11-01.
-const EARLIEST_BUILD: UnixTime = UnixTime::from_secs(1_793_491_200);
 /// What a killed altnetd leaves beside its socket: the settings it changed.
 const NOTES: &str = "changed-settings";
 
@@ -117,7 +110,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         given.context("can't give the state directory to the configured user")?;
     }
     let store = Store::open(directory)?;
-    let node = make_node(&config, &store)?;
+    let node = birth::make_node(&config, &store)?;
 
     let port = Port::open(config.listen_port).with_context(|| {
         let port = config.listen_port;
@@ -192,38 +185,6 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         },
         state: State::default(),
     })
-}
-
-fn make_node(
-    config: &Config,
-    store: &Store<Directory>,
-) -> anyhow::Result<Node<crate::aead::RingAead>> {
-    let mut stored = Stored::new();
-    for slot in store.slots()? {
-        match store.load(&slot) {
-            Ok(Some(mut bytes)) => {
-                stored.insert(slot, std::mem::take(&mut *bytes));
-            }
-            Ok(None) => {}
-            // Records come back from a directory; the device's keys do not.
-            Err(e) if slot == "identity" => return Err(e.into()),
-            Err(e) => crate::warning!("going on without it: {}", log::chain(&e)),
-        }
-    }
-    let built = BUILT_S.and_then(|text| text.parse().ok());
-    let built = built.map_or(EARLIEST_BUILD, UnixTime::from_secs);
-    let mut node = node::Config::router(built.max(EARLIEST_BUILD));
-    node.petname.clone_from(&config.network.petname);
-    node.limits.relay_clients = config.relay.clients;
-    node.engine.mtu_bytes = config.tun.mtu_bytes;
-    node.fixed_endpoints = config.public_addresses.iter().copied().collect();
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).context("the system gives no random numbers")?;
-    let made = Node::new(node, &stored, *seed, clock::now());
-    for bytes in stored.values_mut() {
-        bytes.zeroize();
-    }
-    Ok(made?)
 }
 
 /// Makes the directory of the API's socket, and gives it to `user` if it is ours alone: what is

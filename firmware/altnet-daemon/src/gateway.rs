@@ -34,6 +34,7 @@ use crate::store::directory::Directory;
 use crate::tun::Tun;
 use crate::{clock, log};
 
+pub mod birth;
 mod calls;
 pub mod lan;
 mod page;
@@ -109,6 +110,8 @@ pub struct State {
     pending: Vec<Pending>,
     unsaved: BTreeSet<Slot>,
     save_again: Instant,
+    leaving: Option<Event>,
+    forget_at: Instant,
     look: Instant,
     is_tun_gone: bool,
     send_again: Instant,
@@ -123,6 +126,8 @@ impl Default for State {
             pending: Vec::new(),
             unsaved: BTreeSet::new(),
             save_again: Instant::NEVER,
+            leaving: None,
+            forget_at: Instant::NEVER,
             look: Instant::ZERO,
             is_tun_gone: false,
             send_again: Instant::NEVER,
@@ -204,6 +209,10 @@ impl Gateway {
             }
             deadline = self.drain(frame);
         }
+        if self.state.forget_at <= now {
+            self.forget(now);
+            deadline = self.drain(frame);
+        }
         if self.state.send_again <= now {
             self.state.send_again = self.lans.send_again(now);
         }
@@ -211,6 +220,7 @@ impl Gateway {
         deadline
             .min(self.state.look)
             .min(self.state.save_again)
+            .min(self.state.forget_at)
             .min(self.state.send_again)
             .min(pending)
     }
@@ -306,6 +316,11 @@ impl Gateway {
                     self.lans.send(link, frame.packet(), to);
                     self.state.send_again = clock::now();
                 }
+                // Told once the keys are gone too.
+                Output::Tell(event @ Event::Left { revoked: false, .. }) => {
+                    self.state.leaving = Some(event);
+                    self.state.forget_at = clock::now();
+                }
                 Output::Tell(event) => self.tell(&event),
                 Output::Wait(deadline) => return deadline,
             }
@@ -327,6 +342,41 @@ impl Gateway {
                 self.state.save_again = clock::now().after(SAVE_RETRY);
             }
         }
+    }
+
+    /// Ends a membership that somebody asked to end: forgets what is left of it, this device's
+    /// keys too, and goes on as a device that nobody has seen. An issuer would refuse a new
+    /// invite to keys that have a membership already.
+    fn forget(&mut self, now: Instant) {
+        let Some(event) = self.state.leaving.take() else {
+            self.state.forget_at = Instant::NEVER;
+            return;
+        };
+        match self.begin_anew() {
+            Ok(()) => {
+                self.state.forget_at = Instant::NEVER;
+                self.tell(&event);
+            }
+            Err(e) => {
+                crate::error!("the keys are not forgotten yet: {e:#}; trying again");
+                self.state.leaving = Some(event);
+                self.state.forget_at = now.after(SAVE_RETRY);
+            }
+        }
+    }
+
+    fn begin_anew(&mut self) -> anyhow::Result<()> {
+        let mut slots = self.store.slots()?;
+        // The keys last: cut off before, this is still the device that it was.
+        slots.sort_by_key(|slot| *slot == Slot::Identity.to_string());
+        for slot in slots {
+            self.store.remove(&slot)?;
+        }
+        self.node = birth::make_node(&self.config, &self.store)?;
+        self.state.unsaved.clear();
+        self.state.save_again = Instant::NEVER;
+        self.set_clock();
+        Ok(())
     }
 
     /// Logs a fact, tells it to listeners, and ends the calls that waited for it.

@@ -188,7 +188,10 @@ pub fn joined(joined: &Joined) -> String {
 }
 
 pub fn left(left: &Left) -> String {
-    format!("left the network {}; its keys are gone\n", left.network)
+    format!(
+        "left the network {}; this node's keys are gone\nthe others list it until somebody revokes it with altnet-provision\n",
+        left.network
+    )
 }
 
 pub fn rotated(rotated: &Rotated) -> String {
