@@ -105,10 +105,10 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
 /// Opens everything that takes privileges, then gives them up.
 fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let directory = Directory::open(&config.state_directory)?;
-    if let Some(user) = user {
-        let given = directory.give_to(user.user, user.group);
-        given.context("can't give the state directory to the configured user")?;
-    }
+    let owner = user.cloned().unwrap_or_else(User::own);
+    directory
+        .give_to(owner.user, owner.group)
+        .context("can't give the state directory to the user altnetd runs as")?;
     let store = Store::open(directory)?;
     let node = birth::make_node(&config, &store)?;
 
@@ -123,7 +123,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         )
     })?;
     let run = config.api.socket.parent().unwrap_or(Path::new("/"));
-    make_run_directory(run, user)
+    make_run_directory(run, &owner)
         .with_context(|| format!("can't make {} for the API's socket", run.display()))?;
     let links = Links::open(&run.join(NOTES)).context("can't open netlink")?;
     let netlink = Netlink::open().context("can't open netlink")?;
@@ -157,7 +157,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
             listen(address).with_context(|| format!("can't serve metrics at {address}"))?;
         tokio::spawn(metrics::serve(listener, wishes_to));
     }
-    serve_api(&config, user, calls_to, events.clone())?;
+    serve_api(&config, &owner, calls_to, events.clone())?;
 
     privileges::drop_to(user)?;
     crate::info!(
@@ -187,19 +187,19 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     })
 }
 
-/// Makes the directory of the API's socket, and gives it to `user` if it is ours alone: what is
+/// Makes the directory of the API's socket, and gives it to `owner` if it is ours alone: what is
 /// made in it must be removed again without privileges.
-fn make_run_directory(directory: &Path, user: Option<&User>) -> io::Result<()> {
+fn make_run_directory(directory: &Path, owner: &User) -> io::Result<()> {
     let is_new = !directory.exists();
     if is_new {
         fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
     let is_ours = is_new || directory.file_name().is_some_and(|name| name == "altnet");
-    match user {
-        Some(user) if is_ours => chown(directory, Some(user.user), Some(user.group)),
-        _ => Ok(()),
+    if is_ours && !owner.owns(&fs::metadata(directory)?) {
+        chown(directory, Some(owner.user), Some(owner.group))?;
     }
+    Ok(())
 }
 
 fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
@@ -210,7 +210,7 @@ fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 
 fn serve_api(
     config: &Config,
-    user: Option<&User>,
+    owner: &User,
     calls: mpsc::Sender<crate::api::server::Call>,
     events: broadcast::Sender<Arc<str>>,
 ) -> anyhow::Result<()> {
@@ -219,9 +219,8 @@ fn serve_api(
         let path = path.display();
         format!("can't listen at {path}; is another altnetd running?")
     })?;
-    let own_user = user.map_or_else(|| rustix::process::getuid().as_raw(), |user| user.user);
     let access = Access {
-        own_user,
+        own_user: owner.user,
         operators: privileges::find_group(&config.api.operators),
         others: match config.api.others {
             Others::Refused => None,

@@ -244,8 +244,16 @@ impl Links {
         }
         self.sysctls.0.entry(name.into()).or_insert(before);
         // Noted before it is changed, so that a kill in between loses nothing.
-        fs::write(&self.notes, self.sysctls.text())?;
+        self.note()?;
         write_sysctl(name, value)
+    }
+
+    /// Replaces the notes; a file that another user left could not be written.
+    fn note(&self) -> io::Result<()> {
+        let new = self.notes.with_extension("new");
+        let _ = fs::remove_file(&new);
+        fs::write(&new, self.sysctls.text())?;
+        fs::rename(&new, &self.notes)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -21,6 +22,21 @@ pub struct User {
     pub user: u32,
     /// Its primary group.
     pub group: u32,
+}
+
+impl User {
+    /// The user this process runs as.
+    pub fn own() -> Self {
+        Self {
+            user: rustix::process::geteuid().as_raw(),
+            group: rustix::process::getegid().as_raw(),
+        }
+    }
+
+    /// Whether a file is this user's and its group's.
+    pub fn owns(&self, file: &fs::Metadata) -> bool {
+        (file.uid(), file.gid()) == (self.user, self.group)
+    }
 }
 
 /// Why privileges could not be dropped.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -84,15 +84,24 @@ impl Directory {
         }
     }
 
-    /// Gives the directory and the files in it to a user, before privileges are dropped.
+    /// Gives the directory and the files in it to a user, before privileges are dropped: without
+    /// them even root can't write another user's files. What is the user's already is left
+    /// alone.
     ///
     /// # Errors
     /// Whatever the filesystem says.
     pub fn give_to(&self, user: u32, group: u32) -> io::Result<()> {
+        let is_given = |meta: &fs::Metadata| (meta.uid(), meta.gid()) == (user, group);
         for entry in fs::read_dir(&self.path)? {
-            std::os::unix::fs::lchown(entry?.path(), Some(user), Some(group))?;
+            let entry = entry?;
+            if !is_given(&entry.metadata()?) {
+                std::os::unix::fs::lchown(entry.path(), Some(user), Some(group))?;
+            }
         }
-        std::os::unix::fs::fchown(&self.handle, Some(user), Some(group))
+        if !is_given(&self.handle.metadata()?) {
+            std::os::unix::fs::fchown(&self.handle, Some(user), Some(group))?;
+        }
+        Ok(())
     }
 }
 
