@@ -1,18 +1,22 @@
 //! What a node tells about itself when it is asked: plain words and numbers, made on
 //! demand for the local API and the command line.
+//!
+//! Their fields are the API's: a name stays, and a new one may come. `Word` is what a stable
+//! word is made of: the node has them as constants, a reader makes `String`s of what it gets.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The whole node at a glance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Status {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, bound(deserialize = "Word: Deserialize<'de> + Default"))]
+pub struct Status<Word = &'static str> {
     /// `outside`, `joining` or `member`.
-    pub state: &'static str,
+    pub state: Word,
     /// The network, once joined.
-    pub network: Option<NetworkView>,
+    pub network: Option<NetworkView<Word>>,
     /// The relays this node is registered at, or tries to be.
     pub relays: Vec<RelayView>,
     /// The directories it follows.
@@ -28,8 +32,9 @@ pub struct Status {
 }
 
 /// The network as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NetworkView {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkView<Word = &'static str> {
     /// Its id, base32.
     pub id: String,
     /// What it is called here: names end in `.<petname>.alt`.
@@ -47,7 +52,7 @@ pub struct NetworkView {
     /// Its site's prefix.
     pub site_prefix: Option<String>,
     /// Its roles.
-    pub roles: Vec<&'static str>,
+    pub roles: Vec<Word>,
     /// When its membership ends unless renewed (RFC 3339).
     pub expires: String,
     /// Whether it has ended.
@@ -65,7 +70,8 @@ pub struct NetworkView {
 }
 
 /// A relay as a client sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RelayView {
     /// Its name.
     pub name: String,
@@ -82,7 +88,8 @@ pub struct RelayView {
 }
 
 /// A directory as a subscriber sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DirectoryView {
     /// Its name.
     pub name: String,
@@ -93,8 +100,9 @@ pub struct DirectoryView {
 }
 
 /// A peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PeerView {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerView<Word = &'static str> {
     /// Its name.
     pub name: String,
     /// Its node id, which is its address.
@@ -102,11 +110,11 @@ pub struct PeerView {
     /// Its site's number.
     pub site: Option<u16>,
     /// `direct`, `relay` or `none`.
-    pub path: &'static str,
+    pub path: Word,
     /// Where datagrams go.
     pub endpoint: Option<String>,
     /// A stable word for the reason.
-    pub why: &'static str,
+    pub why: Word,
     /// The reason in words.
     pub why_text: String,
     /// The control session's round-trip time along the path, in microseconds.
@@ -124,10 +132,11 @@ pub struct PeerView {
 }
 
 /// A record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RecordView {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordView<Word = &'static str> {
     /// Its kind.
-    pub kind: &'static str,
+    pub kind: Word,
     /// Its id, base32.
     pub id: String,
     /// Who signed it, base32.
@@ -141,10 +150,11 @@ pub struct RecordView {
 }
 
 /// One step of an explanation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step<Word = &'static str> {
     /// A stable word for what was asked.
-    pub question: &'static str,
+    pub question: Word,
     /// Whether the answer lets the packet on.
     pub ok: bool,
     /// The answer in words.

@@ -1,36 +1,35 @@
 //! What goes over the API: parameters and results of its methods, as plain data.
 //!
 //! Ids, keys, addresses and names are text in the form people see elsewhere, so that a client
-//! needs no other crate. Times are RFC 3339; what is not known is absent.
+//! needs no other crate. Times are RFC 3339; what is not known is absent. What the node says of
+//! itself is [`node`]'s own; a name once given stays for as long as the API's version does.
 
+use altnet_core::node;
 use serde::{Deserialize, Serialize};
 
+/// A peer, an entry of [`Peers`].
+pub type Peer = node::PeerView<String>;
+/// One step of an explanation, an entry of [`Why`].
+pub type Step = node::Step<String>;
+/// A record, an entry of [`Records`].
+pub type Record = node::RecordView<String>;
+
 /// Result of `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Status {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "Word: Deserialize<'de> + Default"))]
+pub struct Status<Word = String> {
     /// altnetd's version.
+    #[serde(default)]
     pub version: String,
     /// The UDP port of tunnels.
+    #[serde(default)]
     pub listen_port: u16,
     /// The LANs served.
+    #[serde(default)]
     pub lans: Vec<Lan>,
-    /// `outside`, `joining` or `member`.
-    pub state: String,
-    /// The network, once this node is a member of one.
-    pub network: Option<Network>,
-    /// The relays this node is registered at, or tries to be.
-    pub relays: Vec<Relay>,
-    /// The directories it follows.
-    pub directories: Vec<Directory>,
-    /// Peers with a tunnel or a path.
-    pub peers: u32,
-    /// Whether the calendar is known.
-    pub time_known: bool,
-    /// The best guess at the time.
-    pub time: String,
-    /// What the node waits for, in plain sentences; empty when all is well.
-    pub waits_for: Vec<String>,
+    /// The node itself: its fields stand beside the others.
+    #[serde(flatten)]
+    pub node: node::Status<Word>,
 }
 
 /// A LAN.
@@ -47,95 +46,11 @@ pub struct Lan {
     pub fault: Option<String>,
 }
 
-/// This node's place in its network.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Network {
-    /// The network's id.
-    pub id: String,
-    /// This home's name for it, as in `wiki.<petname>.alt`.
-    pub petname: String,
-    /// Its /48.
-    pub prefix: String,
-    /// This node's name.
-    pub name: String,
-    /// The id of the member.
-    pub member: String,
-    /// This node's own address.
-    pub address: String,
-    /// The site this node is the gateway of.
-    pub site: Option<u16>,
-    /// That site's /64.
-    pub site_prefix: Option<String>,
-    /// What its membership lets it do beside being a member.
-    pub roles: Vec<String>,
-    /// When the membership ends unless it is renewed.
-    pub expires: String,
-    /// Whether it has ended.
-    pub expired: bool,
-    /// The tunnel key's epoch.
-    pub tunnel_epoch: u32,
-    /// Members known.
-    pub members: u32,
-    /// Hosts known.
-    pub hosts: u32,
-}
-
-/// A relay, in the result of `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Relay {
-    /// Its name.
-    pub name: String,
-    /// Whether it forwards for this node now.
-    pub up: bool,
-    /// Where it sees this node.
-    pub observed: Option<String>,
-}
-
-/// A directory, in the result of `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Directory {
-    /// Its name.
-    pub name: String,
-    /// Whether this node is in step with it.
-    pub synced: bool,
-}
-
 /// Result of `peers`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peers {
     /// In the order of their addresses.
     pub peers: Vec<Peer>,
-}
-
-/// A peer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Peer {
-    /// Its name.
-    pub name: String,
-    /// Its node id, which is its address.
-    pub node: String,
-    /// The site it is the gateway of.
-    pub site: Option<u16>,
-    /// `direct`, `relay` or `none`.
-    pub path: String,
-    /// Where its packets go now.
-    pub endpoint: Option<String>,
-    /// A stable word for the reason.
-    pub why: String,
-    /// The reason in words.
-    pub why_text: String,
-    /// The last round trip, in microseconds.
-    pub rtt_us: Option<u64>,
-    /// Seconds since the last handshake.
-    pub last_handshake_s: Option<u64>,
-    /// Bytes sent in its tunnel.
-    pub tx_bytes: u64,
-    /// Bytes received in its tunnel.
-    pub rx_bytes: u64,
 }
 
 /// Parameters of `ping` and `why`.
@@ -164,40 +79,11 @@ pub struct Why {
     pub steps: Vec<Step>,
 }
 
-/// One step of an explanation.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    /// A stable word for what was asked.
-    pub question: String,
-    /// Whether the answer lets a packet on.
-    pub ok: bool,
-    /// The answer in words.
-    pub answer: String,
-}
-
 /// Result of `records`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Records {
     /// The records in force.
     pub records: Vec<Record>,
-}
-
-/// A record.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Record {
-    /// Its kind.
-    pub kind: String,
-    /// Its id.
-    pub id: String,
-    /// Who signed it.
-    pub signer: String,
-    /// Its serial number.
-    pub serial: u64,
-    /// Its length in bytes.
-    pub bytes: u32,
-    /// What it says, in words.
-    pub text: String,
 }
 
 /// Parameters of `join`.
@@ -282,4 +168,105 @@ pub struct Event {
     /// Particulars for programs.
     #[serde(default)]
     pub data: serde_json::Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check<T: Serialize>(view: &T, expected: &[&str]) {
+        let Value::Object(fields) = serde_json::to_value(view).unwrap() else {
+            panic!("not an object");
+        };
+        let mut names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        let mut expected = expected.to_vec();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+    }
+
+    /// A field that is renamed or gone breaks whoever reads it: raise the API's version then.
+    #[test]
+    fn names_in_the_api_stay() {
+        check(
+            &Status::<&'static str>::default(),
+            &[
+                "directories",
+                "lans",
+                "listen_port",
+                "network",
+                "peers",
+                "relays",
+                "state",
+                "time",
+                "time_known",
+                "version",
+                "waits_for",
+            ],
+        );
+        check(
+            &node::NetworkView::<&'static str>::default(),
+            &[
+                "address",
+                "admits",
+                "expired",
+                "expires",
+                "hosts",
+                "id",
+                "member",
+                "members",
+                "name",
+                "petname",
+                "prefix",
+                "roles",
+                "site",
+                "site_prefix",
+                "tunnel_epoch",
+                "tunnel_key",
+            ],
+        );
+        check(
+            &node::RelayView::default(),
+            &["address", "name", "node", "observed", "rtt_us", "up"],
+        );
+        check(&node::DirectoryView::default(), &["name", "node", "synced"]);
+        check(
+            &node::PeerView::<&'static str>::default(),
+            &[
+                "endpoint",
+                "last_handshake_s",
+                "name",
+                "node",
+                "path",
+                "rtt_us",
+                "rx_bytes",
+                "site",
+                "tunnel_epoch",
+                "tunnel_up",
+                "tx_bytes",
+                "why",
+                "why_text",
+            ],
+        );
+        check(
+            &node::RecordView::<&'static str>::default(),
+            &["bytes", "id", "kind", "serial", "signer", "text"],
+        );
+        check(
+            &node::Step::<&'static str>::default(),
+            &["answer", "ok", "question"],
+        );
+    }
+
+    #[test]
+    fn a_newer_or_older_daemons_status_reads() {
+        let said = json!({ "state": "member", "new": [1], "network": { "name": "house-a" } });
+        let status: Status = serde_json::from_value(said).unwrap();
+        let network = status.node.network.unwrap();
+        assert_eq!(
+            (status.node.state.as_str(), network.name.as_str()),
+            ("member", "house-a")
+        );
+    }
 }

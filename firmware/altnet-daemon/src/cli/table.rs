@@ -39,7 +39,7 @@ fn or_dash(text: Option<String>) -> String {
 
 pub fn status(status: &Status) -> String {
     let mut lines = Vec::new();
-    match &status.network {
+    match &status.node.network {
         Some(network) => {
             lines.push((
                 "network",
@@ -63,15 +63,15 @@ pub fn status(status: &Status) -> String {
             let known = format!("{} members, {} hosts", network.members, network.hosts);
             lines.push(("known", known));
         }
-        None if status.state == "joining" => lines.push(("network", "joining".into())),
+        None if status.node.state == "joining" => lines.push(("network", "joining".into())),
         None => lines.push(("network", "none yet; `altnet join <invite>`".into())),
     }
-    let sure = if status.time_known {
+    let sure = if status.node.time_known {
         ""
     } else {
         " (not known for sure)"
     };
-    lines.push(("time", format!("{}{sure}", status.time)));
+    lines.push(("time", format!("{}{sure}", status.node.time)));
     lines.push(("port", format!("{}/udp", status.listen_port)));
     for lan in &status.lans {
         let address = lan.address.as_deref().unwrap_or("no address yet");
@@ -82,8 +82,8 @@ pub fn status(status: &Status) -> String {
         }
         lines.push(("lan", text));
     }
-    lines.push(("peers", status.peers.to_string()));
-    for relay in &status.relays {
+    lines.push(("peers", status.node.peers.to_string()));
+    for relay in &status.node.relays {
         let text = match (&relay.observed, relay.up) {
             (Some(observed), true) => format!("{} forwards, and sees us at {observed}", relay.name),
             (None, true) => format!("{} forwards", relay.name),
@@ -91,7 +91,7 @@ pub fn status(status: &Status) -> String {
         };
         lines.push(("relay", text));
     }
-    for directory in &status.directories {
+    for directory in &status.node.directories {
         let state = if directory.synced {
             "in step"
         } else {
@@ -99,7 +99,7 @@ pub fn status(status: &Status) -> String {
         };
         lines.push(("directory", format!("{}, {state}", directory.name)));
     }
-    for wait in &status.waits_for {
+    for wait in &status.node.waits_for {
         lines.push(("waits for", wait.clone()));
     }
     facts(&lines)

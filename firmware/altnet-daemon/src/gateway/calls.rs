@@ -75,7 +75,7 @@ impl Gateway {
         now: Instant,
     ) -> Result<Value, ApiError> {
         match method {
-            Method::Status => self.status(now),
+            Method::Status => json_of(self.status(now)),
             Method::Peers => json_of(json!({ "peers": self.node.peer_views(now) })),
             Method::Records => json_of(json!({ "records": self.node.record_views() })),
             Method::Why => {
@@ -120,15 +120,13 @@ impl Gateway {
         }
     }
 
-    fn status(&self, now: Instant) -> Result<Value, ApiError> {
-        let mut status = json_of(self.node.status(now))?;
-        if let Value::Object(fields) = &mut status {
-            fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
-            let port = self.port.number().unwrap_or(self.config.listen_port);
-            fields.insert("listen_port".into(), port.into());
-            fields.insert("lans".into(), json_of(self.lans.views())?);
+    fn status(&self, now: Instant) -> types::Status<&'static str> {
+        types::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            listen_port: self.port.number().unwrap_or(self.config.listen_port),
+            lans: self.lans.views(),
+            node: self.node.status(now),
         }
-        Ok(status)
     }
 
     fn hosts(&self) -> Vec<types::Host> {
