@@ -3,19 +3,21 @@
 //! Every key has a default, so an empty file is a good one; an unknown key is an error, so a
 //! misspelt one is not a silent default. Bare numbers carry their unit in the key's name.
 
-use std::fmt;
-use std::fs;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use altnet_core::limits::Limits;
 use altnet_wire::id::{Name, SiteId};
-use altnet_wire::record::MAX_FIXED_ENDPOINTS;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::log::Level;
-use crate::tun::{MAX_MTU_BYTES, MIN_MTU_BYTES};
+use crate::tun::MIN_MTU_BYTES;
+
+mod check;
+mod file;
+
+use check::{interface, lans, mtu, public_addresses};
+pub use file::{ConfigError, Place};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/altnet/altnet.toml";
@@ -25,8 +27,6 @@ pub const DEFAULT_SOCKET: &str = "/run/altnet/altnet.sock";
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// The most LANs a gateway serves.
 pub const MAX_LANS: usize = 8;
-/// The longest interface name, in bytes (`IFNAMSIZ` less its NUL).
-const MAX_INTERFACE_BYTES: usize = 15;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,98 +228,7 @@ impl Default for Relay {
     }
 }
 
-/// Why a file is not a configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// It can't be read.
-    #[error(
-        "can't read {path}; give the right file with --config, or write one (an empty one will do)"
-    )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The filesystem's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// It is larger than a configuration can be.
-    #[error("{path} is larger than {MAX_FILE_BYTES} bytes: that is no altnet.toml")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Something in it is wrong.
-    #[error("{path}:{place}: {message}{}", quote(.line.as_deref(), .place))]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Where.
-        place: Place,
-        /// What, on one line.
-        message: String,
-        /// The line of the file.
-        line: Option<String>,
-    },
-}
-
-/// A place in a file, counted from 1 as editors do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The line.
-    pub line: usize,
-    /// The column, in characters.
-    pub column: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
-}
-
-fn quote(line: Option<&str>, place: &Place) -> String {
-    line.map_or_else(String::new, |line| {
-        let number = place.line.to_string();
-        let pad = " ".repeat(number.len());
-        let before = " ".repeat(place.column.saturating_sub(1));
-        format!("\n  {number} | {line}\n  {pad} | {before}^")
-    })
-}
-
 impl Config {
-    /// Reads and checks the file at `path`.
-    ///
-    /// # Errors
-    /// [`ConfigError`], whose text names the line and says what to do.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.into(),
-            source,
-        };
-        if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
-            return Err(ConfigError::TooLarge { path: path.into() });
-        }
-        Self::parse(path, &fs::read_to_string(path).map_err(unreadable)?)
-    }
-
-    /// Reads and checks `text`; `path` is named in errors.
-    ///
-    /// # Errors
-    /// [`ConfigError::Wrong`].
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|e| {
-            let place = place(text, e.span().map_or(0, |span| span.start));
-            let one_line: Vec<&str> = e.message().lines().map(str::trim).collect();
-            ConfigError::Wrong {
-                path: path.into(),
-                place,
-                message: one_line.join(" "),
-                line: text.lines().nth(place.line - 1).map(str::to_owned),
-            }
-        })
-    }
-
     /// What needs a restart to change, compared with `old`.
     pub fn restart_needed_since(&self, old: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
@@ -348,96 +257,11 @@ impl Config {
     }
 }
 
-fn place(text: &str, at: usize) -> Place {
-    let before = text.get(..at).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-    }
-}
-
-fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    // What the kernel's dev_valid_name() takes, and no `%`, which it would number.
-    let bad = |b: u8| b.is_ascii_whitespace() || b.is_ascii_control() || b"/:%".contains(&b);
-    if name.is_empty() || name.len() > MAX_INTERFACE_BYTES || name == "." || name == ".." {
-        return Err(serde::de::Error::custom(format_args!(
-            "an interface name has 1 to {MAX_INTERFACE_BYTES} bytes; `ip link` shows them"
-        )));
-    }
-    if name.bytes().any(bad) {
-        return Err(serde::de::Error::custom(
-            "an interface name has no spaces, `/`, `:` or `%`; `ip link` shows them",
-        ));
-    }
-    Ok(name)
-}
-
-fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    let mtu = u16::deserialize(deserializer)?;
-    if !(MIN_MTU_BYTES..=MAX_MTU_BYTES).contains(&mtu) {
-        return Err(serde::de::Error::custom(format_args!(
-            "mtu_bytes is {MIN_MTU_BYTES} (what IPv6 needs) to {MAX_MTU_BYTES} (what fits a tunnel)"
-        )));
-    }
-    Ok(mtu)
-}
-
-fn public_addresses<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<SocketAddr>, D::Error> {
-    let addresses = Vec::<SocketAddr>::deserialize(deserializer)?;
-    if addresses.len() > MAX_FIXED_ENDPOINTS {
-        return Err(serde::de::Error::custom(format_args!(
-            "a node has at most {MAX_FIXED_ENDPOINTS} public addresses; remove some"
-        )));
-    }
-    Ok(addresses)
-}
-
-fn lans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lan>, D::Error> {
-    let lans = Vec::<Lan>::deserialize(deserializer)?;
-    if lans.len() > MAX_LANS {
-        return Err(serde::de::Error::custom(format_args!(
-            "a gateway serves at most {MAX_LANS} LANs; remove some [[lan]] sections"
-        )));
-    }
-    for (i, lan) in lans.iter().enumerate() {
-        if lans
-            .iter()
-            .take(i)
-            .any(|other| other.interface == lan.interface)
-        {
-            return Err(serde::de::Error::custom(format_args!(
-                "the LAN {} is there twice; remove one [[lan]] section",
-                lan.interface
-            )));
-        }
-    }
-    Ok(lans)
-}
-
-impl<'de> Deserialize<'de> for Upstream {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let with_port = text.parse::<SocketAddr>().ok();
-        let address = text.parse::<IpAddr>().ok();
-        with_port
-            .or(address.map(|address| SocketAddr::new(address, 53)))
-            .map(Self)
-            .ok_or_else(|| {
-                serde::de::Error::custom(format_args!(
-                    "{text:?} is no resolver's address; write \"9.9.9.9\", \"2620:fe::fe\" or \"[2620:fe::fe]:53\""
-                ))
-            })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::path::Path;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(Path::new("altnet.toml"), text)
