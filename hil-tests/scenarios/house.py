@@ -72,9 +72,9 @@ def names_are_forwarded_and_alt_is_not() -> None:
         # Through the client's own stub resolver, which asks again by TCP what came truncated (RFC 7766 section 5).
         assert looked_up(client, "www.example") == {"192.0.2.80"}
         assert len(looked_up(client, "many.example")) == 100, "the long answer did not arrive whole"
-        truncated = ask(client, server, "many.example", "A")
-        assert truncated["truncated"] and ask(client, server, "many.example", "A", "tcp")["answers"] == 100, truncated
-        assert ask(client, server, "none.example", "A")["rcode"] == "NXDOMAIN"
+        by_udp, by_tcp, none = ask(client, server, ("many.example", "A", "udp"), ("many.example", "A", "tcp"), ("none.example", "A", "udp"))
+        assert by_udp["truncated"] and by_tcp["answers"] == 100, f"{by_udp} by UDP, {by_tcp} by TCP"
+        assert none["rcode"] == "NXDOMAIN", none
 
         network_ = altnet(gateway, "status")["network"]
         reverse = ipaddress.ip_address(network_["prefix"].split("/")[0] + "dead").reverse_pointer
@@ -83,16 +83,15 @@ def names_are_forwarded_and_alt_is_not() -> None:
             ("WiKi.HoMe.ALT", "AAAA"): "NOERROR", ("none.home.alt", "AAAA"): "NXDOMAIN", ("wiki.elsewhere.alt", "AAAA"): "NXDOMAIN",
             ("elsewhere.alt", "SOA"): "NXDOMAIN", ("alt", "A"): "NOERROR", ("home.alt", "SOA"): "NOERROR", (reverse, "PTR"): "NXDOMAIN",
         }
-        for (name, kind), rcode in expected.items():
-            for carrier in ("udp", "tcp"):
-                found = ask(client, server, name, kind, carrier)
-                print(f"{carrier} {kind:4} {name:20.20} {found['rcode']}, {found['answers']} answers")
-                assert rcode == found["rcode"], f"{name} {kind} by {carrier}: {found['rcode']}, not {rcode}"
+        questions = [(name, kind, carrier) for name, kind in expected for carrier in ("udp", "tcp")]
+        for (name, kind, carrier), found in zip(questions, ask(client, server, *questions), strict=True):
+            print(f"{carrier} {kind:4} {name:20.20} {found['rcode']}, {found['answers']} answers")
+            assert found["rcode"] == expected[name, kind], f"{name} {kind} by {carrier}: {found['rcode']}, not {expected[name, kind]}"
         client.run("getent", "ahosts", "wiki.elsewhere.alt", check=False)
 
         upstream.terminate()
         upstream.wait()
-        assert ask(client, server, "www.example", "A")["rcode"] == "SERVFAIL", "a silent resolver is not said to have failed"
+        assert ask(client, server, ("www.example", "A", "udp"))[0]["rcode"] == "SERVFAIL", "a silent resolver is not said to have failed"
         story.fetch()
 
         for capture in (wire, lan):
@@ -325,34 +324,35 @@ def resolver(lab: Lab, story: Story, names: dict[str, list[str]]) -> subprocess.
     return started
 
 
-# Run in a place: one question to one resolver, and what comes back, as a person would see it with dig.
+# Run in a place: questions to one resolver, and what comes back, as a person would see it with dig.
 ASK = """
 import json, os, socket, struct, sys
-server, name, kind, carrier = sys.argv[1:]
-kinds = {"A": 1, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28}
-labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-id = os.urandom(2)
-query = id + struct.pack(">HHHHH", 0x100, 1, 0, 0, 0) + labels + bytes(1) + struct.pack(">HH", kinds[kind], 1)
-asking = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if carrier == "tcp" else socket.SOCK_DGRAM)
-asking.settimeout(10)
-asking.connect((server, 53))
-if carrier == "tcp":
-    asking.sendall(struct.pack(">H", len(query)) + query)
-    stream = asking.makefile("rb")
-    answer = stream.read(struct.unpack(">H", stream.read(2))[0])
-else:
-    asking.send(query)
-    answer = asking.recv(65535)
-assert answer[:2] == id and answer[12:len(query)].lower() == query[12:].lower(), answer
-flags, _, answers = struct.unpack_from(">HHH", answer, 2)
 rcodes = {0: "NOERROR", 2: "SERVFAIL", 3: "NXDOMAIN", 5: "REFUSED"}
-print(json.dumps({"rcode": rcodes.get(flags & 15, flags & 15), "truncated": bool(flags & 0x200), "answers": answers, "bytes": len(answer)}))
+kinds = {"A": 1, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28}
+def ask(name, kind, carrier):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    id = os.urandom(2)
+    query = id + struct.pack(">HHHHH", 0x100, 1, 0, 0, 0) + labels + bytes(1) + struct.pack(">HH", kinds[kind], 1)
+    asking = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if carrier == "tcp" else socket.SOCK_DGRAM)
+    asking.settimeout(10)
+    asking.connect((sys.argv[1], 53))
+    if carrier == "tcp":
+        asking.sendall(struct.pack(">H", len(query)) + query)
+        stream = asking.makefile("rb")
+        answer = stream.read(struct.unpack(">H", stream.read(2))[0])
+    else:
+        asking.send(query)
+        answer = asking.recv(65535)
+    assert answer[:2] == id and answer[12:len(query)].lower() == query[12:].lower(), answer
+    flags, _, answers = struct.unpack_from(">HHH", answer, 2)
+    return {"rcode": rcodes.get(flags & 15, flags & 15), "truncated": bool(flags & 0x200), "answers": answers}
+print(json.dumps([ask(*question) for question in json.load(sys.stdin)]))
 """
 
 
-def ask(place: Place, server: str, name: str, kind: str, carrier: str = "udp") -> dict:
-    """Asks a resolver one question: its `rcode`, whether it was `truncated`, how many `answers` in how many `bytes`."""
-    return json.loads(place.run(PYTHON, "-c", ASK, server, name, kind, carrier).stdout)
+def ask(place: Place, server: str, *questions: tuple[str, str, str]) -> list[dict]:
+    """Asks a resolver for names, kinds, by udp or tcp: of each its `rcode`, whether it was `truncated`, how many `answers`."""
+    return json.loads(place.run(PYTHON, "-c", ASK, server, stdin=json.dumps(questions)).stdout)
 
 
 def looked_up(place: Place, name: str) -> set[str]:
