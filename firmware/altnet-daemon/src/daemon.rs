@@ -31,6 +31,7 @@ use crate::netlink::{self, Netlink};
 use crate::privileges::{self, User};
 use crate::store::Store;
 use crate::store::directory::Directory;
+use crate::store::writer::Writer;
 use crate::tun::Tun;
 
 /// What a killed altnetd leaves beside its socket: the settings it changed.
@@ -110,7 +111,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         .give_to(owner.user, owner.group)
         .context("can't give the state directory to the user altnetd runs as")?;
     let store = Store::open(directory)?;
-    let node = birth::make_node(&config, &store)?;
+    let node = birth::make_node(&config, birth::load(&store)?)?;
 
     let port = Port::open(config.listen_port).with_context(|| {
         let port = config.listen_port;
@@ -160,6 +161,8 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     serve_api(&config, &owner, calls_to, events.clone())?;
 
     privileges::drop_to(user)?;
+    // A thread has the privileges of its beginning.
+    let store = Writer::start(store).context("can't start a thread")?;
     crate::info!(
         "altnetd {} runs, UDP port {}",
         env!("CARGO_PKG_VERSION"),

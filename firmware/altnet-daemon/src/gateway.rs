@@ -1,13 +1,13 @@
 //! The loop: one input for the node, what it says done, then sleep.
 //!
 //! In: packets of the TUN device, datagrams of the UDP port, names asked for, machines looking
-//! for a router, calls of people, signals, time. Out: whatever [`Node::poll_output`] says.
+//! for a router, calls of people, what was written, signals, time. Out: whatever [`Node::poll_output`] says.
 //! Nothing here decides about bytes, peers or rules.
 //!
 //! Packets are read in batches of [`BATCH`] before anything else gets its turn, and the node is
 //! drained whenever one of them was not simply passed on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
 use crate::metrics::Wish;
 use crate::netlink::Netlink;
-use crate::store::Store;
 use crate::store::directory::Directory;
+use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
 use crate::{clock, log};
 
@@ -39,6 +39,7 @@ mod calls;
 pub mod lan;
 mod page;
 pub mod port;
+mod saving;
 pub mod signals;
 
 use calls::Pending;
@@ -57,9 +58,6 @@ pub const INBOX: usize = 64;
 const LOOK: Duration = Duration::from_secs(60);
 /// How long after a change of links the interfaces are looked at: changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
-/// How long to wait before a slot that could not be saved is tried again.
-const SAVE_RETRY: Duration = Duration::from_secs(5);
-
 /// The ends that other tasks send to the loop through.
 #[derive(Debug)]
 pub struct Inboxes {
@@ -77,8 +75,8 @@ pub struct Inboxes {
 pub struct Gateway {
     /// The node.
     pub node: Node<RingAead>,
-    /// Its state.
-    pub store: Store<Directory>,
+    /// Its state, on the way to the disk.
+    pub store: Writer<Directory>,
     /// The configuration in force.
     pub config: Config,
     /// The UDP port.
@@ -108,6 +106,8 @@ pub struct Gateway {
 pub struct State {
     event_id: u64,
     pending: Vec<Pending>,
+    // By slot, the last write that is under way.
+    writing: BTreeMap<Slot, u64>,
     unsaved: BTreeSet<Slot>,
     save_again: Instant,
     leaving: Option<Event>,
@@ -124,6 +124,7 @@ impl Default for State {
         Self {
             event_id: 0,
             pending: Vec::new(),
+            writing: BTreeMap::new(),
             unsaved: BTreeSet::new(),
             save_again: Instant::NEVER,
             leaving: None,
@@ -144,6 +145,7 @@ enum Input {
     Solicited(Solicited),
     Call(Call),
     Wish(Wish),
+    Written(Done),
     Change,
     Signal(Signal),
     Time,
@@ -177,6 +179,7 @@ impl Gateway {
                     // Whoever asked may be gone.
                     let _ = wish.send(self.metrics_page());
                 }
+                Input::Written(done) => self.written(done),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
@@ -203,10 +206,7 @@ impl Gateway {
             deadline = self.drain(frame);
         }
         if self.state.save_again <= now {
-            self.state.save_again = Instant::NEVER;
-            for slot in std::mem::take(&mut self.state.unsaved) {
-                self.save(&slot);
-            }
+            self.save_again();
             deadline = self.drain(frame);
         }
         if self.state.forget_at <= now {
@@ -226,7 +226,7 @@ impl Gateway {
     }
 
     async fn next_input(&mut self, signals: &mut Signals, deadline: Instant) -> Input {
-        let inboxes = &mut self.inboxes;
+        let (inboxes, store) = (&mut self.inboxes, &mut self.store);
         let sleep = async {
             match clock::sleep_until(deadline) {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -240,6 +240,7 @@ impl Gateway {
         tokio::select! {
             result = self.tun.readable() => ready(Input::Lan, result, "the TUN device"),
             result = self.port.readable() => ready(Input::Wan, result, "the UDP port"),
+            Some(done) = store.done() => Input::Written(done),
             Some(inquiry) = inboxes.inquiries.recv() => Input::Inquiry(inquiry),
             Some(solicited) = inboxes.solicited.recv() => Input::Solicited(solicited),
             Some(call) = inboxes.calls.recv() => Input::Call(call),
@@ -325,58 +326,6 @@ impl Gateway {
                 Output::Wait(deadline) => return deadline,
             }
         }
-    }
-
-    /// Puts a slot on disk, and only then says so.
-    fn save(&mut self, slot: &Slot) {
-        let name = slot.to_string();
-        let result = match self.node.state_bytes(slot) {
-            Some(bytes) => self.store.save(&name, &bytes),
-            None => self.store.remove(&name),
-        };
-        match result {
-            Ok(()) => self.node.handle_saved(slot, clock::now()),
-            Err(e) => {
-                crate::error!("{}; trying again", log::chain(&e));
-                self.state.unsaved.insert(slot.clone());
-                self.state.save_again = clock::now().after(SAVE_RETRY);
-            }
-        }
-    }
-
-    /// Ends a membership that somebody asked to end: forgets what is left of it, this device's
-    /// keys too, and goes on as a device that nobody has seen. An issuer would refuse a new
-    /// invite to keys that have a membership already.
-    fn forget(&mut self, now: Instant) {
-        let Some(event) = self.state.leaving.take() else {
-            self.state.forget_at = Instant::NEVER;
-            return;
-        };
-        match self.begin_anew() {
-            Ok(()) => {
-                self.state.forget_at = Instant::NEVER;
-                self.tell(&event);
-            }
-            Err(e) => {
-                crate::error!("the keys are not forgotten yet: {e:#}; trying again");
-                self.state.leaving = Some(event);
-                self.state.forget_at = now.after(SAVE_RETRY);
-            }
-        }
-    }
-
-    fn begin_anew(&mut self) -> anyhow::Result<()> {
-        let mut slots = self.store.slots()?;
-        // The keys last: cut off before, this is still the device that it was.
-        slots.sort_by_key(|slot| *slot == Slot::Identity.to_string());
-        for slot in slots {
-            self.store.remove(&slot)?;
-        }
-        self.node = birth::make_node(&self.config, &self.store)?;
-        self.state.unsaved.clear();
-        self.state.save_again = Instant::NEVER;
-        self.set_clock();
-        Ok(())
     }
 
     /// Logs a fact, tells it to listeners, and ends the calls that waited for it.
@@ -526,11 +475,12 @@ impl Gateway {
         crate::info!("configuration read again");
     }
 
-    fn close(&mut self, frame: &mut Frame<'_>) {
+    fn close(mut self, frame: &mut Frame<'_>) {
         // The first of the goodbyes leaves at once; the next would keep us for seconds.
         self.node.close_links(clock::now());
         self.drain(frame);
         self.complain(Links::undo);
+        self.store.finish();
         crate::info!("stopped");
     }
 }

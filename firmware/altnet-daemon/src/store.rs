@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 pub mod directory;
 #[cfg(test)]
 mod pretend;
+pub mod writer;
 
 /// The largest slot, in bytes.
 pub const MAX_SLOT_BYTES: usize = 1 << 20;

@@ -7,8 +7,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::aead::RingAead;
 use crate::config::Config;
-use crate::store::Store;
 use crate::store::directory::Directory;
+use crate::store::{Store, StoreError};
 use crate::{clock, log};
 
 /// The build's own moment: a calendar before it is wrong. Seconds since 1970, given by release
@@ -16,11 +16,12 @@ use crate::{clock, log};
 const BUILT_S: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
 /// No altnetd was built before: 2026-11-01.
 const EARLIEST_BUILD: UnixTime = UnixTime::from_secs(1_793_491_200);
-/// Makes the node that `store` describes. With an empty one it is a device that nobody has seen.
+
+/// Reads everything that is kept.
 ///
 /// # Errors
-/// The keys can't be read, or the system gives no random numbers.
-pub fn make_node(config: &Config, store: &Store<Directory>) -> anyhow::Result<Node<RingAead>> {
+/// The directory or the keys can't be read. What else is damaged is passed over.
+pub fn load(store: &Store<Directory>) -> Result<Stored, StoreError> {
     let mut stored = Stored::new();
     for slot in store.slots()? {
         match store.load(&slot) {
@@ -29,10 +30,18 @@ pub fn make_node(config: &Config, store: &Store<Directory>) -> anyhow::Result<No
             }
             Ok(None) => {}
             // Records come back from a directory; the device's keys do not.
-            Err(e) if slot == "identity" => return Err(e.into()),
+            Err(e) if slot == "identity" => return Err(e),
             Err(e) => crate::warning!("going on without it: {}", log::chain(&e)),
         }
     }
+    Ok(stored)
+}
+
+/// Makes the node that `stored` describes; of nothing, a device that nobody has seen.
+///
+/// # Errors
+/// The keys can't be understood, or the system gives no random numbers.
+pub fn make_node(config: &Config, mut stored: Stored) -> anyhow::Result<Node<RingAead>> {
     let built = BUILT_S.and_then(|text| text.parse().ok());
     let built = built.map_or(EARLIEST_BUILD, UnixTime::from_secs);
     let mut node = node::Config::router(built.max(EARLIEST_BUILD));
