@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -221,6 +222,34 @@ def a_user_of_its_own() -> None:
             assert altnet(gateway, "rotate")["epoch"] == epoch
             print(held(story, gateway, uid, gid))
             assert story.fetch(), "no page"
+
+
+def a_restored_gateway_has_a_new_key() -> None:
+    """State that is copied back from a backup: the tunnel key is replaced at once, and the page comes; a restart alone replaces nothing."""
+    with Lab() as lab:
+        story = Story(lab)
+        gateway = story.internet.b.gateway
+        story.tell()
+        story.fetch()
+        state = gateway.path("/var/lib/altnet")
+        backup = gateway.folder / "backup"
+        subprocess.run(["cp", "-a", state, backup], check=True)
+        assert altnet(gateway, "rotate")["epoch"] == 2
+        story.stop(gateway)
+        story.start(gateway)
+        assert altnet(gateway, "status")["network"]["tunnel_epoch"] == 2, "a restart replaced the key"
+
+        story.stop(gateway, signal.SIGKILL)
+        shutil.rmtree(state)
+        subprocess.run(["cp", "-a", backup, state], check=True)
+        story.start(gateway)
+        assert "restored from a copy" in story.log(gateway), "the restore was not noticed"
+        epoch = altnet(gateway, "status")["network"]["tunnel_epoch"]
+        assert epoch == 2, f"epoch {epoch} instead of the one after the backup's"
+        story.fetch()
+        story.stop(gateway)
+        story.start(gateway)
+        assert altnet(gateway, "status")["network"]["tunnel_epoch"] == epoch, "noticed a second time"
 
 
 def accept_ra_uplink_survives_forwarding() -> None:
@@ -474,5 +503,5 @@ def renewed(lives: list, now: int | None) -> int:
 
 SCENARIOS = [
     beside_another_router, names_are_forwarded_and_alt_is_not, metrics_move_with_traffic, leave_and_come_back, a_user_of_its_own,
-    accept_ra_uplink_survives_forwarding,
+    accept_ra_uplink_survives_forwarding, a_restored_gateway_has_a_new_key,
 ]

@@ -22,6 +22,7 @@ use crate::dns::{self, upstream};
 use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
 use crate::gateway::port::Port;
+use crate::gateway::saving::{Origin, PLACE_SLOT};
 use crate::gateway::signals::Signals;
 use crate::gateway::{EVENT_BACKLOG, Gateway, INBOX, Inboxes, State};
 use crate::link::Links;
@@ -107,11 +108,19 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
 fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let directory = Directory::open(&config.state_directory)?;
     let owner = user.cloned().unwrap_or_else(User::own);
+    let found = directory
+        .place()
+        .context("can't look at the state directory")?;
     directory
         .give_to(owner.user, owner.group)
         .context("can't give the state directory to the user altnetd runs as")?;
+    let place = directory
+        .place()
+        .context("can't look at the state directory")?;
     let store = Store::open(directory)?;
-    let node = birth::make_node(&config, birth::load(&store)?)?;
+    let mut stored = birth::load(&store)?;
+    let origin = Origin::new(stored.remove(PLACE_SLOT).as_deref(), &found, place);
+    let node = birth::make_node(&config, stored)?;
 
     let port = Port::open(config.listen_port).with_context(|| {
         let port = config.listen_port;
@@ -186,6 +195,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
             solicited,
             wishes,
         },
+        origin,
         state: State::default(),
     })
 }

@@ -39,12 +39,13 @@ mod calls;
 pub mod lan;
 mod page;
 pub mod port;
-mod saving;
+pub mod saving;
 pub mod signals;
 
 use calls::Pending;
 use lan::{Lans, Solicited};
 use port::Port;
+use saving::Origin;
 use signals::{Signal, Signals};
 
 /// Packets read from one source before the others get their turn.
@@ -97,6 +98,8 @@ pub struct Gateway {
     pub events: broadcast::Sender<Arc<str>>,
     /// What other tasks send.
     pub inboxes: Inboxes,
+    /// Whether the state comes from elsewhere.
+    pub origin: Origin,
     /// The rest of the loop's state.
     pub state: State,
 }
@@ -158,6 +161,7 @@ impl Gateway {
         let mut buffer = Box::new([0; FRAME_BYTES]);
         let mut frame = Frame::new(&mut buffer[..]);
         self.set_clock();
+        self.note_origin(&mut frame);
         loop {
             let deadline = self.settle(&mut frame);
             if self.state.is_tun_gone {

@@ -235,8 +235,10 @@ pub enum Refusal {
     /// The name is taken.
     #[error("that name is taken in this network; choose another")]
     NameTaken,
-    /// The device's key or the site is taken.
-    #[error("that device key or site is taken in this network")]
+    /// The site is taken.
+    #[error(
+        "that site has another gateway in this network; revoke it first, or choose another site"
+    )]
     Conflict,
     /// The member or device was revoked.
     #[error("this device was revoked")]
@@ -247,6 +249,11 @@ pub enum Refusal {
     /// Whom it is about isn't known here, or not there now.
     #[error("not known or not reachable here")]
     NotFound,
+    /// The device is a member, by another invite.
+    #[error(
+        "this device is a member of the network already, by another invite; an owner can revoke it, or 'altnet leave' makes it a new device"
+    )]
+    AlreadyMember,
 }
 
 /// What can be said unasked.

@@ -40,6 +40,7 @@ impl issuer::Refusal {
             Self::UsedUp => Refusal::InviteUsedUp,
             Self::DeviceRevoked => Refusal::Revoked,
             Self::NameTaken => Refusal::NameTaken,
+            Self::DeviceTaken => Refusal::AlreadyMember,
             Self::SiteTaken => Refusal::Conflict,
             Self::NoSuchMember => Refusal::NotFound,
             Self::Full => Refusal::Busy,

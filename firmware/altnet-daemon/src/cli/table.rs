@@ -64,6 +64,9 @@ pub fn status(status: &Status) -> String {
             lines.push(("known", known));
         }
         None if status.node.state == "joining" => lines.push(("network", "joining".into())),
+        None if status.node.state == "set-aside" => {
+            lines.push(("network", "set aside by a change of owners".into()));
+        }
         None => lines.push(("network", "none yet; `altnet join <invite>`".into())),
     }
     let sure = if status.node.time_known {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use altnet_core::node::{Slot, Stored};
+use altnet_core::node::{Command, Slot, Stored};
+use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
+use zeroize::Zeroizing;
 
 use super::{Gateway, birth};
 use crate::store::writer::Done;
@@ -12,7 +14,58 @@ use crate::{clock, log};
 /// How long to wait before a slot that could not be saved is tried again.
 const SAVE_RETRY: Duration = Duration::from_secs(5);
 
+/// The slot that says where the state directory stood when it was used last.
+pub const PLACE_SLOT: &str = "place";
+
+/// Whether the state directory was worked in here before, or copied here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// As it was left.
+    Here,
+    /// New, or of a version that kept no note: it is noted now.
+    Unknown([u8; 16]),
+    /// Copied back from a backup.
+    Restored([u8; 16]),
+}
+
+impl Origin {
+    /// Of where the directory stood last as noted, where it was found, and where it stands now
+    /// that its files were given to who owns them.
+    pub fn new(noted: Option<&[u8]>, found: &[u8; 16], place: [u8; 16]) -> Self {
+        match noted {
+            Some(noted) if noted == place => Self::Here,
+            Some(noted) if noted == found => Self::Unknown(place),
+            Some(_) => Self::Restored(place),
+            None => Self::Unknown(place),
+        }
+    }
+}
+
 impl Gateway {
+    /// Notes where the state directory stands. One that was restored may be an old one, and a
+    /// copy of it may be anywhere: its tunnel key is replaced first.
+    pub(super) fn note_origin(&mut self, frame: &mut Frame<'_>) {
+        let place = match self.origin {
+            Origin::Here => return,
+            Origin::Unknown(place) => place,
+            Origin::Restored(place) => {
+                match self.node.handle_command(Command::Rotate, clock::now()) {
+                    Ok(()) => {
+                        crate::info!("the state was restored from a copy; replacing the tunnel key")
+                    }
+                    // Nobody knows a key of a device that is no member.
+                    Err(e) => crate::debug!("the state was restored from a copy: {e}"),
+                }
+                // In the queue before the note: cut off between the two, it is replaced again.
+                self.drain(frame);
+                place
+            }
+        };
+        self.origin = Origin::Here;
+        self.store
+            .save(PLACE_SLOT.into(), Zeroizing::new(place.to_vec()));
+    }
+
     /// Has a slot written as it is now; [`Gateway::written`] hears what became of it.
     pub(super) fn save(&mut self, slot: &Slot) {
         let name = slot.to_string();

@@ -19,7 +19,7 @@ const LOCK_STEP: Duration = Duration::from_millis(20);
 pub struct Directory {
     path: PathBuf,
     handle: File,
-    _lock: File,
+    lock: File,
 }
 
 /// Why a state directory can't be used.
@@ -77,11 +77,26 @@ impl Directory {
             Ok(()) => Ok(Self {
                 path: path.into(),
                 handle,
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse { path: path.into() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
+    }
+
+    /// A word for where this directory stands. It stays the same while the directory is only
+    /// worked in, and is another one after its files were copied back from a backup: the time at
+    /// which the filesystem made the lock's file, or its owner, what they are (`st_ctime`), which
+    /// no tool can choose. A copy of the whole medium is not told from the original.
+    ///
+    /// # Errors
+    /// Whatever the filesystem says.
+    pub fn place(&self) -> io::Result<[u8; 16]> {
+        let lock = self.lock.metadata()?;
+        let mut place = [0; 16];
+        place[..8].copy_from_slice(&lock.ctime().to_be_bytes());
+        place[8..].copy_from_slice(&lock.ctime_nsec().to_be_bytes());
+        Ok(place)
     }
 
     /// Gives the directory and the files in it to a user, before privileges are dropped: without
@@ -187,6 +202,26 @@ mod tests {
             b"secret"
         );
         assert!(!path.join("identity.new").exists());
+    }
+
+    #[test]
+    fn a_directory_copied_back_stands_elsewhere() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, backup) = (home.path().join("state"), home.path().join("backup"));
+        let first = Directory::open(&path).unwrap().place().unwrap();
+        let mut store = Store::open(Directory::open(&path).unwrap()).unwrap();
+        store.save("identity", b"secret").unwrap();
+        drop(store);
+        assert_eq!(Directory::open(&path).unwrap().place().unwrap(), first);
+        let copy = |from: &Path, to: &Path| {
+            let mut copied = std::process::Command::new("cp");
+            let copied = copied.arg("-a").args([from, to]).status().unwrap();
+            assert!(copied.success());
+        };
+        copy(&path, &backup);
+        fs::remove_dir_all(&path).unwrap();
+        copy(&backup, &path);
+        assert_ne!(Directory::open(&path).unwrap().place().unwrap(), first);
     }
 
     #[test]
