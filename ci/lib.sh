@@ -15,11 +15,12 @@ die() {
     exit 1
 }
 
-# apt without questions, without a terminal, and patient with another apt.
+# apt without questions, without a terminal, and patient with another apt. Whatever a package
+# starts must not hold the lock of ci/install.
 apt_get() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
         -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
-        -o APT::Architectures="$(dpkg --print-architecture)" "$@" </dev/null
+        -o APT::Architectures="$(dpkg --print-architecture)" "$@" </dev/null 9>&-
 }
 
 # A fresh index, once per process and not again within the hour.

@@ -71,7 +71,8 @@ def prepare() -> None:
     """Builds our driver and fetches theirs."""
     if subprocess.run([ROOT / "ci/install", "peers"]).returncode:
         raise CannotRunHere("wireguard-go could not be had")
-    subprocess.run(["cargo", "build", "-q", "--locked", "-p", "altnet-daemon", "--example", "wg"], cwd=ROOT, check=True)
+    # Of the whole workspace, as the tests are built: with other features all would be built again.
+    subprocess.run(["cargo", "build", "-q", "--locked", "--workspace", "--example", "wg"], cwd=ROOT, check=True)
 
 
 def wireguard_go_interop() -> None:
