@@ -14,7 +14,7 @@ use altnet_provision::network::{
 };
 use altnet_provision::sealed::Passphrase;
 use altnet_provision::secrets::Secrets;
-use altnet_provision::{Error, Result, files};
+use altnet_provision::{Error, Result, files, text};
 use altnet_wire::record::{Rights, Roles};
 use altnet_wire::time::UnixTime;
 use clap::CommandFactory;
@@ -89,8 +89,14 @@ impl<'a> Session<'a> {
         Source {
             file: self.global.passphrase_file.as_deref(),
             variable: "ALTNET_PASSPHRASE",
+            option: "--passphrase-file",
             prompt: "Passphrase of the network's keys: ",
         }
+    }
+
+    /// Whether the passphrase can be had: it was given, or somebody is there to type it.
+    fn may_ask(&self) -> bool {
+        ask::is_given(&self.source()) || ask::is_attended()
     }
 
     fn passphrase(&self) -> Result<Passphrase> {
@@ -139,7 +145,10 @@ impl<'a> Session<'a> {
     fn publish(&self, report: Report, network: &mut Network, secrets: &Secrets) -> Report {
         let pending = |report: Report, network: &Network, why: &str| {
             let count = network.settings().pending();
-            let note = format!("{count} records are signed and wait to be published: {why}.");
+            let records = text::count(count, "record");
+            let note = format!(
+                "Signed here, waiting to be published: {records}, because {why}. `altnet-provision publish` tries again."
+            );
             let publish = json!({ "directory": null, "pending": count, "why": why });
             report.with("publish", &publish).note(note)
         };
@@ -147,11 +156,11 @@ impl<'a> Session<'a> {
             return pending(
                 report,
                 network,
-                "no address of the network's directory is known",
+                "no address of the network's directory is known yet",
             );
         }
         if self.global.offline {
-            return pending(report, network, "--offline was given");
+            return pending(report, network, "of --offline");
         }
         if let Some(why) = &*self.unreached.borrow() {
             return pending(report, network, why);
@@ -160,7 +169,10 @@ impl<'a> Session<'a> {
             Ok(done) => {
                 let report = match done.refused {
                     0 => report,
-                    refused => report.note(format!("The directory refused {refused} records.")),
+                    refused => report.note(format!(
+                        "The directory refused {}: it may know newer ones, which `altnet-provision sync` fetches.",
+                        text::count(refused, "record")
+                    )),
                 };
                 report.with("publish", &done)
             }
@@ -386,6 +398,13 @@ fn backup(session: &Session<'_>, output: &std::path::Path) -> Result<Report> {
 }
 
 fn exchange(session: &Session<'_>, fetch: bool) -> Result<Report> {
+    if session.global.offline {
+        return Err(Error::Input {
+            what: "--offline says not to speak with the directory, which is all that this does"
+                .into(),
+            next: "Leave --offline out.".into(),
+        });
+    }
     let (mut network, secrets) = match fetch {
         true => session
             .unlock()
@@ -393,14 +412,16 @@ fn exchange(session: &Session<'_>, fetch: bool) -> Result<Report> {
         false => (session.open()?, None),
     };
     let done = network.exchange(secrets.as_ref(), session.now, WAIT)?;
-    let mut text = format!(
-        "The directory at {} took {} records; {} wait.",
-        done.directory, done.published, done.pending
+    let mut said = format!(
+        "The directory at {} took {}; {} wait.",
+        done.directory,
+        text::count(done.published, "record"),
+        done.pending
     );
     if let Some(fetched) = done.fetched {
-        text.push_str(&format!(" {fetched} are new here."));
+        said.push_str(&format!(" {fetched} are new here."));
     }
-    let report = Report::new(text, &done);
+    let report = Report::new(said, &done);
     Ok(match done.refused {
         0 => report,
         refused => report.note(format!(
@@ -411,7 +432,7 @@ fn exchange(session: &Session<'_>, fetch: bool) -> Result<Report> {
 
 fn doctor(session: &Session<'_>) -> Result<Report> {
     let dir = session.home.pick(session.global.network.as_ref())?;
-    let passphrase = match ask::is_given(&session.source()) || ask::is_attended() {
+    let passphrase = match session.may_ask() {
         true => Some(session.passphrase()?),
         false => None,
     };
@@ -444,6 +465,7 @@ fn passphrase(session: &Session<'_>, file: Option<PathBuf>) -> Result<Report> {
     let new = ask::new_passphrase(&Source {
         file: file.as_deref(),
         variable: "ALTNET_NEW_PASSPHRASE",
+        option: "--new-passphrase-file",
         prompt: "New passphrase: ",
     })?;
     network.change_passphrase(&mut secrets, new)?;

@@ -18,6 +18,8 @@ pub struct Source<'a> {
     pub file: Option<&'a Path>,
     /// An environment variable.
     pub variable: &'static str,
+    /// The option that names a file.
+    pub option: &'static str,
     /// What to ask for.
     pub prompt: &'static str,
 }
@@ -35,8 +37,8 @@ pub fn new_passphrase(source: &Source<'_>) -> Result<Passphrase> {
     if let Some(passphrase) = given(source)? {
         return Ok(passphrase);
     }
-    let first = prompt(source.prompt)?;
-    let second = prompt("The same again: ")?;
+    let first = prompt(source.prompt, || unasked(source))?;
+    let second = prompt("The same again: ", || unasked(source))?;
     if *first != *second {
         return Err(input(
             "the two passphrases differ",
@@ -59,16 +61,15 @@ pub fn is_attended() -> bool {
 /// The recovery key from a file, from the terminal, or from standard input.
 pub fn recovery_key(file: Option<&Path>) -> Result<RecoveryKey> {
     let text = match file {
-        Some(path) => Zeroizing::new(text_of(path)?),
-        None if is_attended() => prompt("Recovery key (fourteen groups of four): ")?,
+        Some(path) => secret_in(path)?,
+        None if is_attended() => {
+            prompt("Recovery key (fourteen groups of four): ", no_recovery_key)?
+        }
         None => {
             let mut line = Zeroizing::new(String::new());
             let read = std::io::stdin().lock().read_line(&mut line);
             if !read.is_ok_and(|bytes| bytes > 0) {
-                return Err(input(
-                    "there is no recovery key on standard input",
-                    "Type it at a terminal, or give a file with --recovery-key-file.",
-                ));
+                return Err(no_recovery_key());
             }
             line
         }
@@ -99,7 +100,7 @@ pub fn text_of(path: &Path) -> Result<String> {
 
 fn given(source: &Source<'_>) -> Result<Option<Passphrase>> {
     if let Some(path) = source.file {
-        let text = Zeroizing::new(text_of(path)?);
+        let text = secret_in(path)?;
         return Passphrase::new(&text).and_then(work).map(Some);
     }
     match std::env::var(source.variable) {
@@ -113,18 +114,42 @@ fn given(source: &Source<'_>) -> Result<Option<Passphrase>> {
 }
 
 fn typed(source: &Source<'_>) -> Result<Passphrase> {
-    work(Passphrase::new(&prompt(source.prompt)?)?)
+    work(Passphrase::new(&prompt(source.prompt, || {
+        unasked(source)
+    })?)?)
 }
 
-fn prompt(text: &str) -> Result<Zeroizing<String>> {
+fn prompt(text: &str, otherwise: impl Fn() -> Error) -> Result<Zeroizing<String>> {
     rpassword::prompt_password(text)
         .map(Zeroizing::new)
-        .map_err(|_| {
-            input(
-                "there is no terminal to ask for the passphrase at",
-                "Set ALTNET_PASSPHRASE, or give a file with --passphrase-file.",
-            )
-        })
+        .map_err(|_| otherwise())
+}
+
+fn unasked(source: &Source<'_>) -> Error {
+    let what = source.prompt.trim_end_matches([':', ' ']);
+    input(
+        format!("there is no terminal to ask at: {what}"),
+        format!(
+            "Set {}, or give a file with {}.",
+            source.variable, source.option
+        ),
+    )
+}
+
+fn no_recovery_key() -> Error {
+    input(
+        "there is no recovery key on standard input",
+        "Type it at a terminal, or give a file with --recovery-key-file.",
+    )
+}
+
+/// A file of text with a secret in it: others may not read it, unless it is no file on a disk
+/// but a pipe.
+fn secret_in(path: &Path) -> Result<Zeroizing<String>> {
+    if path.is_file() {
+        files::check_private(path)?;
+    }
+    text_of(path).map(Zeroizing::new)
 }
 
 fn work(passphrase: Passphrase) -> Result<Passphrase> {

@@ -25,11 +25,12 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Where networks are kept [default: $ALTNET_HOME, else ~/.config/altnet]
     #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
-    /// Which network; needed only if there are several
+    /// Which network; needed only if there are several here
     #[arg(long, global = true, value_name = "NAME", value_parser = name)]
     pub network: Option<Name>,
     /// Print one JSON object instead of text
@@ -130,7 +131,7 @@ pub enum NetworkCommand {
 /// Owners.
 #[derive(Subcommand)]
 pub enum OwnerCommand {
-    /// List the owners
+    /// List the owners; with the passphrase also which of them is this computer
     List,
     /// Make an owner key on this computer for a network that another owner will add it to
     Key,
@@ -159,14 +160,15 @@ pub enum OwnerCommand {
 /// How to recover.
 #[derive(Args)]
 pub struct RecoverArgs {
-    /// The owner key that was lost; needed only if there are several owners
+    /// The owner key that was lost, for instance of a stolen computer; needed only if there are
+    /// several owners
     #[arg(long, value_name = "KEY")]
     pub lost: Vec<SigningKey>,
     /// Read the recovery key from this file [default: ask]
     #[arg(long, value_name = "FILE")]
     pub recovery_key_file: Option<PathBuf>,
     /// On a new computer: where the network can be entered
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
     pub endpoint: Option<SocketAddr>,
 }
 
@@ -240,7 +242,7 @@ pub struct InviteArgs {
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration)]
     pub expires: std::time::Duration,
     /// Another place where the network can be entered, if none is known here
-    #[arg(long = "endpoint", value_name = "IP:PORT")]
+    #[arg(long = "endpoint", value_name = "IP:PORT", value_parser = endpoint)]
     pub endpoints: Vec<SocketAddr>,
     /// Print the link alone
     #[arg(long)]
@@ -250,7 +252,8 @@ pub struct InviteArgs {
 /// Hosts.
 #[derive(Subcommand)]
 pub enum HostCommand {
-    /// Name a machine
+    /// Name a machine, by its address or its MAC address
+    #[command(group(clap::ArgGroup::new("place").required(true).args(["address", "mac"])))]
     Add {
         /// Its name
         #[arg(value_parser = name)]
@@ -259,12 +262,7 @@ pub enum HostCommand {
         #[arg(long, value_name = "N", value_parser = site)]
         site: SiteId,
         /// Its address in the site's /64
-        #[arg(
-            long,
-            value_name = "ADDRESS",
-            conflicts_with = "mac",
-            required_unless_present = "mac"
-        )]
+        #[arg(long, value_name = "ADDRESS")]
         address: Option<Ipv6Addr>,
         /// Its MAC address, if it makes its address from that (RFC 4291 appendix A)
         #[arg(long, value_name = "MAC", value_parser = mac)]
@@ -285,15 +283,15 @@ pub enum HostCommand {
 
 /// What ends.
 #[derive(Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["member", "device", "issuer"])))]
 pub struct RevokeArgs {
     /// The member's name or id
-    #[arg(required_unless_present_any = ["device", "issuer"])]
     pub member: Option<String>,
     /// A device key, rather than a member with all its devices
-    #[arg(long, value_name = "KEY", conflicts_with_all = ["member", "issuer"])]
+    #[arg(long, value_name = "KEY")]
     pub device: Option<SigningKey>,
     /// An issuer key
-    #[arg(long, value_name = "KEY", conflicts_with = "member")]
+    #[arg(long, value_name = "KEY")]
     pub issuer: Option<SigningKey>,
     /// Why, for people
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -328,7 +326,7 @@ pub struct BundleArgs {
     #[arg(long)]
     pub admit: bool,
     /// Where the internet reaches the device over UDP; repeat for several
-    #[arg(long = "endpoint", value_name = "IP:PORT")]
+    #[arg(long = "endpoint", value_name = "IP:PORT", value_parser = endpoint)]
     pub endpoints: Vec<SocketAddr>,
     /// How long the device may take to be booted first
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = duration)]
@@ -351,6 +349,10 @@ fn site(text: &str) -> Result<SiteId, String> {
 
 fn spoken<T>(result: altnet_provision::Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("{error}. {}", error.next_step()))
+}
+
+fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    spoken(text::endpoint(text))
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {

@@ -44,7 +44,7 @@ pub const WAIT: Duration = Duration::from_secs(5);
 const BATCH_BYTES: usize = MAX_MESSAGE_BYTES - 1024;
 /// The most pages that are read in one sync: far more than a full registry has.
 const MAX_PAGES: usize = 4096;
-const AGAIN: &str = "Everything signed here is kept; try again with `altnet-provision publish` when the directory can be reached.";
+const AGAIN: &str = "Check that altnetd runs there and that its UDP port is let through. Everything signed here is kept: try again with `altnet-provision publish`.";
 
 /// What came of speaking with a directory. The field names are stable.
 #[derive(Clone, Debug, Serialize)]

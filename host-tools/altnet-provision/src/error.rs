@@ -28,7 +28,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
         /// What to do.
-        next: &'static str,
+        next: String,
     },
     /// A file was made by a later version of this program.
     #[error("{} was made by a newer altnet-provision (format {found}, this one knows {known})", path.display())]
@@ -41,11 +41,11 @@ pub enum Error {
         known: u32,
     },
     /// Others than its owner may read a file with keys in it.
-    #[error("{} can be read by others (mode {mode:04o})", path.display())]
+    #[error("{} can be read by others (mode {:04o})", path.display(), mode & 0o7_777)]
     Exposed {
         /// The file or directory.
         path: PathBuf,
-        /// Its permission bits.
+        /// Its kind and permission bits (`st_mode`).
         mode: u32,
     },
     /// The passphrase doesn't open a file, or the file is damaged: the two can't be told apart.
@@ -53,6 +53,8 @@ pub enum Error {
     Passphrase {
         /// The encrypted file.
         path: PathBuf,
+        /// What to do if trying again does not help.
+        next: String,
     },
     /// Another process is changing the same network.
     #[error("another altnet-provision is working on {}", path.display())]
@@ -135,21 +137,21 @@ impl Error {
     /// What a person does about it.
     pub fn next_step(&self) -> String {
         match self {
-            Self::Io { .. } => "Check the path, its permissions and the free space; nothing was changed.".into(),
-            Self::Damaged { next, .. } => (*next).into(),
+            Self::Io { .. } => {
+                "Check the path, its permissions and the free space; nothing was changed.".into()
+            }
             Self::Newer { .. } => "Update altnet-provision on this computer.".into(),
             Self::Exposed { path, mode } => {
                 let want = if mode & 0o40_000 != 0 { "700" } else { "600" };
                 format!(
-                    "Run `chmod {want} {}`; if others use this computer, replace its keys.",
+                    "Run `chmod {want} {}`; if others use this computer, they may have read it.",
                     path.display()
                 )
             }
-            Self::Passphrase { .. } => {
-                "Try the passphrase again; if it is right, bring the file back from a backup with `altnet-provision restore`.".into()
-            }
+            Self::Passphrase { next, .. } => format!("Try it again first. {next}"),
             Self::Busy { .. } => "Wait until it is done and try again.".into(),
-            Self::Input { next, .. }
+            Self::Damaged { next, .. }
+            | Self::Input { next, .. }
             | Self::NotFound { next, .. }
             | Self::Exists { next, .. }
             | Self::NotAllowed { next, .. }
@@ -166,12 +168,30 @@ impl Error {
         }
     }
 
-    pub(crate) fn damaged(path: &Path, why: impl ToString, next: &'static str) -> Self {
+    pub(crate) fn damaged(path: &Path, why: impl ToString) -> Self {
         Self::Damaged {
             path: path.to_path_buf(),
             why: why.to_string(),
-            next,
+            next: "Use another copy of the file.".into(),
         }
+    }
+
+    /// Tells a file that must be there and is not as damaged, not as a path that was mistyped.
+    pub(crate) fn gone(self, path: &Path) -> Self {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Self::damaged(path, "the file is gone")
+            }
+            other => other,
+        }
+    }
+
+    /// Says what to do about a file that does not open, by whoever knows what the file is for.
+    pub(crate) fn unopened(mut self, instead: impl Into<String>) -> Self {
+        if let Self::Damaged { next, .. } | Self::Passphrase { next, .. } = &mut self {
+            *next = instead.into();
+        }
+        self
     }
 
     pub(crate) fn input(what: impl Into<String>, next: impl Into<String>) -> Self {

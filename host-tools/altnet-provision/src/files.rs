@@ -45,11 +45,35 @@ pub fn create(path: &Path, bytes: &[u8]) -> Result<()> {
         ));
     }
     let beside = beside(path)?;
-    // A hard link fails where the name is taken, which a rename does not.
-    let written = write_new(&beside, bytes).and_then(|()| fs::hard_link(&beside, path));
+    let written = write_new(&beside, bytes)
+        .and_then(|()| put(&beside, path, |from, to| fs::hard_link(from, to)));
     let _ = fs::remove_file(&beside);
     written.map_err(Error::io("write", path))?;
     sync_parent(path)
+}
+
+/// Gives the file `beside` the name `path` unless that is taken.
+fn put(
+    beside: &Path,
+    path: &Path,
+    link: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    // A hard link fails where the name is taken, which a rename does not.
+    match link(beside, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // A stick or card with FAT has no hard links: there an empty file takes the name
+            // first.
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            fs::rename(beside, path).inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })
+        }
+        other => other,
+    }
 }
 
 /// Reads a whole file of at most [`MAX_FILE_BYTES`].
@@ -91,7 +115,7 @@ pub fn check_private(path: &Path) -> Result<()> {
     if mode & 0o077 != 0 {
         return Err(Error::Exposed {
             path: path.to_path_buf(),
-            mode: mode & 0o47_777,
+            mode,
         });
     }
     Ok(())
@@ -125,6 +149,23 @@ pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
+/// Removes what a power cut left half-written beside the files in `dir`.
+pub(crate) fn sweep(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(is_half_written) {
+            remove(&entry.path());
+        }
+    }
+}
+
+fn is_half_written(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
 /// Removes a file that no longer counts; that it is gone already is fine.
 pub(crate) fn remove(path: &Path) {
     // Nothing refers to the file any more: it is tidied away at the next change if not now.
@@ -151,13 +192,18 @@ impl Lock {
     /// [`Error::Busy`], or [`Error::Io`].
     pub fn take(dir: &Path) -> Result<Self> {
         let path = dir.join("lock");
-        let file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .map_err(Error::io("write", &path))?;
+            .open(&path);
+        let file = match opened {
+            // Nobody changes anything there, and what is there can still be looked at and kept.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(dir),
+            other => other,
+        }
+        .map_err(Error::io("write", &path))?;
         let began = Instant::now();
         loop {
             match file.try_lock() {
@@ -229,6 +275,24 @@ mod tests {
         assert!(matches!(create(&path, b"two"), Err(Error::Exists { .. })));
         assert_eq!(read(&path).unwrap(), b"one");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_disk_without_hard_links_gets_the_file_and_keeps_one_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, path) = (dir.path().join("new"), dir.path().join("a"));
+        // What FAT answers.
+        let no_links = |_: &Path, _: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        write(&new, b"one").unwrap();
+        put(&new, &path, no_links).unwrap();
+        write(&new, b"two").unwrap();
+        let error = put(&new, &path, no_links).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read(&path).unwrap(), b"one");
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&new).unwrap();
+        assert!(put(&new, &path, no_links).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

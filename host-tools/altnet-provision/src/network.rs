@@ -65,7 +65,14 @@ pub const CERTIFICATE: Duration = Duration::from_secs(520 * 7 * 86_400);
 
 const SETTINGS_FILE: &str = "network.json";
 const RECORDS_DIR: &str = "records";
-const REPAIR: &str = "Move the network's directory away and bring the network back from a backup with `altnet-provision restore FILE`.";
+
+/// What to do about a network whose files do not open.
+fn repair(dir: &Path) -> String {
+    format!(
+        "Move the network's directory away (`mv {0} {0}.old`), then bring the network back with `altnet-provision restore FILE`, or without a backup with the recovery key: `altnet-provision network owner recover --endpoint IP:PORT`.",
+        dir.display()
+    )
+}
 
 /// A network's directory, opened; no other process changes it meanwhile.
 #[derive(Debug)]
@@ -157,8 +164,13 @@ impl Network {
             })?;
         files::check_private(dir)?;
         let lock = Lock::take(dir)?;
+        Self::read(name, dir, lock).map_err(|error| error.unopened(repair(dir)))
+    }
+
+    fn read(name: Name, dir: &Path, lock: Lock) -> Result<Self> {
         let path = dir.join(SETTINGS_FILE);
-        let settings = Settings::decode(&files::read_private(&path)?, &path)?;
+        let bytes = files::read_private(&path).map_err(|error| error.gone(&path))?;
+        let settings = Settings::decode(&bytes, &path)?;
         let records = read_records(dir, &settings)?;
         let mut clock = Clock::new(UnixTime::EPOCH);
         let registry = registry(dir, &settings, &records, &mut clock)?;
@@ -178,6 +190,7 @@ impl Network {
     /// [`Error::Passphrase`], [`Error::Exposed`], [`Error::Damaged`] or [`Error::Io`].
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Secrets> {
         Secrets::read(&self.dir, self.id(), passphrase)
+            .map_err(|error| error.unopened(repair(&self.dir)))
     }
 
     /// Encrypts the keys with another passphrase from now on. Backups keep the one they have.
@@ -292,6 +305,7 @@ impl Network {
 
     /// Removes record files that no longer count, or never did because the power was cut.
     fn sweep(&self, dir: &Path) {
+        files::sweep(&self.dir);
         let Ok(entries) = std::fs::read_dir(dir) else {
             return;
         };
@@ -313,13 +327,13 @@ impl Network {
             Error::damaged(
                 &self.dir.join(secrets::FILE),
                 "it lacks this computer's issuer key",
-                REPAIR,
             )
+            .unopened(repair(&self.dir))
         })?;
         if self.registry.issuer(&key).is_none() {
             return Err(Error::not_allowed(
                 "this computer's issuer key is revoked or its owner was removed",
-                "Let a present owner certify it with `altnet-provision issuer add`, or recover with `altnet-provision network owner recover`.",
+                "Only a present owner can sign now. To be one again: recover with `altnet-provision network owner recover`, or make a new key here with `network owner key`, let a present owner add it, and adopt.",
             ));
         }
         Issuer::new(secret, None, &self.registry).map_err(refused("use the issuer key"))
@@ -412,14 +426,9 @@ fn read_records(dir: &Path, settings: &Settings) -> Result<Vec<Vec<u8>>> {
     let mut records = Vec::new();
     for text in settings.records.keys() {
         let path = dir.join(RECORDS_DIR).join(text);
-        let bytes = match files::read(&path) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::damaged(&path, "the file is gone", REPAIR));
-            }
-            other => other?,
-        };
+        let bytes = files::read(&path).map_err(|error| error.gone(&path))?;
         if id::record_id(&bytes).to_string() != *text {
-            return Err(Error::damaged(&path, "it is not what was written", REPAIR));
+            return Err(Error::damaged(&path, "it is not what was written"));
         }
         records.push(bytes);
     }
@@ -440,12 +449,12 @@ fn registry(
     let genesis = records
         .iter()
         .find(is_genesis)
-        .ok_or_else(|| Error::damaged(&path, "the network's first record is gone", REPAIR))?;
-    let mut registry = Registry::new(genesis, Limits::ROUTER)
-        .map_err(|error| Error::damaged(&path, error, REPAIR))?;
+        .ok_or_else(|| Error::damaged(&path, "the network's first record is gone"))?;
+    let mut registry =
+        Registry::new(genesis, Limits::ROUTER).map_err(|error| Error::damaged(&path, error))?;
     if registry.network() != settings.network {
         let why = "the records are another network's";
-        return Err(Error::damaged(&path, why, REPAIR));
+        return Err(Error::damaged(&path, why));
     }
     registry.apply_all(records.iter().map(Vec::as_slice), clock);
     Ok(registry)

@@ -90,7 +90,8 @@ pub fn failure(error: &Error, json: bool) {
                 "next": error.next_step(),
             }
         });
-        println!("{object:#}");
+        // As below.
+        let _ = writeln!(std::io::stdout(), "{object:#}");
     } else {
         // Without a place to say it there is still the exit code.
         let _ = writeln!(
@@ -98,6 +99,27 @@ pub fn failure(error: &Error, json: bool) {
             "altnet-provision: {error}.\n{}",
             error.next_step()
         );
+    }
+}
+
+/// Prints what is wrong with what was typed, or the help that was asked for.
+pub fn misused(error: &clap::Error, json: bool) -> ExitCode {
+    // Help and the version are no failures and go to standard output.
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        let said = text.strip_prefix("error: ").unwrap_or(&text);
+        let said = said.split("\n\n").next().unwrap_or_default();
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let next = "See `altnet-provision --help`.";
+        let object =
+            json!({ "error": { "code": "usage", "message": words.join(" "), "next": next } });
+        let _ = writeln!(std::io::stdout(), "{object:#}");
+    } else {
+        let _ = error.print();
+    }
+    match error.use_stderr() {
+        true => ExitCode::from(2),
+        false => ExitCode::SUCCESS,
     }
 }
 

@@ -84,10 +84,10 @@ pub fn seal(plain: &[u8], passphrase: &Passphrase) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Damaged`] if it is no such file, [`Error::Passphrase`] if it doesn't open.
 pub fn open(sealed: &[u8], passphrase: &Passphrase, path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    const NEXT: &str = "Bring it back from a backup with `altnet-provision restore`.";
-    let damaged = |why: &str| Error::damaged(path, why, NEXT);
+    let damaged = |why: &str| Error::damaged(path, why);
     let wrong = || Error::Passphrase {
         path: path.to_path_buf(),
+        next: "Use another copy of the file.".into(),
     };
     let decryptor = age::Decryptor::new_buffered(sealed)
         .map_err(|_| damaged("it is cut off or not an age file"))?;

@@ -19,7 +19,6 @@ use crate::sealed::{self, Passphrase};
 pub const FILE: &str = "keys.age";
 
 const VERSION: u8 = 1;
-const NEXT: &str = "Bring it back from a backup with `altnet-provision restore`.";
 
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
@@ -78,11 +77,12 @@ impl Secrets {
     /// network's), [`Error::Newer`] or [`Error::Io`].
     pub(crate) fn read(dir: &Path, network: NetworkId, passphrase: &Passphrase) -> Result<Self> {
         let path = dir.join(FILE);
-        let plain = sealed::open(&files::read_private(&path)?, passphrase, &path)?;
+        let bytes = files::read_private(&path).map_err(|error| error.gone(&path))?;
+        let plain = sealed::open(&bytes, passphrase, &path)?;
         let secrets = Self::decode(&plain, passphrase, &path)?;
         if secrets.file.network != network {
             let why = "it holds the keys of another network";
-            return Err(Error::damaged(&path, why, NEXT));
+            return Err(Error::damaged(&path, why));
         }
         Ok(secrets)
     }
@@ -99,8 +99,8 @@ impl Secrets {
             }
             _ => {}
         }
-        let file = canonical::decode(plain)
-            .map_err(|_| Error::damaged(path, "its keys do not read", NEXT))?;
+        let file =
+            canonical::decode(plain).map_err(|_| Error::damaged(path, "its keys do not read"))?;
         Ok(Self {
             file,
             passphrase: passphrase.clone(),

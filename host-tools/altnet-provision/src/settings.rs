@@ -17,8 +17,6 @@ use crate::error::{Error, Result};
 /// The format's number.
 pub const VERSION: u32 = 1;
 
-const REPAIR: &str = "Bring the network back from a backup with `altnet-provision restore`; this file is not edited by hand.";
-
 /// What is kept beside the keys and the records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,7 +141,7 @@ impl Settings {
         struct Version {
             version: u32,
         }
-        let damaged = |why: &str| Error::damaged(path, why, REPAIR);
+        let damaged = |why: &str| Error::damaged(path, why);
         let Version { version } =
             serde_json::from_slice(bytes).map_err(|_| damaged("it is cut off or altered"))?;
         if version > VERSION {

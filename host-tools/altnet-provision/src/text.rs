@@ -1,6 +1,6 @@
-//! What people type and read: durations, roles, MAC addresses.
+//! What people type and read: durations, roles, endpoints, MAC addresses.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use altnet_wire::address::Prefix;
@@ -59,6 +59,50 @@ pub fn duration(text: &str) -> Result<Duration> {
         .filter(|seconds| (1..=100 * 366 * DAY_S).contains(seconds))
         .ok_or_else(bad)?;
     Ok(Duration::from_secs(seconds))
+}
+
+/// Reads an address and a UDP port that a device can be reached at.
+///
+/// # Errors
+/// [`Error::Input`] if it isn't that, or nobody could send to it.
+pub fn endpoint(text: &str) -> Result<SocketAddr> {
+    let bad = |why: &str| {
+        Error::input(
+            format!("`{text}` is not an address and port: {why}"),
+            "Write it as in 203.0.113.10:51820 or [2001:db8::10]:51820.",
+        )
+    };
+    let endpoint: SocketAddr = text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(_) => bad("the port is missing"),
+        Err(_) => bad("names are not looked up, and both parts are needed"),
+    })?;
+    let ip = endpoint.ip();
+    let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
+    if endpoint.port() == 0 || ip.is_unspecified() || ip.is_multicast() || ip == broadcast {
+        return Err(bad("nobody could send to it"));
+    }
+    Ok(endpoint)
+}
+
+/// Whether an address is good only within one house, provider or machine.
+///
+/// Source: RFC 1918, RFC 6598 section 7 (100.64.0.0/10), RFC 4193, and the link-local and
+/// loopback ranges of RFC 6890.
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            v4.is_private() || v4.is_link_local() || v4.is_loopback() || is_shared
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback(),
+    }
+}
+
+/// A number and a noun that agree.
+pub fn count(number: usize, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{ending}")
 }
 
 /// Reads a role's name.
@@ -199,6 +243,53 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_has_an_address_and_a_port_that_can_be_sent_to() {
+        for good in ["203.0.113.10:51820", "[2001:db8::10]:51820", "127.0.0.1:1"] {
+            assert_eq!(endpoint(good).unwrap().to_string(), good);
+        }
+        for bad in [
+            "",
+            "203.0.113.10",
+            "2001:db8::10",
+            "relay.example:51820",
+            "203.0.113.10:0",
+            "0.0.0.0:51820",
+            "[::]:51820",
+            "224.0.0.1:51820",
+            "255.255.255.255:51820",
+        ] {
+            let error = endpoint(bad).unwrap_err();
+            assert!(error.next_step().contains("203.0.113.10:51820"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_known() {
+        let private = [
+            "10.0.0.1",
+            "172.16.9.9",
+            "192.168.1.2",
+            "100.64.0.1",
+            "100.127.255.255",
+            "169.254.1.1",
+            "127.0.0.1",
+            "::ffff:10.0.0.1",
+            "fd00::1",
+            "fe80::1",
+            "::1",
+        ];
+        let public = [
+            "203.0.113.10",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2001:db8::1",
+        ];
+        assert!(private.iter().all(|ip| is_private(ip.parse().unwrap())));
+        assert!(!public.iter().any(|ip| is_private(ip.parse().unwrap())));
+    }
+
+    #[test]
     fn roles_and_rights_have_names() {
         for (name, value) in ROLES {
             assert_eq!(role(name).unwrap(), value);
@@ -216,7 +307,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text: String) {
-            let _ = (duration(&text), mac(&text), role(&text), right(&text));
+            let _ = (duration(&text), mac(&text), role(&text), right(&text), endpoint(&text));
         }
     }
 }

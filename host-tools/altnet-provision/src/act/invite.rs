@@ -1,7 +1,9 @@
 //! `altnet-provision invite ...` and `altnet-provision bundle`.
 
+use std::net::SocketAddr;
+
 use altnet_provision::network::{BundleWish, InviteStatus, InviteWish};
-use altnet_provision::{Result, files, qr};
+use altnet_provision::{Result, files, qr, text};
 use serde_json::json;
 
 use super::Session;
@@ -131,12 +133,19 @@ pub fn bundle(session: &Session<'_>, args: BundleArgs) -> Result<Report> {
         }
         Ok(made) => made,
     };
-    let text = format!(
+    let said = format!(
         "The first-boot file of {} is {}. It holds keys: delete it when the device has joined.",
         args.name,
         args.output.display()
     );
-    let report = Report::new(text, &made).with("file", &args.output);
+    let mut report = Report::new(said, &made).with("file", &args.output);
+    let is_private = |endpoint: &SocketAddr| text::is_private(endpoint.ip());
+    if !made.endpoints.is_empty() && made.endpoints.iter().all(is_private) {
+        report = report.note(format!(
+            "{} is a private address: only devices in the same place reach {} there. If its router forwards the port, make the file anew with the router's public address.",
+            made.endpoints[0], args.name
+        ));
+    }
     let report = match was_reachable {
         true => session.publish(report, &mut network, &secrets),
         // The only place to publish at is the one that this file starts.

@@ -124,10 +124,27 @@ fn shown(summary: &NetworkSummary) -> String {
 fn owner(session: &Session<'_>, command: OwnerCommand) -> Result<Report> {
     match command {
         OwnerCommand::List => {
-            let owners = session.open()?.owners(None);
-            let rows: Vec<_> = owners.iter().map(|o| vec![o.key.to_string()]).collect();
+            // The keys say which owner this computer is; without the passphrase it stays open.
+            let owners = match session.may_ask() {
+                true => {
+                    let (network, secrets) = session.unlock()?;
+                    network.owners(Some(&secrets))
+                }
+                false => session.open()?.owners(None),
+            };
+            let rows: Vec<_> = owners
+                .iter()
+                .map(|owner| {
+                    let place = match owner.here {
+                        Some(true) => "this computer",
+                        Some(false) => "elsewhere",
+                        None => "-",
+                    };
+                    vec![owner.key.to_string(), place.into()]
+                })
+                .collect();
             Ok(Report::new(
-                table(&["KEY"], &rows),
+                table(&["KEY", "WHERE"], &rows),
                 &json!({ "owners": owners }),
             ))
         }
@@ -197,9 +214,10 @@ fn recover(session: &Session<'_>, args: &RecoverArgs) -> Result<Report> {
                 WAIT,
             )?
         }
+        (Err(error), None) if !session.home.networks()?.is_empty() => return Err(error),
         (Err(_), None) => {
             return Err(Error::NotFound {
-                what: "the network is not on this computer".into(),
+                what: "there is no network on this computer".into(),
                 next: "Say where it can be entered with --endpoint IP:PORT, or bring a backup back first with `altnet-provision restore FILE`.".into(),
             });
         }

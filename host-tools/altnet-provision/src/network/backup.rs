@@ -22,7 +22,8 @@ use crate::settings::Settings;
 
 const MAGIC: [u8; 4] = *b"ALTB";
 const VERSION: u8 = 1;
-const NEXT: &str = "Use another copy of the backup.";
+const NEXT: &str =
+    "Use another copy of the backup, or the passphrase that the keys had when it was made.";
 
 #[derive(Serialize, Deserialize)]
 struct Backup {
@@ -82,39 +83,58 @@ pub fn restore(
     name: Option<&Name>,
     passphrase: &Passphrase,
 ) -> Result<Network> {
-    let damaged = |why: &str| Error::damaged(path, why, NEXT);
-    let plain =
-        sealed::open(&files::read(path)?, passphrase, path).map_err(|error| match error {
-            Error::Damaged { path, why, .. } => Error::damaged(&path, why, NEXT),
-            other => other,
-        })?;
-    let Some(rest) = plain.strip_prefix(&MAGIC) else {
-        return Err(damaged("it is not a backup of a network"));
-    };
-    match rest.first() {
-        Some(&version) if version > VERSION => {
-            return Err(Error::Newer {
-                path: path.to_path_buf(),
-                found: version.into(),
-                known: VERSION.into(),
-            });
-        }
-        _ => {}
-    }
-    let backup: Backup = canonical::decode(&plain).map_err(|_| damaged("it does not read"))?;
-    let settings = Settings::decode(&backup.settings, path)?;
-    let secrets = Secrets::decode(&backup.secrets, passphrase, path)?;
+    let unread = |error: Error| error.unopened(NEXT);
+    let backup = read(path, passphrase).map_err(unread)?;
+    let settings = Settings::decode(&backup.settings, path).map_err(unread)?;
+    let secrets = Secrets::decode(&backup.secrets, passphrase, path).map_err(unread)?;
     if secrets.network() != settings.network {
-        return Err(damaged("its keys are another network's"));
+        let why = "its keys are another network's";
+        return Err(unread(Error::damaged(path, why)));
     }
-    let name = name.unwrap_or(&backup.name);
     if let Some(other) = same_network(home, &settings)? {
+        let dir = home.network(&other);
         return Err(Error::exists(
             format!("the network is on this computer already, called {other}"),
-            "Nothing needs to be restored; to go back to the backup, move its directory away first.",
+            format!(
+                "Nothing needs to be restored as long as it works and its keys open; to go back to the backup, {}.",
+                move_away(&dir)
+            ),
+        ));
+    }
+    let name = name.unwrap_or(&backup.name);
+    let to = home.network(name);
+    if to.symlink_metadata().is_ok() {
+        return Err(Error::exists(
+            format!("{} is there already", to.display()),
+            format!(
+                "If it is this network and damaged, {}; else restore under another name with --name.",
+                move_away(&to)
+            ),
         ));
     }
     build(home, name, settings, &backup.records, &secrets)
+}
+
+fn move_away(dir: &Path) -> String {
+    format!(
+        "move its directory away first: `mv {0} {0}.old`",
+        dir.display()
+    )
+}
+
+fn read(path: &Path, passphrase: &Passphrase) -> Result<Backup> {
+    let plain = sealed::open(&files::read(path)?, passphrase, path)?;
+    let Some(rest) = plain.strip_prefix(&MAGIC) else {
+        return Err(Error::damaged(path, "it is not a backup of a network"));
+    };
+    match rest.first() {
+        Some(&version) if version > VERSION => Err(Error::Newer {
+            path: path.to_path_buf(),
+            found: version.into(),
+            known: VERSION.into(),
+        }),
+        _ => canonical::decode(&plain).map_err(|_| Error::damaged(path, "it does not read")),
+    }
 }
 
 /// The name of a network here that opens and has the same id.

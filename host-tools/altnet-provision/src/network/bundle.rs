@@ -82,6 +82,15 @@ impl Network {
             )
         })?;
         let knock = self.entry_endpoints();
+        let serves = wish.invite.roles & (Roles::RELAY | Roles::DIRECTORY);
+        if !serves.is_empty() && endpoints.is_empty() && knock.is_empty() {
+            return Err(Error::input(
+                format!("nobody could reach {name}: it was not said where it is"),
+                format!(
+                    "Say where the internet reaches it over UDP with --endpoint IP:PORT. {NEEDS_RELAY}"
+                ),
+            ));
+        }
         let owner = match wish.admit {
             true => Some((self.owner(secrets)?, secrets::generate()?)),
             false => None,

@@ -133,7 +133,7 @@ impl Network {
                 Grade::Problem,
                 "this computer may not sign any more",
             )
-            .next("Let an owner certify it with `altnet-provision issuer add`."),
+            .next("Recover with `altnet-provision network owner recover`, or make a new key with `altnet-provision network owner key` and let a present owner add it."),
         }
     }
 
@@ -181,7 +181,7 @@ impl Network {
             return check(
                 "members",
                 Grade::Ok,
-                format!("{} members are known", members.len()),
+                format!("members known: {}", members.len()),
             );
         }
         check(
@@ -198,7 +198,7 @@ impl Network {
             pending => check(
                 "pending",
                 Grade::Warning,
-                format!("{pending} records wait to be published"),
+                format!("records that wait to be published: {pending}"),
             )
             .next("Run `altnet-provision publish` when the network's directory can be reached."),
         }

@@ -5,6 +5,7 @@
 //! are revoked in the same step: what they signed before stands, nothing new does.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use altnet_core::invite::Bundle;
 use altnet_core::issuer::sign_anew;
@@ -222,8 +223,17 @@ pub fn new_owner_key(home: &Home, passphrase: &Passphrase) -> Result<SigningKey>
 /// [`Error::Passphrase`]; [`Error::Io`] if there are none.
 pub fn owner_keys_here(home: &Home, passphrase: &Passphrase) -> Result<Vec<SigningKey>> {
     let dir = home.path().join(WAITING);
-    let secrets = Secrets::read(&dir, NO_NETWORK, passphrase)?;
+    let secrets = waiting(&dir, passphrase)?;
     Ok(secrets.owners().iter().map(SigningSecret::public).collect())
+}
+
+fn waiting(dir: &Path, passphrase: &Passphrase) -> Result<Secrets> {
+    Secrets::read(dir, NO_NETWORK, passphrase).map_err(|error| {
+        error.unopened(format!(
+            "Remove {} and make a new key with `altnet-provision network owner key`.",
+            dir.display()
+        ))
+    })
 }
 
 /// Joins in as another owner, with what [`Network::share`] wrote after the other owner added the
@@ -255,7 +265,7 @@ pub fn adopt(
     if !waiting.join(secrets::FILE).exists() {
         return Err(not_added());
     }
-    let kept = Secrets::read(&waiting, NO_NETWORK, passphrase)?;
+    let kept = self::waiting(&waiting, passphrase)?;
     let mut owners = registry.owners().iter();
     let owner = owners
         .find_map(|key| kept.owner(key))
