@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::recovery::RecoveryKey;
 use crate::sealed::Passphrase;
 use crate::secrets::Secrets;
@@ -180,11 +180,16 @@ impl Network {
 }
 
 /// On a new computer, with nothing but the recovery key: asks whoever is at `endpoint` how the
-/// network began, which the recovery key proves, and puts a new owner key and an issuer key of
-/// this computer in the place of the lost ones. Publish and sync afterwards.
+/// network began, which the recovery key proves, becomes an owner, fetches everything, and then
+/// takes the lost owners' place. Publish and sync afterwards.
+///
+/// Two changes of owners rather than one: what only a lost key vouched for stands aside as soon
+/// as it is no owner's, and nodes hand out nothing that stands aside, so that it could no longer
+/// be fetched and signed anew.
 ///
 /// # Errors
-/// [`Error::Directory`] if nobody answers there; as [`Network::recover`].
+/// [`Error::Directory`] if nobody answers there, or not any more: it says whether this computer
+/// is an owner by then; as [`Network::recover`].
 #[expect(
     clippy::too_many_arguments,
     reason = "each is another thing that a person says"
@@ -199,14 +204,48 @@ pub fn recover_from(
     now: UnixTime,
     wait: Duration,
 ) -> Result<(Network, Secrets)> {
+    let records = how_it_began(endpoint, recovery, wait).map_err(|error| match error {
+        Error::Directory { what, .. } => Error::Directory {
+            what,
+            next: "Check that the network's relay is at this address, that altnetd runs there and its UDP port is let through, and that the paper is this network's; nothing was made here.".into(),
+        },
+        other => other,
+    })?;
+    let lost = network::lost_owners(&records, lost)?;
+    let (mut network, mut secrets) = Network::recover_anew(
+        home, name, &records, endpoint, recovery, &lost, passphrase, now,
+    )?;
+    network
+        .exchange(Some(&secrets), now, wait)
+        .map_err(|error| half_recovered(&error, &lost))?;
+    network.recover(&mut secrets, recovery, &lost, now)?;
+    Ok((network, secrets))
+}
+
+fn half_recovered(error: &Error, lost: &[SigningKey]) -> Error {
+    let lost: Vec<String> = lost.iter().map(|key| format!(" --lost {key}")).collect();
+    Error::Directory {
+        what: format!(
+            "the network is on this computer now, but not in the lost one's place yet: {error}"
+        ),
+        next: format!(
+            "When the directory can be reached, run `altnet-provision network owner recover{}`.",
+            lost.concat()
+        ),
+    }
+}
+
+fn how_it_began(
+    endpoint: SocketAddr,
+    recovery: &RecoveryKey,
+    wait: Duration,
+) -> Result<Vec<Vec<u8>>> {
     let mut talk = Talk::begin(endpoint, wait)?;
     let key = SigningSecret::from_bytes(recovery.seed()).public();
     talk.hello(record::recovery_hint(&key))?;
     let records = talk.their_chain()?;
     talk.end();
-    Network::recover_anew(
-        home, name, &records, endpoint, recovery, lost, passphrase, now,
-    )
+    Ok(records)
 }
 
 /// Whether the holder of `remote` is a directory of our network, by its chain and by what is
@@ -535,7 +574,10 @@ impl Talk {
 }
 
 fn said_no(endpoint: SocketAddr, why: Refusal) -> Error {
-    trouble(format!("the node at {endpoint} refuses: {why}"))
+    Error::Directory {
+        what: format!("the node at {endpoint} refuses: {why}"),
+        next: "Another owner may have removed this computer's or revoked its key: ask them. With the recovery key `altnet-provision network owner recover` makes this computer an owner.".into(),
+    }
 }
 
 #[cfg(test)]

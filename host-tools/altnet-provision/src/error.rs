@@ -148,10 +148,12 @@ impl Error {
                     path.display()
                 )
             }
-            Self::Passphrase { next, .. } => format!("Try it again first. {next}"),
+            Self::Passphrase { next, .. } => format!(
+                "Try it again. For a file that is damaged or a passphrase that is forgotten: {next}"
+            ),
             Self::Busy { .. } => "Wait until it is done and try again.".into(),
-            Self::Damaged { next, .. }
-            | Self::Input { next, .. }
+            Self::Damaged { next, .. } => capitalized(next),
+            Self::Input { next, .. }
             | Self::NotFound { next, .. }
             | Self::Exists { next, .. }
             | Self::NotAllowed { next, .. }
@@ -172,7 +174,7 @@ impl Error {
         Self::Damaged {
             path: path.to_path_buf(),
             why: why.to_string(),
-            next: "Use another copy of the file.".into(),
+            next: "use another copy of the file.".into(),
         }
     }
 
@@ -221,4 +223,10 @@ impl Error {
             next: next.into(),
         }
     }
+}
+
+fn capitalized(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }

@@ -50,6 +50,7 @@ pub use host::{HostAdded, HostPlace, HostSummary};
 pub use invite::{InviteMade, InviteStatus, InviteSummary, InviteWish};
 pub use issuer::{IssuerSummary, IssuerWish};
 pub use member::{Invited, MemberSummary, Revoked, Target};
+pub(crate) use owner::lost_owners;
 pub use owner::{OwnerSummary, adopt, new_owner_key, owner_keys_here};
 pub use show::{EntrySummary, NetworkSummary};
 
@@ -69,7 +70,7 @@ const RECORDS_DIR: &str = "records";
 /// What to do about a network whose files do not open.
 fn repair(dir: &Path) -> String {
     format!(
-        "Move the network's directory away (`mv {0} {0}.old`), then bring the network back with `altnet-provision restore FILE`, or without a backup with the recovery key: `altnet-provision network owner recover --endpoint IP:PORT`.",
+        "move the network's directory away (`mv {0} {0}.old`), then bring the network back with `altnet-provision restore FILE`, or without a backup with the recovery key: `altnet-provision network owner recover --endpoint IP:PORT`.",
         dir.display()
     )
 }

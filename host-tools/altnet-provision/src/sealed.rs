@@ -87,7 +87,7 @@ pub fn open(sealed: &[u8], passphrase: &Passphrase, path: &Path) -> Result<Zeroi
     let damaged = |why: &str| Error::damaged(path, why);
     let wrong = || Error::Passphrase {
         path: path.to_path_buf(),
-        next: "Use another copy of the file.".into(),
+        next: "use another copy of the file.".into(),
     };
     let decryptor = age::Decryptor::new_buffered(sealed)
         .map_err(|_| damaged("it is cut off or not an age file"))?;

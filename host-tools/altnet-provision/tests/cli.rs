@@ -6,27 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use altnet_core::invite::{Bundle, Link};
 use altnet_wire::record::Roles;
-use common::{Computer, text};
+use common::{Computer, RELAY, host_add, relay_bundle, text};
 
 #[test]
 fn the_readmes_commands_work_in_order() {
     let computer = Computer::new();
     let said = computer.ok(&["network", "create", "home"]);
     assert!(said.contains("Recovery key"), "{said}");
-    computer.ok(&[
-        "bundle",
-        "--name",
-        "relay1",
-        "--role",
-        "relay",
-        "--role",
-        "directory",
-        "--admit",
-        "--endpoint",
-        "203.0.113.10:51820",
-        "-o",
-        "relay1.bundle",
-    ]);
+    computer.ok(&relay_bundle(RELAY));
     let link = computer.ok(&[
         "invite",
         "create",
@@ -92,20 +79,7 @@ fn a_network_without_a_relay_is_told_what_can_be_one() {
         "{}",
         text(&output)
     );
-    computer.json(&[
-        "bundle",
-        "--name",
-        "relay1",
-        "--role",
-        "relay",
-        "--role",
-        "directory",
-        "--admit",
-        "--endpoint",
-        "203.0.113.10:51820",
-        "-o",
-        "relay1.bundle",
-    ]);
+    computer.json(&relay_bundle(RELAY));
     let said = text(&computer.run(&["invite", "create", "--name", "house-a", "--offline"]));
     assert!(!said.contains("A network needs one relay"), "{said}");
     assert!(computer.run(&["doctor"]).status.success());
@@ -138,15 +112,7 @@ fn secrets_are_on_disk_only_encrypted_and_only_their_owner_may_read_them() {
         assert_eq!(mode & 0o777, 0o700, "{dir}");
     }
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let said = computer.refused(&[
-        "host",
-        "add",
-        "wiki",
-        "--site",
-        "1",
-        "--mac",
-        "02:00:00:00:00:01",
-    ]);
+    let said = computer.refused(&host_add("wiki", "1", "02:00:00:00:00:01"));
     assert!(
         said.contains("can be read by others") && said.contains("chmod 600"),
         "{said}"
@@ -242,15 +208,7 @@ fn a_host_moves_within_its_site_and_is_given_up() {
     for bad in [at("1"), format!("{prefix}:3::5"), "2001:db8::1".into()] {
         computer.refused(&["host", "add", "other", "--site", "2", "--address", &bad]);
     }
-    let said = computer.refused(&[
-        "host",
-        "add",
-        "wiki",
-        "--site",
-        "3",
-        "--mac",
-        "02:00:00:00:00:01",
-    ]);
+    let said = computer.refused(&host_add("wiki", "3", "02:00:00:00:00:01"));
     assert!(said.contains("site 2"), "{said}");
     computer.json(&["host", "remove", "wiki"]);
     assert_eq!(
@@ -261,15 +219,7 @@ fn a_host_moves_within_its_site_and_is_given_up() {
         0
     );
     computer.refused(&["host", "remove", "wiki"]);
-    computer.json(&[
-        "host",
-        "add",
-        "wiki",
-        "--site",
-        "3",
-        "--mac",
-        "02:00:00:00:00:01",
-    ]);
+    computer.json(&host_add("wiki", "3", "02:00:00:00:00:01"));
 }
 
 #[test]
@@ -278,19 +228,10 @@ fn a_lost_owner_key_is_replaced_with_the_recovery_key() {
     let made = computer.json(&["network", "create", "home"]);
     let recovery = made["recovery_key"].as_str().unwrap();
     let old = made["owners"][0].as_str().unwrap().to_owned();
-    computer.json(&[
-        "host",
-        "add",
-        "wiki",
-        "--site",
-        "2",
-        "--mac",
-        "02:00:00:00:00:01",
-    ]);
-    let paper = computer.file("paper");
+    computer.json(&host_add("wiki", "2", "02:00:00:00:00:01"));
     let mut slip = recovery.to_owned();
     slip.replace_range(0..1, if slip.starts_with('a') { "b" } else { "a" });
-    std::fs::write(&paper, &slip).unwrap();
+    computer.secret("paper", &slip);
     let said = computer.refused(&[
         "network",
         "owner",
@@ -299,7 +240,7 @@ fn a_lost_owner_key_is_replaced_with_the_recovery_key() {
         "paper",
     ]);
     assert!(said.contains("checksum"), "{said}");
-    std::fs::write(&paper, recovery.to_uppercase()).unwrap();
+    computer.secret("paper", &recovery.to_uppercase());
     let done = computer.json(&[
         "network",
         "owner",
@@ -312,21 +253,13 @@ fn a_lost_owner_key_is_replaced_with_the_recovery_key() {
     assert_eq!(computer.json(&["network", "show"])["id"], made["id"]);
     assert_eq!(computer.json(&["host", "list"])["hosts"][0]["name"], "wiki");
     // The issuer key of this computer was certified anew.
-    computer.json(&[
-        "host",
-        "add",
-        "www",
-        "--site",
-        "2",
-        "--mac",
-        "02:00:00:00:00:02",
-    ]);
+    computer.json(&host_add("www", "2", "02:00:00:00:00:02"));
     let other = Computer::new();
     let stranger = other.json(&["network", "create", "else"])["recovery_key"]
         .as_str()
         .unwrap()
         .to_owned();
-    std::fs::write(&paper, stranger).unwrap();
+    computer.secret("paper", &stranger);
     let said = computer.refused(&[
         "network",
         "owner",
@@ -438,15 +371,7 @@ fn a_network_is_renamed_and_keeps_its_id() {
 fn a_backup_brings_everything_back_and_writes_over_nothing() {
     let computer = Computer::new();
     computer.with_relay();
-    computer.json(&[
-        "host",
-        "add",
-        "wiki",
-        "--site",
-        "2",
-        "--mac",
-        "02:00:00:00:00:01",
-    ]);
+    computer.json(&host_add("wiki", "2", "02:00:00:00:00:01"));
     computer.json(&["backup", "-o", "home.backup"]);
     computer.refused(&["backup", "-o", "home.backup"]);
     computer.refused(&["restore", "home.backup"]);
@@ -481,8 +406,12 @@ fn the_passphrase_is_changed() {
     assert!(output.status.success(), "{}", text(&output));
     let said = computer.refused(&["backup", "-o", "a"]);
     assert!(said.contains("passphrase does not open"), "{said}");
-    std::fs::write(computer.file("new"), "battery staple\n").unwrap();
+    let path = computer.secret("new", "battery staple\n");
     computer.json(&["backup", "-o", "a", "--passphrase-file", "new"]);
+    // One that others may read is no secret, and is told from one that is wrong.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = computer.refused(&["backup", "-o", "b", "--passphrase-file", "new"]);
+    assert!(said.contains("chmod 600"), "{said}");
 }
 
 #[test]
@@ -562,9 +491,14 @@ fn failures_are_json_too_and_completion_is_a_script() {
 fn publishing_without_an_address_says_what_to_do() {
     let computer = Computer::new();
     computer.json(&["network", "create", "home"]);
-    let said = computer.refused(&["publish"]);
-    assert!(said.contains("bundle"), "{said}");
-    computer.refused(&["sync"]);
+    for command in ["publish", "sync"] {
+        let output = computer.run(&[command]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains("bundle"), "{}", text(&output));
+        // It can't be done without speaking to the directory.
+        let said = computer.refused(&[command]);
+        assert!(said.contains("Leave --offline out"), "{said}");
+    }
 }
 
 #[test]

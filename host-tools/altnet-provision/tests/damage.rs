@@ -6,45 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use altnet_provision::home::Home;
-use altnet_provision::network::{
-    BundleWish, HostPlace, InviteWish, Network, adopt, new_owner_key, restore,
-};
-use altnet_provision::sealed::Passphrase;
-use altnet_wire::id::{Name, SiteId};
-use altnet_wire::record::Roles;
-use altnet_wire::time::UnixTime;
-use common::{Computer, snapshot};
+use altnet_provision::network::{HostPlace, Network, adopt, new_owner_key, restore};
+use altnet_wire::id::SiteId;
+use common::{Computer, NOW, RELAY, host_add, name, passphrase, relay_wish, snapshot};
 use proptest::prelude::*;
-
-const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
-
-fn passphrase() -> Passphrase {
-    Passphrase::new("correct horse").unwrap().with_less_work(1)
-}
-
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
 
 /// A home with the network `home`, which has a relay, an invite and a host.
 fn network(dir: &Path) -> (Home, PathBuf) {
     let home = Home::at(dir.join("home"));
     let made = Network::create(&home, &name("home"), &passphrase(), NOW).unwrap();
     let (mut network, secrets) = (made.network, made.secrets);
-    let wish = BundleWish {
-        invite: InviteWish {
-            name: Some(name("relay1")),
-            person: None,
-            groups: Vec::new(),
-            roles: Roles::RELAY | Roles::DIRECTORY,
-            site: None,
-            sponsor: None,
-            uses: 1,
-            lasts: std::time::Duration::from_secs(86_400),
-            endpoints: vec!["203.0.113.10:51820".parse().unwrap()],
-        },
-        admit: true,
-    };
+    let wish = relay_wish(RELAY.parse().unwrap());
     network.bundle(&secrets, &wish, NOW, |_| Ok(())).unwrap();
     let site = SiteId::new(2).unwrap();
     let place = HostPlace::Mac([2, 0, 0, 0, 0, 1]);
@@ -160,15 +132,7 @@ fn the_binary_says_so_in_one_sentence_for_each_kind_of_file() {
     for (path, bytes) in &files {
         fs::write(path, damage(bytes, bytes.len() / 2, 1, false)).unwrap();
         for args in [
-            &[
-                "host",
-                "add",
-                "wiki",
-                "--site",
-                "1",
-                "--mac",
-                "02:00:00:00:00:01",
-            ][..],
+            &host_add("wiki", "1", "02:00:00:00:00:01")[..],
             &["backup", "-o", "again.backup"],
             &["invite", "create"],
         ] {

@@ -142,7 +142,7 @@ pub fn bundle(session: &Session<'_>, args: BundleArgs) -> Result<Report> {
     let is_private = |endpoint: &SocketAddr| text::is_private(endpoint.ip());
     if !made.endpoints.is_empty() && made.endpoints.iter().all(is_private) {
         report = report.note(format!(
-            "{} is a private address: only devices in the same place reach {} there. If its router forwards the port, make the file anew with the router's public address.",
+            "{0} is a private address: only devices in the same place reach {1} there. If its router forwards the port, make the file anew with the router's public address, after `altnet-provision invite revoke {1}`.",
             made.endpoints[0], args.name
         ));
     }

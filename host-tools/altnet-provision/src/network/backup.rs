@@ -23,7 +23,7 @@ use crate::settings::Settings;
 const MAGIC: [u8; 4] = *b"ALTB";
 const VERSION: u8 = 1;
 const NEXT: &str =
-    "Use another copy of the backup, or the passphrase that the keys had when it was made.";
+    "use another copy of the backup, or the passphrase that the keys had when it was made.";
 
 #[derive(Serialize, Deserialize)]
 struct Backup {

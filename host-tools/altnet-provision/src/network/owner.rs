@@ -112,8 +112,9 @@ impl Network {
         })
     }
 
-    /// Puts a new owner key of this computer in the place of lost ones, with the recovery key.
-    /// `lost` may be empty if there is only one owner.
+    /// Puts an owner key of this computer in the place of lost ones, with the recovery key: a new
+    /// one, unless one is here that is in force and not lost. `lost` may be empty if there is
+    /// only one owner.
     ///
     /// # Errors
     /// [`Error::Input`] if it is another network's recovery key, or it isn't clear who is lost;
@@ -126,13 +127,20 @@ impl Network {
         now: UnixTime,
     ) -> Result<SigningKey> {
         let recovery = check_recovery(&self.registry, recovery)?;
-        let owner = secrets::generate()?;
-        let owners = replaced(&self.registry, lost, owner.public())?;
-        secrets.add_owner(&owner);
+        let mut stay = staying(&self.registry, lost)?;
+        let owner = match stay.iter().find_map(|key| secrets.owner(key)) {
+            Some(owner) => owner,
+            None => {
+                let owner = secrets::generate()?;
+                secrets.add_owner(&owner);
+                stay.push(owner.public());
+                owner
+            }
+        };
         let issuer = secrets.issuer(&self.settings.issuer);
         let dir = self.dir.clone();
         self.change(now, |draft| {
-            draft.change_owners(&recovery, &owners, now)?;
+            draft.change_owners(&recovery, &stay, now)?;
             draft.sign_anew(&owner, issuer.as_ref(), now)?;
             // The key is on disk before the change that needs it.
             secrets.write(&dir)
@@ -160,7 +168,8 @@ impl Network {
 impl Network {
     /// Makes a network's directory on a new computer with nothing but the recovery key: `records`
     /// came from whoever is at `endpoint`, and the recovery key proves them. The new owner key
-    /// and an issuer key of this computer take the place of the lost ones.
+    /// and an issuer key of this computer come beside the lost ones, so that nothing stands aside
+    /// before it is known here and can be signed anew by [`Network::recover`].
     #[expect(
         clippy::too_many_arguments,
         reason = "each is another thing that a person says"
@@ -179,7 +188,11 @@ impl Network {
         let recovery = check_recovery(&registry, recovery)?;
         let name = name.unwrap_or(&registry.genesis().name).clone();
         let (owner, issuer) = (secrets::generate()?, secrets::generate()?);
-        let owners = replaced(&registry, lost, owner.public())?;
+        let mut owners = registry.owners().to_vec();
+        if owners.len() == MAX_OWNERS {
+            owners = staying(&registry, lost)?;
+        }
+        owners.push(owner.public());
         let mut secrets = Secrets::new(registry.network(), passphrase.clone());
         secrets.add_owner(&owner);
         secrets.add_issuer(&issuer);
@@ -230,7 +243,7 @@ pub fn owner_keys_here(home: &Home, passphrase: &Passphrase) -> Result<Vec<Signi
 fn waiting(dir: &Path, passphrase: &Passphrase) -> Result<Secrets> {
     Secrets::read(dir, NO_NETWORK, passphrase).map_err(|error| {
         error.unopened(format!(
-            "Remove {} and make a new key with `altnet-provision network owner key`.",
+            "remove {} and make a new key with `altnet-provision network owner key`.",
             dir.display()
         ))
     })
@@ -438,6 +451,14 @@ fn believed(records: &[Vec<u8>]) -> Result<Registry> {
     Ok(registry)
 }
 
+/// Who is lost on a computer that has no keys: those named, or the only owner.
+pub(crate) fn lost_owners(records: &[Vec<u8>], lost: &[SigningKey]) -> Result<Vec<SigningKey>> {
+    let registry = believed(records)?;
+    let stay = staying(&registry, lost)?;
+    let owners = registry.owners().iter();
+    Ok(owners.filter(|key| !stay.contains(key)).copied().collect())
+}
+
 fn check_recovery(registry: &Registry, recovery: &RecoveryKey) -> Result<SigningSecret> {
     let secret = SigningSecret::from_bytes(recovery.seed());
     if secret.public() != registry.recovery() {
@@ -449,8 +470,8 @@ fn check_recovery(registry: &Registry, recovery: &RecoveryKey) -> Result<Signing
     Ok(secret)
 }
 
-/// The owners with `new` in the place of the lost.
-fn replaced(registry: &Registry, lost: &[SigningKey], new: SigningKey) -> Result<Vec<SigningKey>> {
+/// The owners without the lost.
+fn staying(registry: &Registry, lost: &[SigningKey]) -> Result<Vec<SigningKey>> {
     let present = registry.owners();
     if let Some(stranger) = lost.iter().find(|key| !present.contains(key)) {
         return Err(Error::not_found(
@@ -466,7 +487,5 @@ fn replaced(registry: &Registry, lost: &[SigningKey], new: SigningKey) -> Result
         ));
     }
     let stays = |key: &&SigningKey| !lost.is_empty() && !lost.contains(key);
-    let mut owners: Vec<SigningKey> = present.iter().filter(stays).copied().collect();
-    owners.push(new);
-    Ok(owners)
+    Ok(present.iter().filter(stays).copied().collect())
 }

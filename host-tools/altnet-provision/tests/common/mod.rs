@@ -1,12 +1,81 @@
-//! What the tests of the binary share: a home of its own, quick keys, no network.
+//! What the tests share: a computer of its own with quick keys, what is wished for a relay, and
+//! ([`running`]) real nodes on loopback.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod running;
+
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use altnet_provision::network::{BundleWish, InviteWish};
+use altnet_provision::sealed::Passphrase;
+use altnet_wire::id::Name;
+use altnet_wire::record::Roles;
+use altnet_wire::time::UnixTime;
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// When the tests of the library happen.
+pub const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// Where a relay is said to be that nobody asks.
+pub const RELAY: &str = "203.0.113.10:51820";
+
+pub fn passphrase() -> Passphrase {
+    Passphrase::new("correct horse").unwrap().with_less_work(2)
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn wish(called: &str, roles: Roles, endpoints: Vec<SocketAddr>) -> InviteWish {
+    InviteWish {
+        name: Some(name(called)),
+        person: None,
+        groups: Vec::new(),
+        roles,
+        site: None,
+        sponsor: None,
+        uses: 1,
+        lasts: Duration::from_secs(86_400),
+        endpoints,
+    }
+}
+
+/// A relay and directory that countersigns, called relay1.
+pub fn relay_wish(endpoint: SocketAddr) -> BundleWish {
+    BundleWish {
+        invite: wish("relay1", Roles::RELAY | Roles::DIRECTORY, vec![endpoint]),
+        admit: true,
+    }
+}
+
+/// The arguments that make the README's `relay1.bundle`.
+pub fn relay_bundle(endpoint: &str) -> [&str; 11] {
+    [
+        "bundle",
+        "--name",
+        "relay1",
+        "--role",
+        "relay",
+        "--role",
+        "directory",
+        "--admit",
+        "--endpoint",
+        endpoint,
+        "--output=relay1.bundle",
+    ]
+}
+
+/// The arguments that name a machine in a site by its MAC address.
+pub fn host_add<'a>(name: &'a str, site: &'a str, mac: &'a str) -> [&'a str; 7] {
+    ["host", "add", name, "--site", site, "--mac", mac]
+}
 
 /// A person's computer.
 pub struct Computer {
@@ -49,9 +118,7 @@ impl Computer {
 
     /// Runs with `--json`, expects exit 0 and returns what was said.
     pub fn json(&self, args: &[&str]) -> Value {
-        let output = self.run(&[args, &["--json", "--offline"]].concat());
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
+        self.online(&[args, &["--offline"]].concat())
     }
 
     /// Expects exit 0 and returns standard output.
@@ -79,25 +146,31 @@ impl Computer {
         said
     }
 
-    /// Makes the network `home` with a relay that countersigns.
-    pub fn with_relay(&self) {
-        self.json(&["network", "create", "home"]);
-        self.json(&[
-            "bundle",
-            "--network",
-            "home",
-            "--name",
-            "relay1",
-            "--role",
-            "relay",
-            "--role",
-            "directory",
-            "--admit",
-            "--endpoint",
-            "203.0.113.10:51820",
-            "-o",
-            "relay1.bundle",
-        ]);
+    /// Runs with `--json`, speaking with the network's directory, and returns what was said.
+    pub fn online(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Makes the network `home` with a relay that countersigns. Returns what making it said.
+    pub fn with_relay(&self) -> Value {
+        self.with_relay_at(RELAY)
+    }
+
+    /// The same with the relay at `endpoint`; its first-boot file is `relay1.bundle`.
+    pub fn with_relay_at(&self, endpoint: &str) -> Value {
+        let made = self.json(&["network", "create", "home"]);
+        self.json(&relay_bundle(endpoint));
+        made
+    }
+
+    /// Writes a file that only this person may read. Returns its path.
+    pub fn secret(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.file(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
     }
 }
 
