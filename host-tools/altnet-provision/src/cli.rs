@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use altnet_provision::text;
 use altnet_wire::id::{Name, SigningKey, SiteId};
 use altnet_wire::record::{Rights, Roles};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 /// Networks, identities, invites, first-boot bundles and backups.
@@ -183,11 +184,11 @@ pub enum IssuerCommand {
         /// The key, made where it will be used
         #[arg(long, value_name = "KEY")]
         key: SigningKey,
-        /// What it may sign: invite, admit, revoke, policy, hosts; repeat for several
-        #[arg(long = "right", value_name = "RIGHT", value_parser = right, default_value = "admit")]
+        /// What it may sign; repeat for several
+        #[arg(long = "right", value_name = "RIGHT", value_parser = right(), default_value = "admit")]
         rights: Vec<Rights>,
         /// Roles it may give; repeat for several [default: all]
-        #[arg(long = "role", value_name = "ROLE", value_parser = role)]
+        #[arg(long = "role", value_name = "ROLE", value_parser = role())]
         roles: Vec<Roles>,
         /// The only site it may give or name hosts in [default: all]
         #[arg(long, value_name = "N", value_parser = site)]
@@ -229,8 +230,8 @@ pub struct InviteArgs {
     /// The member that invites: revoking it asks about those it invited
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub sponsor: Option<Name>,
-    /// A role of the device: gateway, relay, directory, apps; repeat for several
-    #[arg(long = "role", value_name = "ROLE", value_parser = role)]
+    /// A role of the device; repeat for several
+    #[arg(long = "role", value_name = "ROLE", value_parser = role())]
     pub roles: Vec<Roles>,
     /// The device's site, 0 to 32767 [default: for a gateway the next that is free]
     #[arg(long, value_name = "N", value_parser = site)]
@@ -310,8 +311,8 @@ pub struct BundleArgs {
     /// The device's name
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub name: Name,
-    /// A role of the device: gateway, relay, directory, apps; repeat for several
-    #[arg(long = "role", value_name = "ROLE", value_parser = role)]
+    /// A role of the device; repeat for several
+    #[arg(long = "role", value_name = "ROLE", value_parser = role())]
     pub roles: Vec<Roles>,
     /// The device's site, 0 to 32767 [default: for a gateway the next that is free]
     #[arg(long, value_name = "N", value_parser = site)]
@@ -359,12 +360,15 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     spoken(text::duration(text))
 }
 
-fn role(text: &str) -> Result<Roles, String> {
-    spoken(text::role(text))
+// A shell completes possible values; the library's own sentences name them too.
+fn role() -> impl TypedValueParser<Value = Roles> {
+    let names = text::ROLES.map(|(name, _)| name);
+    PossibleValuesParser::new(names).try_map(|text| text::role(&text))
 }
 
-fn right(text: &str) -> Result<Rights, String> {
-    spoken(text::right(text))
+fn right() -> impl TypedValueParser<Value = Rights> {
+    let names = text::RIGHTS.map(|(name, _)| name);
+    PossibleValuesParser::new(names).try_map(|text| text::right(&text))
 }
 
 fn mac(text: &str) -> Result<[u8; 6], String> {

@@ -86,6 +86,27 @@ fn a_network_without_a_relay_is_told_what_can_be_one() {
 }
 
 #[test]
+fn a_relay_that_nobody_could_reach_is_not_made() {
+    let computer = Computer::new();
+    computer.json(&["network", "create", "home"]);
+    let said = computer.refused(&[
+        "bundle", "--name", "relay1", "--role", "relay", "--admit", "-o", "a",
+    ]);
+    assert!(said.contains("--endpoint IP:PORT"), "{said}");
+    let output = computer.run(&relay_bundle("203.0.113.10"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output).contains("the port is missing"),
+        "{}",
+        text(&output)
+    );
+    // At home it may be meant so, for a first try; but it is said what it comes to.
+    let made = computer.json(&relay_bundle("192.168.1.10:51820"));
+    let note = made["notes"][0].as_str().unwrap();
+    assert!(note.contains("private address"), "{note}");
+}
+
+#[test]
 fn secrets_are_on_disk_only_encrypted_and_only_their_owner_may_read_them() {
     let computer = Computer::new();
     let made = computer.json(&["network", "create", "home"]);
@@ -114,7 +135,15 @@ fn secrets_are_on_disk_only_encrypted_and_only_their_owner_may_read_them() {
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).unwrap();
     let said = computer.refused(&host_add("wiki", "1", "02:00:00:00:00:01"));
     assert!(
-        said.contains("can be read by others") && said.contains("chmod 600"),
+        said.contains("can be read by others (mode 0644)") && said.contains("chmod 600"),
+        "{said}"
+    );
+    let dir = computer.home().join("home");
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let said = computer.refused(&["members"]);
+    assert!(
+        said.contains("(mode 0755)") && said.contains("chmod 700"),
         "{said}"
     );
 }
@@ -363,6 +392,16 @@ fn a_network_is_renamed_and_keeps_its_id() {
     computer.json(&["network", "create", "home"]);
     let said = computer.refused(&["network", "show"]);
     assert!(said.contains("casa, home"), "{said}");
+    computer.secret("paper", made["recovery_key"].as_str().unwrap());
+    let recover = [
+        "network",
+        "owner",
+        "recover",
+        "--recovery-key-file",
+        "paper",
+    ];
+    let said = computer.refused(&recover);
+    assert!(said.contains("casa, home"), "{said}");
     computer.refused(&["network", "rename", "casa", "--network", "home"]);
     computer.refused(&["network", "create", "home"]);
 }
@@ -432,6 +471,14 @@ fn without_a_terminal_a_missing_passphrase_is_one_sentence() {
         );
     }
     assert!(!computer.home().join("home").exists());
+    computer.json(&["network", "create", "home"]);
+    if std::fs::File::open("/dev/tty").is_err() {
+        let said = computer.refused(&["passphrase"]);
+        assert!(
+            said.contains("Set ALTNET_NEW_PASSPHRASE") && said.contains("--new-passphrase-file"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -461,7 +508,7 @@ fn a_bundle_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
-fn failures_are_json_too_and_completion_is_a_script() {
+fn failures_are_json_too() {
     let computer = Computer::new();
     let output = computer.run(&["network", "show", "--json"]);
     assert_eq!(output.status.code(), Some(1));
@@ -473,10 +520,14 @@ fn failures_are_json_too_and_completion_is_a_script() {
             .unwrap()
             .contains("network create")
     );
+    let output = computer.run(&["host", "add", "wiki", "--site", "2", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["error"]["code"], "usage");
+    let message = said["error"]["message"].as_str().unwrap();
     assert!(
-        computer
-            .ok(&["completion", "bash"])
-            .contains("altnet-provision")
+        message.contains("--address") && message.contains("--mac"),
+        "{message}"
     );
     assert_eq!(
         computer.json(&["network", "list"])["networks"]
@@ -485,6 +536,25 @@ fn failures_are_json_too_and_completion_is_a_script() {
             .len(),
         0
     );
+}
+
+#[test]
+fn bash_completes_with_the_script() {
+    let computer = Computer::new();
+    let script = computer.file("completion");
+    std::fs::write(&script, computer.ok(&["completion", "bash"])).unwrap();
+    // What bash does when somebody presses the tab key after `invite c`.
+    let press = r#"source "$0"
+        COMP_WORDS=(altnet-provision invite c) COMP_CWORD=2
+        [[ $(complete -p altnet-provision) =~ -F\ ([^\ ]+) ]]
+        "${BASH_REMATCH[1]}" altnet-provision c invite
+        echo "${COMPREPLY[@]}""#;
+    let output = std::process::Command::new("bash")
+        .args(["--norc", "-c", press])
+        .arg(&script)
+        .output()
+        .expect("bash runs");
+    assert_eq!(text(&output).trim(), "create");
 }
 
 #[test]

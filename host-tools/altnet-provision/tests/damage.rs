@@ -153,6 +153,38 @@ fn the_binary_says_so_in_one_sentence_for_each_kind_of_file() {
 }
 
 #[test]
+fn what_an_error_says_to_do_brings_the_network_back() {
+    let computer = Computer::new();
+    computer.with_relay();
+    computer.json(&["backup", "-o", "home.backup"]);
+    let here = computer.home().join("home");
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 4] = [
+        ("keys.age", |path| fs::write(path, b"age").unwrap()),
+        ("keys.age", |path| fs::remove_file(path).unwrap()),
+        ("network.json", |path| fs::write(path, b"{").unwrap()),
+        ("network.json", |path| fs::remove_file(path).unwrap()),
+    ];
+    let away = computer.home().join("home.old");
+    let command = format!("`mv {} {}`", here.display(), away.display());
+    for (file, harm) in harms {
+        harm(&here.join(file));
+        let said = computer.refused(&["backup", "-o", "again.backup"]);
+        assert!(
+            said.contains("damaged") && said.contains(&command),
+            "{said}"
+        );
+        let said = computer.refused(&["restore", "home.backup"]);
+        assert!(said.contains(&command), "{said}");
+        fs::rename(&here, &away).unwrap();
+        computer.json(&["restore", "home.backup"]);
+        computer.json(&["backup", "-o", "again.backup"]);
+        fs::remove_file(computer.file("again.backup")).unwrap();
+        fs::remove_dir_all(&away).unwrap();
+    }
+}
+
+#[test]
 fn a_power_cut_between_any_two_steps_leaves_the_old_state_or_the_new() {
     let dir = tempfile::tempdir().unwrap();
     let (_, path) = network(dir.path());
@@ -183,6 +215,8 @@ fn a_power_cut_between_any_two_steps_leaves_the_old_state_or_the_new() {
     for (file, _) in new {
         fs::write(file, b"torn").unwrap();
     }
+    let half = path.join(".network.json.0123456789abcdef.tmp");
+    fs::write(&half, b"{").unwrap();
     assert_ne!(address(&path), moved);
     // The next change sweeps what never came to count.
     let mut network = Network::open(&path).unwrap();
@@ -190,6 +224,7 @@ fn a_power_cut_between_any_two_steps_leaves_the_old_state_or_the_new() {
     network
         .add_host(&secrets, &name("wiki"), site, place, NOW)
         .unwrap();
+    assert!(!half.exists());
     let records = fs::read_dir(path.join("records")).unwrap().count();
     assert_eq!(records, network.settings().records.len());
 }

@@ -489,3 +489,42 @@ fn staying(registry: &Registry, lost: &[SigningKey]) -> Result<Vec<SigningKey>> 
     let stays = |key: &&SigningKey| !lost.is_empty() && !lost.contains(key);
     Ok(present.iter().filter(stays).copied().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_that_was_cut_short_is_finished_with_the_key_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = UnixTime::from_secs(1_800_000_000);
+        let passphrase = Passphrase::new("pass").unwrap().with_less_work(2);
+        let (old, new) = (
+            Home::at(dir.path().join("old")),
+            Home::at(dir.path().join("new")),
+        );
+        let name = "home".parse().unwrap();
+        let made = Network::create(&old, &name, &passphrase, now).unwrap();
+        let lost = made.network.registry.owners().to_vec();
+        let records = super::super::bundle::needed(&made.network.registry);
+        let endpoint = "203.0.113.10:51820".parse().unwrap();
+        let (mut network, mut secrets) = Network::recover_anew(
+            &new,
+            None,
+            &records,
+            endpoint,
+            &made.recovery,
+            &lost,
+            &passphrase,
+            now,
+        )
+        .unwrap();
+        let owner = secrets.owners()[0].public();
+        assert_eq!(network.registry.owners(), [lost[0], owner]);
+        assert!(network.registry.standing_aside().next().is_none());
+        let found = network.recover(&mut secrets, &made.recovery, &lost, now);
+        assert_eq!(found.unwrap(), owner);
+        assert_eq!(network.registry.owners(), [owner]);
+        assert_eq!(secrets.owners().len(), 1);
+    }
+}
