@@ -477,7 +477,12 @@ fn passphrase(session: &Session<'_>, file: Option<PathBuf>) -> Result<Report> {
 fn completion(shell: clap_complete::Shell) -> Report {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "altnet-provision", &mut script);
-    let script = String::from_utf8_lossy(&script).into_owned();
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == clap_complete::Shell::Bash {
+        // clap_complete 4.6 writes a hyphen of the program's name in two ways, so that nothing
+        // after the first word would complete.
+        script = script.replace("altnet__subcmd__provision", "altnet__provision");
+    }
     let value = json!({ "shell": shell.to_string(), "script": script });
     Report::new(script, &value)
 }
