@@ -15,7 +15,8 @@
 //!   revoked stands aside (held, passed over) until a present owner signs it anew: see
 //!   [`Registry::standing_aside`].
 //! - A revoked issuer's records stand as far as they say they were issued no later than the
-//!   revocation; those without a time stand aside.
+//!   revocation; those without a time stand aside, and so does what it revoked, until an owner
+//!   signs it anew: it could date back, and a revocation is for good.
 //! - A revocation is final and beats everything, whatever came first.
 //! - Of two members with the same name, device key or site to be gateway of, the one with the
 //!   smaller member id is in force, unless the other's membership replaces its device. Control and

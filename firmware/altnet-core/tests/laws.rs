@@ -195,10 +195,10 @@ fn a_full_life_ends_as_the_rules_say() {
         .members()
         .map(|member| member.membership.name.as_str())
         .collect();
-    // 1 moved to a new device, so 3 can't be called alpha. 2 and 6 were revoked, 6 by an issuer
-    // before its own end; 5 only by an owner who left. 4 was replaced by 10, which finds its
+    // 1 moved to a new device, so 3 can't be called alpha. 2 was revoked, 6 (beta) only by an issuer
+    // that was revoked itself, 5 only by an owner who left. 4 was replaced by 10, which finds its
     // site taken by 5.
-    assert_eq!(names, ["alpha", "delta", "invited"]);
+    assert_eq!(names, ["alpha", "delta", "beta", "invited"]);
     assert_eq!(registry.owners().len(), 2);
     assert!(registry.host(&name("printer")).is_some());
 }

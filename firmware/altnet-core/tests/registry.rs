@@ -299,6 +299,39 @@ fn a_revoked_issuers_earlier_members_stay_and_later_ones_do_not_come() {
 }
 
 #[test]
+fn a_revoked_issuer_puts_nobody_out_by_dating_back() {
+    let town = Town::new();
+    let mut registry = begun(&town);
+    for (n, seed, name) in [(1, 20, "alpha"), (2, 21, "beta")] {
+        let membership = town.membership(n, &secret(seed), name);
+        give(&mut registry, &[town.sign(&town.issuer, &membership, 1)]);
+    }
+    // What it revoked while it might: an owner who signs it anew keeps it.
+    let earlier = town.revocation(RevocationTarget::Member(member(1)), 12);
+    let earlier = town.sign(&town.issuer, &earlier, 1);
+    give(&mut registry, core::slice::from_ref(&earlier));
+    assert!(registry.by_member(&member(1)).is_none());
+    let anew = issuer::sign_anew(&town.second, &earlier).unwrap();
+    let end = town.revocation(RevocationTarget::Issuer(town.issuer.public()), 20);
+    let end = town.sign(&town.second, &end, 1);
+    give(&mut registry, &[anew.clone(), end.clone()]);
+    assert!(registry.is_revoked(&RevocationTarget::Member(member(1))));
+    // What the thief of its key revokes now, of an earlier date.
+    let dated_back = town.revocation(RevocationTarget::Member(member(2)), 11);
+    let dated_back = town.sign(&town.issuer, &dated_back, 1);
+    assert_eq!(refused(&mut registry, &dated_back), RecordError::Revoked);
+    assert!(registry.by_member(&member(2)).is_some());
+    // Wherever that came before the end of the key was known, it stands aside then.
+    let mut other = begun(&town);
+    let membership = town.membership(3, &secret(22), "gamma");
+    give(&mut other, &[town.sign(&town.issuer, &membership, 1)]);
+    give(&mut other, &[dated_back]);
+    give(&mut other, &[anew, end]);
+    assert!(!other.is_revoked(&RevocationTarget::Member(member(2))));
+    assert!(other.is_revoked(&RevocationTarget::Member(member(1))));
+}
+
+#[test]
 fn what_a_removed_owner_certified_stands_aside_until_signed_anew() {
     let town = Town::new();
     let mut registry = begun(&town);

@@ -1,6 +1,6 @@
 //! The few routing requests altnetd makes of the kernel, over NETLINK_ROUTE.
 //!
-//! Messages are built by hand ([`message`]): a handful of kinds ([`kinds`]) don't justify a crate that
+//! Messages are built by hand (`message`): a handful of kinds (`kinds`) don't justify a crate that
 //! knows every kind of link there is. Requests are synchronous; the kernel answers within the call.
 //!
 //! Source: rtnetlink(7), netlink(7).

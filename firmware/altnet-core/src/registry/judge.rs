@@ -33,7 +33,14 @@ impl Registry {
                 if matches!(body.target, RevocationTarget::Issuer(_)) {
                     return self.judge_owner(signer);
                 }
-                self.judge_right(signer, Rights::REVOKE, Some(body.issued))
+                self.judge_right(signer, Rights::REVOKE, Some(body.issued))?;
+                // It is final, and its date is its signer's word: a thief whose key was revoked
+                // would go on putting members out by dating back.
+                let issuer = RevocationTarget::Issuer(*signer);
+                if !self.is_owner(signer) && self.view.revoked.contains_key(&issuer) {
+                    return Err(RecordError::Revoked);
+                }
+                Ok(())
             }
             Body::Invite(body) => self.judge_invite(signer, body),
             Body::Head(body) => {

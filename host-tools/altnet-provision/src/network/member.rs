@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use altnet_core::issuer::subtree;
 use altnet_core::registry::{Member, Slot};
+use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::{MemberId, Name, SigningKey, SiteId};
 use altnet_wire::record::{Revocation, RevocationTarget};
 use altnet_wire::time::UnixTime;
@@ -308,13 +309,27 @@ impl Network {
 }
 
 impl super::Draft {
-    fn revoke_issuer(
+    /// Revokes an issuer key. What it had revoked is signed by the owner first: nothing that a
+    /// revoked key revoked stands.
+    pub(super) fn revoke_issuer(
         &mut self,
         owner: &altnet_core::records::SigningSecret,
         key: SigningKey,
         reason: &str,
         now: UnixTime,
     ) -> Result<()> {
+        let is_its = |bytes: &&[u8]| Envelope::parse(bytes).is_ok_and(|e| e.header().signer == key);
+        let revocations: Vec<Vec<u8>> = self
+            .registry
+            .iter()
+            .filter(|(slot, _)| slot.kind() == RecordKind::REVOCATION)
+            .map(|(_, bytes)| bytes)
+            .filter(is_its)
+            .map(<[u8]>::to_vec)
+            .collect();
+        for bytes in revocations {
+            self.again(owner, &bytes)?;
+        }
         let target = RevocationTarget::Issuer(key);
         let mut short = heapless::String::new();
         for character in reason.chars() {

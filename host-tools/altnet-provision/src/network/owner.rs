@@ -14,9 +14,7 @@ use altnet_core::records::SigningSecret;
 use altnet_core::registry::{Registry, Slot};
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::{Name, NetworkId, SigningKey};
-use altnet_wire::record::{
-    self, IssuerCertificate, MAX_OWNERS, OwnerChange, Revocation, RevocationTarget, Rights,
-};
+use altnet_wire::record::{self, IssuerCertificate, MAX_OWNERS, OwnerChange, Rights};
 use altnet_wire::time::UnixTime;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -375,18 +373,7 @@ impl Draft {
             self.again(owner, &bytes)?;
         }
         for key in revoke {
-            let target = RevocationTarget::Issuer(key);
-            let body = Revocation {
-                target,
-                issued: now,
-                reason: heapless::String::try_from("its owner was removed").unwrap_or_default(),
-            };
-            self.add(
-                owner,
-                &Slot::revocation(&target),
-                &body,
-                "revoke the issuer key",
-            )?;
+            self.revoke_issuer(owner, key, "its owner was removed", now)?;
         }
         let Some(issuer) = issuer else {
             return Ok(());
@@ -407,11 +394,11 @@ impl Draft {
             .collect()
     }
 
-    fn again(&mut self, signer: &SigningSecret, bytes: &[u8]) -> Result<()> {
+    pub(super) fn again(&mut self, signer: &SigningSecret, bytes: &[u8]) -> Result<()> {
         let bytes = sign_anew(signer, bytes).map_err(|error| {
             Error::input(format!("cannot sign a record anew: {error}"), "Try again.")
         })?;
-        self.take(&bytes, "sign anew what the owner who left had signed")
+        self.take(&bytes, "sign anew what another key had signed")
     }
 }
 
