@@ -94,6 +94,11 @@ impl Direct {
         self.alive || self.proven.as_micros() > 0
     }
 
+    /// Whether the peer was heard from there of late.
+    fn is_heard(&self, now: Instant) -> bool {
+        self.heard > Instant::ZERO && now.saturating_since(self.heard) < REST
+    }
+
     fn proves(&mut self, now: Instant) {
         // Time begins at zero, which means never.
         self.proven = now.max(Instant::from_micros(1));
@@ -106,10 +111,9 @@ impl Direct {
     /// then the one proven last.
     fn rank(&self, now: Instant) -> (u8, u8, Reverse<Instant>, CandidateKind) {
         let is_fresh = self.unanswered < LOST;
-        let is_heard = self.heard > Instant::ZERO && now.saturating_since(self.heard) < REST;
         let tier = match () {
             () if is_fresh && self.is_proven() => 0,
-            () if is_fresh && is_heard => 1,
+            () if is_fresh && self.is_heard(now) => 1,
             () => 2,
         };
         (tier, self.unanswered, Reverse(self.proven), self.kind)
@@ -189,11 +193,12 @@ impl Path {
     }
 
     /// Takes the peer's candidates: new ones are tried, ones no longer named are forgotten
-    /// unless they are alive, or in use and proven.
+    /// unless they are alive, or in use and proven, or the peer was heard from there of late.
     pub fn set_candidates(&mut self, candidates: &[Candidate], now: Instant) {
         let used = self.current.filter(|_| self.proven);
         self.directs.retain(|d| {
             d.alive
+                || d.is_heard(now)
                 || used == Some(Endpoint::Direct(d.address))
                 || candidates.iter().any(|c| c.address == d.address)
         });
@@ -483,11 +488,12 @@ impl Path {
         self.became_proven |= proven && !self.proven;
         self.proven = proven;
         if to != self.current {
-            self.change = Some(Change {
-                from: self.current,
-                to,
-                why,
-            });
+            // A change and back that nobody was told of is none.
+            let from = match &self.change {
+                Some(untold) => untold.from,
+                None => self.current,
+            };
+            self.change = (from != to).then_some(Change { from, to, why });
             self.current = to;
         }
     }
@@ -529,7 +535,7 @@ impl Path {
                 let why = if direct.is_proven() {
                     Why::DirectHeard
                 } else {
-                    Why::FixedUntested
+                    Why::Untested
                 };
                 (Some(Endpoint::Direct(direct.address)), why)
             }

@@ -106,7 +106,7 @@ fn without_relay_or_answer_the_fixed_address_is_tried() {
     assert_eq!((path.current(), path.why()), (None, Why::NoWay));
     path.set_candidates(&[candidate(7)], at(0));
     assert_eq!(path.current(), Some(Endpoint::Direct(address(7))));
-    assert_eq!(path.why(), Why::FixedUntested);
+    assert_eq!(path.why(), Why::Untested);
 }
 
 #[test]

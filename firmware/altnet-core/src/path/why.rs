@@ -12,8 +12,8 @@ pub enum Why {
     DirectAnswered(CandidateKind),
     /// A handshake went there and back; no challenge was answered there of late.
     DirectHeard,
-    /// The peer's fixed address is tried; it has not answered yet.
-    FixedUntested,
+    /// An address of the peer is tried; it has not answered yet.
+    Untested,
     /// The peer has not told any address to try.
     RelayNoCandidates,
     /// Direct addresses are being tried.
@@ -32,7 +32,7 @@ impl Why {
         match self {
             Self::DirectAnswered(_) => "direct-answered",
             Self::DirectHeard => "direct-heard",
-            Self::FixedUntested => "fixed-untested",
+            Self::Untested => "direct-untested",
             Self::RelayNoCandidates => "relay-no-candidates",
             Self::RelayTrying => "relay-trying",
             Self::RelayNoAnswer => "relay-no-answer",
@@ -51,7 +51,7 @@ impl fmt::Display for Why {
             }
             Self::DirectAnswered(_) => "direct: its fixed address answers",
             Self::DirectHeard => "direct: it was heard from there",
-            Self::FixedUntested => "its fixed address is tried, no answer yet",
+            Self::Untested => "an address of it is tried, no answer yet",
             Self::RelayNoCandidates => "by relay: it has told no address to try yet",
             Self::RelayTrying => "by relay while its direct addresses are tried",
             Self::RelayNoAnswer => {
