@@ -334,12 +334,13 @@ impl Gateway {
 
     /// Logs a fact, tells it to listeners, and ends the calls that waited for it.
     fn tell(&mut self, event: &Event) {
+        let text = event.with_names(|node| self.node.name_of(node)).to_string();
         match event {
-            Event::Pong { .. } => crate::debug!("{event}"),
-            _ => crate::info!("{event}"),
+            Event::Pong { .. } => crate::debug!("{text}"),
+            _ => crate::info!("{text}"),
         }
         self.state.event_id += 1;
-        let line = calls::event_line(event, self.state.event_id);
+        let line = calls::event_line(event, text, self.state.event_id);
         // No listener is no fault.
         let _ = self.events.send(line.into());
         self.end_calls(event);

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::SocketAddr;
 
+use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::{MemberId, Name, NetworkId, NodeId};
 use altnet_wire::message::Refusal;
 
@@ -143,6 +144,21 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_names(|node| node).fmt(f)
+    }
+}
+
+impl Event {
+    /// The sentence for people, with nodes called as `name` says.
+    pub fn with_names<N: fmt::Display>(&self, name: impl Fn(NodeId) -> N) -> impl fmt::Display {
+        fmt::from_fn(move |f| self.write(f, &name))
+    }
+
+    fn write<N: fmt::Display>(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: &impl Fn(NodeId) -> N,
+    ) -> fmt::Result {
         match self {
             Self::Joined { network, name } => write!(f, "joined network {network} as {name}"),
             Self::JoinFailed { why } => write!(f, "could not join: {why}"),
@@ -152,19 +168,29 @@ impl fmt::Display for Event {
             }
             Self::MemberChanged { member, name } => write!(f, "member {name} ({member}) changed"),
             Self::MemberGone { member } => write!(f, "member {member} is gone"),
-            Self::PathChanged { node, change } => match change.to {
-                Some(to) => write!(f, "path to {node} is {to}: {}", change.why),
-                None => write!(f, "no path to {node}: {}", change.why),
-            },
-            Self::TunnelUp { node } => write!(f, "tunnel with {node} is up"),
+            Self::PathChanged { node, change } => {
+                let (node, why) = (name(*node), change.why);
+                match change.to {
+                    Some(Endpoint::Direct(to)) => write!(f, "path to {node} is {to}: {why}"),
+                    Some(Endpoint::Relayed { relay, .. }) => {
+                        write!(f, "path to {node} is relay {}: {why}", name(relay))
+                    }
+                    None => write!(f, "no path to {node}: {why}"),
+                }
+            }
+            Self::TunnelUp { node } => write!(f, "tunnel with {} is up", name(*node)),
             Self::RelayUp { relay, observed } => {
+                let relay = name(*relay);
                 write!(f, "relay {relay} forwards for us and sees us at {observed}")
             }
-            Self::RelayDown { relay } => write!(f, "relay {relay} does not answer"),
-            Self::DirectorySynced { directory } => write!(f, "in step with directory {directory}"),
+            Self::RelayDown { relay } => write!(f, "relay {} does not answer", name(*relay)),
+            Self::DirectorySynced { directory } => {
+                write!(f, "in step with directory {}", name(*directory))
+            }
             Self::DirectoryLost { directory } => write!(
                 f,
-                "directory {directory} does not answer; the last valid records serve on"
+                "directory {} does not answer; the last valid records serve on",
+                name(*directory)
             ),
             Self::Pong {
                 node,
@@ -172,13 +198,14 @@ impl fmt::Display for Event {
                 relayed,
             } => {
                 let way = if *relayed { "by relay" } else { "directly" };
-                write!(f, "{node} answered {way} in {rtt_us} us")
+                write!(f, "{} answered {way} in {rtt_us} us", name(*node))
             }
             Self::Rotated { epoch } => write!(f, "tunnel key replaced, epoch {epoch}"),
             Self::Renewed => f.write_str("membership renewed"),
             Self::Admitted { name } => write!(f, "admitted {name}"),
             Self::NotAdmitted { why } => write!(f, "did not admit a device: {why}"),
             Self::HeadBehind { node } => {
+                let node = name(*node);
                 write!(f, "{node} knows of newer revocations; fetching them first")
             }
             Self::RecordRefused { why } => write!(f, "refused a record: {why}"),

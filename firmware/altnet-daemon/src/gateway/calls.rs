@@ -270,13 +270,13 @@ fn too_late(what: What) -> ApiError {
 }
 
 /// An event as a line of the API.
-pub(super) fn event_line(event: &Event, id: u64) -> String {
+pub(super) fn event_line(event: &Event, text: String, id: u64) -> String {
     let line = types::Event {
         v: VERSION,
         event: event.id().into(),
         id,
         at: clock::calendar().to_string(),
-        text: event.to_string(),
+        text,
         data: particulars(event),
     };
     // A struct of plain text and numbers always has a JSON form.
@@ -406,7 +406,8 @@ mod tests {
             network: NetworkId([0; 32]),
             revoked: true,
         };
-        let line: types::Event = serde_json::from_str(&event_line(&event, 7)).unwrap();
+        let line: types::Event =
+            serde_json::from_str(&event_line(&event, event.to_string(), 7)).unwrap();
         assert_eq!((line.event.as_str(), line.id), ("left", 7));
         assert_eq!(line.data["revoked"], true);
     }
