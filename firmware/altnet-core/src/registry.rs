@@ -58,7 +58,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use altnet_wire::envelope::{Envelope, RecordKind};
+use altnet_wire::envelope::{Envelope, Header, RecordKind};
 use altnet_wire::id::{self, NetworkId, RecordId, Serial, SigningKey};
 use altnet_wire::record::{self, Genesis, Rights};
 
@@ -167,7 +167,7 @@ impl Registry {
             return Ok(Applied::Same);
         }
         self.judge(&header, &body)?;
-        self.check_newer(&slot, header.serial, id)?;
+        self.check_newer(&slot, &header, id)?;
         self.check_clash(&header, &body)?;
         self.check_keys(&slot, &header, &body)?;
         self.verify(&envelope, &body)?;
@@ -228,29 +228,66 @@ impl Registry {
         tally
     }
 
-    /// Applies records that were held before, read back from storage: what stood aside does so
-    /// again, until what puts it back is there.
+    /// Takes up records that were held before, read back from storage: what stood aside, for
+    /// whatever reason, does so again until what puts it back is there.
     pub fn apply_stored<'a>(
         &mut self,
         records: impl Iterator<Item = &'a [u8]> + Clone,
         clock: &mut Clock,
     ) {
-        let serial = |bytes: &[u8]| {
-            let envelope = Envelope::parse(bytes).ok()?;
-            let header = envelope.header();
-            (header.kind == RecordKind::OWNER_CHANGE).then_some(header.serial)
+        let is_change = |bytes: &&[u8]| {
+            let envelope = Envelope::parse(bytes);
+            envelope.is_ok_and(|e| e.header().kind == RecordKind::OWNER_CHANGE)
         };
-        let mut changes: Vec<(Serial, &[u8])> = records
-            .clone()
-            .filter_map(|bytes| Some((serial(bytes)?, bytes)))
+        self.apply_all(records.clone().filter(is_change), clock);
+        let mut held: Vec<(Slot, Held)> = records
+            .filter(|bytes| !is_change(bytes))
+            .filter_map(|bytes| self.read_stored(bytes).ok().flatten())
             .collect();
-        changes.sort_unstable();
-        // As the owners came and went: what each of them certified is taken in while it is one.
-        self.apply_all(records.clone().filter(|b| serial(b).is_none()), clock);
-        for (_, change) in changes {
-            let rest = records.clone().filter(|b| serial(b).is_none());
-            self.apply_all(core::iter::once(change).chain(rest), clock);
+        // What others rest on comes first when they are handed on.
+        held.sort_unstable_by_key(|(slot, _)| *slot);
+        for (slot, held) in held {
+            let may = self.records.contains_key(&slot)
+                || self
+                    .make_room(&slot, &held.header.signer, &held.body, clock.floor())
+                    .is_ok();
+            if may {
+                self.records.insert(slot, held);
+                self.unsaved.insert(slot);
+                self.touch(&slot);
+            }
         }
+        self.rebuild();
+        let vouched = self.records.values().filter(|held| held.standing);
+        let issued = vouched
+            .filter(|held| self.vouches(&held.header.signer))
+            .filter_map(|held| held.body.issued());
+        if let Some(latest) = issued.max() {
+            clock.raise(latest);
+        }
+    }
+
+    /// A record of ours as it is held while nothing is known of what it rests on.
+    fn read_stored(&self, bytes: &[u8]) -> Result<Option<(Slot, Held)>, RecordError> {
+        let envelope = Envelope::parse(bytes)?;
+        let header = *envelope.header();
+        if header.network != self.network {
+            return Ok(None);
+        }
+        let body = Body::read(&envelope)?;
+        self.verify(&envelope, &body)?;
+        let id = envelope.id();
+        let slot = body.slot(&header, id);
+        let held = Held {
+            bytes: bytes.into(),
+            id,
+            header,
+            body,
+            revision: 0,
+            standing: false,
+            in_force: false,
+        };
+        Ok(Some((slot, held)))
     }
 
     /// The network's id.
@@ -389,13 +426,20 @@ impl Registry {
                 .is_some_and(|certificate| certificate.rights.contains(Rights::INVITE))
     }
 
-    /// Refuses what isn't newer than the record held in its place.
-    fn check_newer(&self, slot: &Slot, found: Serial, id: RecordId) -> Result<(), RecordError> {
+    /// Refuses what isn't newer than the record held in its place. Of two revocations an owner's
+    /// goes before an issuer's, whatever their serials: it still stands when the issuer is revoked.
+    fn check_newer(&self, slot: &Slot, header: &Header, id: RecordId) -> Result<(), RecordError> {
         let Some(held) = self.records.get(slot).filter(|held| held.standing) else {
             return Ok(());
         };
-        let current = held.header.serial;
-        if found > current || (found == current && id < held.id) {
+        let (current, found) = (held.header.serial, header.serial);
+        let is_final = |signer| slot.kind() == RecordKind::REVOCATION && self.is_owner(signer);
+        let newer = match (is_final(&header.signer), is_final(&held.header.signer)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => found > current || (found == current && id < held.id),
+        };
+        if newer {
             Ok(())
         } else {
             Err(RecordError::Stale { current, found })

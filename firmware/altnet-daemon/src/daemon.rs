@@ -22,7 +22,7 @@ use crate::dns::{self, upstream};
 use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
 use crate::gateway::port::Port;
-use crate::gateway::saving::{Origin, PLACE_SLOT};
+use crate::gateway::saving::{LEAVING_SLOT, Origin, PLACE_SLOT};
 use crate::gateway::signals::Signals;
 use crate::gateway::{EVENT_BACKLOG, Gateway, INBOX, Inboxes, State};
 use crate::link::Links;
@@ -99,8 +99,7 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(tasks.run_until(async {
         let signals = Signals::take().context("can't take over signals")?;
         let gateway = open(config, user.as_ref())?;
-        gateway.run(signals, reload).await;
-        Ok(())
+        Ok(gateway.run(signals, reload).await?)
     }))
 }
 
@@ -117,7 +116,11 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let place = directory
         .place()
         .context("can't look at the state directory")?;
-    let store = Store::open(directory)?;
+    let mut store = Store::open(directory)?;
+    if store.load(LEAVING_SLOT)?.is_some() {
+        // The power went while it left: what is left of the network goes now.
+        store.clear(LEAVING_SLOT)?;
+    }
     let mut stored = birth::load(&store)?;
     let origin = Origin::new(stored.remove(PLACE_SLOT).as_deref(), &found, place);
     let node = birth::make_node(&config, stored)?;
@@ -196,6 +199,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
             wishes,
         },
         origin,
+        place,
         state: State::default(),
     })
 }
@@ -209,7 +213,12 @@ fn make_run_directory(directory: &Path, owner: &User) -> io::Result<()> {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
     let is_ours = is_new || directory.file_name().is_some_and(|name| name == "altnet");
-    if is_ours && !owner.owns(&fs::metadata(directory)?) {
+    if !owner.owns(&fs::metadata(directory)?) {
+        if !is_ours {
+            return Err(io::Error::other(
+                "it belongs to another user than altnetd runs as; give [api] socket a directory of its own, such as /run/altnet/altnetd.sock",
+            ));
+        }
         chown(directory, Some(owner.user), Some(owner.group))?;
     }
     Ok(())

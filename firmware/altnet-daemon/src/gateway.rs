@@ -100,6 +100,8 @@ pub struct Gateway {
     pub inboxes: Inboxes,
     /// Whether the state comes from elsewhere.
     pub origin: Origin,
+    /// Where it stands now.
+    pub place: [u8; 16],
     /// The rest of the loop's state.
     pub state: State,
 }
@@ -141,6 +143,11 @@ impl Default for State {
     }
 }
 
+/// A fault ended it, and the log says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped by a fault; the log says which")]
+pub struct Stopped;
+
 enum Input {
     Lan,
     Wan,
@@ -157,22 +164,29 @@ enum Input {
 
 impl Gateway {
     /// Runs until a signal ends it, and leaves the kernel as it was found.
-    pub async fn run(mut self, mut signals: Signals, reload: impl Fn() -> Option<Config>) {
+    ///
+    /// # Errors
+    /// What it can't go on without, and was logged: TUN device, sockets, netlink.
+    pub async fn run(
+        mut self,
+        mut signals: Signals,
+        reload: impl Fn() -> Option<Config>,
+    ) -> Result<(), Stopped> {
         let mut buffer = Box::new([0; FRAME_BYTES]);
         let mut frame = Frame::new(&mut buffer[..]);
         self.set_clock();
         self.note_origin(&mut frame);
-        loop {
+        let ended = loop {
             let deadline = self.settle(&mut frame);
             if self.state.is_tun_gone {
                 crate::error!("the TUN device was taken away; stopping");
-                break;
+                break Err(Stopped);
             }
             match self.next_input(&mut signals, deadline).await {
                 Input::Lan => {
                     if let Err(e) = self.take_lan(&mut frame) {
                         crate::error!("the TUN device failed: {e}; stopping");
-                        break;
+                        break Err(Stopped);
                     }
                 }
                 Input::Wan => self.take_wan(&mut frame),
@@ -191,14 +205,15 @@ impl Gateway {
                         self.reconfigure(config);
                     }
                 }
-                Input::Signal(Signal::End) => break,
+                Input::Signal(Signal::End) => break Ok(()),
                 Input::Fault(what, e) => {
                     crate::error!("{what} failed: {e}; stopping");
-                    break;
+                    break Err(Stopped);
                 }
             }
-        }
+        };
         self.close(&mut frame);
+        ended
     }
 
     /// Drains the node and does what is due beside it; returns when something is next.

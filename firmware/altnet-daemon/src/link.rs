@@ -162,6 +162,12 @@ impl Links {
                 errors.push(LinkError { what, source });
             }
         };
+        // What a killed altnetd left, if this one had nothing to set up.
+        self.remove_strays(
+            &self.addresses.clone(),
+            &self.routes.clone(),
+            &self.rules.clone(),
+        );
         for route in std::mem::take(&mut self.routes) {
             let result = self.netlink.remove_route(route);
             check(format!("remove the route to {}", route.destination), result);
@@ -463,6 +469,27 @@ mod tests {
             links.undo();
             assert!(everything().starts_with("0 1\n"));
             assert!(!notes.exists());
+        });
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_is_taken_back_by_one_that_is_no_member() {
+        let name = "what_a_killed_daemon_left_is_taken_back_by_one_that_is_no_member";
+        in_namespace(name, async {
+            ip("link add lan0 type bridge");
+            let notes = tempfile::tempdir().unwrap();
+            let notes = notes.path().join("notes");
+            let before = everything();
+            let tun = open_tun();
+            let mut links = Links::open(&notes).unwrap();
+            links.apply(&plan(tun.index(), &[("lan0", "fd12:3456:789a:1::1")]));
+            drop((links, tun));
+            assert_ne!(everything(), before);
+            // A kernel before 5.18 doesn't say whose address it is.
+            if ip("-o -6 address show dev lan0").contains("proto") {
+                Links::open(&notes).unwrap().undo();
+                assert_eq!(everything(), before);
+            }
         });
     }
 

@@ -194,6 +194,16 @@ impl<V: Vfs> Store<V> {
             .map_err(failed("save", slot))
     }
 
+    /// Empties every slot, `last` as the last.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what was emptied until then stays so.
+    pub fn clear(&mut self, last: &str) -> Result<(), StoreError> {
+        let mut slots = self.slots()?;
+        slots.sort_by_key(|slot| slot == last);
+        slots.iter().try_for_each(|slot| self.remove(slot))
+    }
+
     /// Empties `slot`. When it returns `Ok` a power cut can't bring it back. Removing a slot
     /// that is empty is no error.
     ///

@@ -4,9 +4,11 @@ mod invite;
 mod network;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use altnet_core::registry::Slot;
 use altnet_provision::directory::WAIT;
 use altnet_provision::home::Home;
 use altnet_provision::network::{
@@ -15,6 +17,7 @@ use altnet_provision::network::{
 use altnet_provision::sealed::Passphrase;
 use altnet_provision::secrets::Secrets;
 use altnet_provision::{Error, Result, files, text};
+use altnet_wire::id::SigningKey;
 use altnet_wire::record::{Rights, Roles};
 use altnet_wire::time::UnixTime;
 use clap::CommandFactory;
@@ -190,6 +193,21 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// What [`Session::unlock_to_change`] gives, for a change after which records that this
+    /// computer doesn't know could not be had any more: those that rested on what it ends.
+    fn unlock_in_step(&self) -> Result<(Network, Secrets)> {
+        let unlocked = self.unlock_to_change()?;
+        match &*self.unreached.borrow() {
+            None => Ok(unlocked),
+            Some(why) => Err(Error::Directory {
+                what: format!(
+                    "this change needs to know what others signed since, and the directory was not reached: {why}"
+                ),
+                next: "Try again when it answers. With --offline the change is made on what is known here; what is not known here is lost to it.".into(),
+            }),
+        }
+    }
+
     /// Says that the network needs a relay, as long as none is known.
     fn advise(report: Report, network: &Network) -> Report {
         let report = report.with("has_relay", &network.has_relay());
@@ -348,7 +366,11 @@ fn revoke(session: &Session<'_>, args: &RevokeArgs) -> Result<Report> {
             });
         }
     };
-    let (mut network, secrets) = session.unlock_to_change()?;
+    let (mut network, secrets) = match target {
+        Target::Issuer(_) => session.unlock_in_step()?,
+        _ => session.unlock_to_change()?,
+    };
+    let before = network.revocations_by();
     let brought = network.invited_by(&target, session.now)?;
     let names: Vec<&str> = brought.iter().map(|m| m.name.as_str()).collect();
     let invited = if args.with_invited {
@@ -379,9 +401,23 @@ fn revoke(session: &Session<'_>, args: &RevokeArgs) -> Result<Report> {
             text.push('.');
         }
     }
-    let report = Report::new(text, &done);
+    let report = told_anew(Report::new(text, &done), &network, &before);
     let report = session.publish(report, &mut network, &secrets);
     Ok(Session::advise(report, &network))
+}
+
+/// Says which revocations stay in force because an owner signed them anew: what a thief revoked
+/// is among them.
+fn told_anew(report: Report, network: &Network, before: &BTreeMap<Slot, SigningKey>) -> Report {
+    let anew = network.revocations_signed_anew(before);
+    let report = report.with("revocations_signed_anew", &anew);
+    if anew.is_empty() {
+        return report;
+    }
+    report.note(format!(
+        "Revocations that the removed key had signed stay in force: {}. Invite again whom nobody meant to revoke.",
+        anew.join(", ")
+    ))
 }
 
 fn backup(session: &Session<'_>, output: &std::path::Path) -> Result<Report> {

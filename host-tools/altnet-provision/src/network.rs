@@ -32,7 +32,9 @@ use altnet_core::registry::{Applied, RecordError, Registry, Slot};
 use altnet_core::rng::Rng;
 use altnet_wire::envelope::{Envelope, MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{self, Name, NetworkId, RecordId, Serial, SiteId};
-use altnet_wire::record::{Body, Genesis, IssuerCertificate, Rights, Roles};
+use altnet_wire::record::{
+    self, Body, Genesis, IssuerCertificate, Revocation, RevocationTarget, Rights, Roles,
+};
 use altnet_wire::time::{Instant, UnixTime};
 
 use crate::error::{Error, Result};
@@ -524,8 +526,18 @@ impl Network {
             let id = id::record_id(bytes).to_string();
             self.settings.records.get(&id) == Some(&RecordState::Pending)
         };
+        // The end of an issuer last: what was signed anew because of it holds before it too.
+        let ends_issuer = |bytes: &[u8]| {
+            let revocation = Envelope::parse(bytes)
+                .ok()
+                .filter(|envelope| envelope.header().kind == RecordKind::REVOCATION);
+            let body = revocation.and_then(|e| record::decode::<Revocation>(e.body()).ok());
+            body.is_some_and(|body| matches!(body.target, RevocationTarget::Issuer(_)))
+        };
         let records = self.registry.iter().map(|(_, bytes)| bytes);
-        records.filter(is_pending).map(<[u8]>::to_vec).collect()
+        let mut pending: Vec<Vec<u8>> = records.filter(is_pending).map(<[u8]>::to_vec).collect();
+        pending.sort_by_key(|bytes| ends_issuer(bytes));
+        pending
     }
 
     /// Notes that a directory has these records on its disk.

@@ -84,18 +84,20 @@ pub enum CommandError {
 /// step must not be lost to what was said before.
 #[derive(Debug, Default)]
 pub(super) struct Unheard {
-    said: BTreeMap<RecordSlot, (u32, HostRecord)>,
+    said: BTreeMap<RecordSlot, (u32, Instant, HostRecord)>,
     count: u32,
 }
 
 /// As many of them at a time.
 const UNHEARD: usize = 64;
+/// What no directory took for this long is no longer said against another's word.
+const LAPSES: Duration = Duration::from_secs(600);
 
 impl Unheard {
-    fn say(&mut self, slot: RecordSlot, record: HostRecord) {
+    fn say(&mut self, slot: RecordSlot, record: HostRecord, now: Instant) {
         self.count = self.count.wrapping_add(1);
         if self.said.len() < UNHEARD || self.said.contains_key(&slot) {
-            self.said.insert(slot, (self.count, record));
+            self.said.insert(slot, (self.count, now, record));
         }
     }
 
@@ -106,7 +108,7 @@ impl Unheard {
 
     /// A directory has all that was said up to that count.
     pub(super) fn heard(&mut self, count: u32) {
-        self.said.retain(|_, (at, _)| *at > count);
+        self.said.retain(|_, (at, _, _)| *at > count);
     }
 }
 
@@ -273,7 +275,7 @@ impl<A: Aead> Node<A> {
         let bytes = sign_record(&self.identity.device, id, &record, serial, &mut out)
             .map_err(RecordError::from)?;
         network.registry.apply(bytes, &mut self.clock)?;
-        self.unheard.say(slot, record);
+        self.unheard.say(slot, record, now);
         self.records_changed(before, now);
         self.announce_own(now);
         Ok(())
@@ -290,8 +292,10 @@ impl<A: Aead> Node<A> {
             let held = bytes.and_then(|bytes| Envelope::parse(bytes).ok());
             held.is_some_and(|held| held.header().signer != network.own.device)
         };
-        let taken = self.unheard.said.extract_if(.., |slot, _| is_taken(slot));
-        let taken: Vec<HostRecord> = taken.map(|(_, (_, record))| record).collect();
+        let said = &mut self.unheard.said;
+        said.retain(|_, (_, at, _)| now.saturating_since(*at) < LAPSES);
+        let taken = said.extract_if(.., |slot, _| is_taken(slot));
+        let taken: Vec<HostRecord> = taken.map(|(_, (_, _, record))| record).collect();
         for record in taken {
             // No longer this node's to say: then it is not said.
             let _ = self.set_host(record.name, record.address, now);

@@ -203,9 +203,9 @@ impl<A: Aead> Node<A> {
     /// handshake from here has the peer's packets flow again at once, rather than when its own
     /// patience ends.
     ///
-    /// A relay vouches for who sent what it forwards. A direct datagram from where the peer was
-    /// last may be forged, so no more is sent there than came from there (as in RFC 9000
-    /// section 8.1).
+    /// Where the datagram came from may be forged. So a handshake is begun only when as much came
+    /// as it takes (compare RFC 9000 section 8.1), what follows it takes from the budget of
+    /// [`crate::path::budget`], and nobody else's place is taken for it.
     fn answer_lost_session(&mut self, from: Endpoint, length: usize, now: Instant) {
         let node = match from {
             Endpoint::Relayed { node, .. } => Some(node),
@@ -214,12 +214,15 @@ impl<A: Aead> Node<A> {
                 lasting
                     .find(|(_, at)| **at == address)
                     .map(|(node, _)| *node)
-                    .filter(|node| self.lost.came(*node, length))
             }
         };
-        let Some(node) = node else {
+        let Some(node) = node.filter(|node| self.lost.came(*node, length)) else {
             return;
         };
+        self.lost.answered(node);
+        if !self.peers.contains_key(&node) && self.peers.len() >= self.most_peers() {
+            return;
+        }
         if self.meet(node, now).is_none() {
             return;
         }
@@ -230,7 +233,6 @@ impl<A: Aead> Node<A> {
         let stats = self.engine.stats(index, now).unwrap_or_default();
         if !stats.is_up && !stats.is_shaking {
             let _ = self.engine.rekey(index, now);
-            self.lost.answered(node);
         }
     }
 

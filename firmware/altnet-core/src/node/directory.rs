@@ -80,15 +80,25 @@ impl<A: Aead> Node<A> {
         let Some(network) = &self.network else {
             return;
         };
+        let mut pages = Vec::new();
         let mut records = network.pack_chain();
         for (slot, bytes) in network.registry.iter() {
             use altnet_wire::envelope::RecordKind;
             let ours = matches!(slot.kind(), RecordKind::HOST | RecordKind::APP)
                 && altnet_wire::envelope::Envelope::parse(bytes)
                     .is_ok_and(|envelope| envelope.header().signer == network.own.device);
-            if ours && records.len() + bytes.len() + 3 < PAGE_BYTES {
-                pack_into(bytes, &mut records);
+            if !ours {
+                continue;
             }
+            if records.len() + bytes.len() + 3 >= PAGE_BYTES {
+                pages.push(core::mem::take(&mut records));
+            }
+            pack_into(bytes, &mut records);
+        }
+        for page in pages {
+            // Heard is what was said once the last page is.
+            let request = Request::Announce { records: &page };
+            self.ask(session, &request, Asked::Announce(node, 0), now);
         }
         let request = Request::Announce { records: &records };
         let asked = Asked::Announce(node, self.unheard.count());

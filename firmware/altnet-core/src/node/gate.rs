@@ -112,7 +112,9 @@ impl<A: Aead> Node<A> {
     /// Holds what `node` sends until what it knows of was fetched.
     pub(super) fn shut_gate(&mut self, node: NodeId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.gate = Gate::Catching(now);
+            if !matches!(peer.gate, Gate::Catching(_)) {
+                peer.gate = Gate::Catching(now);
+            }
             let opens = peer.gate.opens();
             self.timers.housekeeping_at(opens);
         }
@@ -135,8 +137,12 @@ impl<A: Aead> Node<A> {
             match peer.gate {
                 Gate::Open => {}
                 gate if gate.opens() > now => next = next.min(gate.opens()),
-                // Those there is no room for open with their next packet.
-                _ => drop(due.push(*node)),
+                // Those there is no room for have their turn in the next round.
+                _ => {
+                    if due.push(*node).is_err() {
+                        next = now;
+                    }
+                }
             }
         }
         for node in due {
@@ -214,7 +220,7 @@ impl<A: Aead> Node<A> {
             more,
         } = reply
         {
-            self.take_records(records, Carrier::Directory, now);
+            self.take_records(records, Carrier::Member, now);
             if let Some(network) = &self.network
                 && network.registry.is_behind()
                 && *more

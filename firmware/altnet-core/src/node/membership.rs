@@ -123,7 +123,15 @@ impl Registry {
     /// included: what puts them back is to be had from them.
     pub(super) fn servers(&self) -> impl Iterator<Item = Member<'_>> {
         self.members()
-            .chain(self.members_aside())
+            .chain(self.members_aside().filter(|aside| {
+                let membership = aside.membership;
+                let ends = [
+                    RevocationTarget::Member(membership.member),
+                    RevocationTarget::Device(membership.device),
+                    RevocationTarget::Issuer(aside.issuer),
+                ];
+                !ends.iter().any(|end| self.is_revoked(end))
+            }))
             .filter(|member| serves(member.membership.roles))
     }
 

@@ -127,6 +127,13 @@ impl<A: Aead> Node<A> {
         Some(peer.tunnel.index)
     }
 
+    /// How many peers there is room for. One whose key changes takes two places in the engine for
+    /// a while.
+    pub(super) fn most_peers(&self) -> usize {
+        let places = self.config.engine.peers / 2;
+        self.config.limits.peers.min(places).into()
+    }
+
     /// Makes a member a peer, if there is room and its node record is known.
     pub(super) fn meet(&mut self, node: NodeId, now: Instant) -> Option<()> {
         if self.peers.contains_key(&node) {
@@ -148,9 +155,7 @@ impl<A: Aead> Node<A> {
         }
         let (device, record) = (member.membership.device, member.node?.clone());
         let id = member.membership.member;
-        // A peer whose key changes takes two places in the engine for a while.
-        let places = self.config.engine.peers / 2;
-        if self.peers.len() >= usize::from(self.config.limits.peers.min(places)) {
+        if self.peers.len() >= self.most_peers() {
             self.forget_idle(now)?;
         }
         let config = PeerConfig {

@@ -100,7 +100,7 @@ impl<A: Aead> Node<A> {
     }
 
     pub(super) fn renewed(&mut self, records: &[u8], now: Instant) {
-        self.take_records(records, Carrier::Directory, now);
+        self.take_records(records, Carrier::Member, now);
     }
 
     /// Signs how far the network has come here, when that changed or a day has passed.

@@ -118,7 +118,7 @@ impl Registry {
         })
     }
 
-    /// Who would be a member if its issuer could still sign: its certificate stands aside.
+    /// Whose memberships are held and stand aside, for whatever reason.
     pub fn members_aside(&self) -> impl Iterator<Item = Member<'_>> {
         let first = Slot::first(RecordKind::MEMBERSHIP);
         self.records

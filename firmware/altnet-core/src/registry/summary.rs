@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use altnet_wire::envelope::RecordKind;
 use altnet_wire::hash::{self, Hash};
-use altnet_wire::id::RecordId;
+use altnet_wire::id::{RecordId, SigningKey};
 
 use super::held::Body;
 use super::{Registry, Slot};
@@ -73,8 +73,14 @@ impl Registry {
     /// larger wins wherever two nodes meet and compare heads.
     pub fn is_behind(&self) -> bool {
         let own = self.summary();
-        self.heads().any(|(_, _, head)| {
-            head.owner_serial > own.owner_serial || head.revocation_count > own.revocation_count
-        })
+        // More than there is room for can't be fetched; that it was refused is counted elsewhere.
+        let is_full = own.revocation_count >= u32::from(self.limits().revocations);
+        let speaks = |signer: &SigningKey| self.is_owner(signer) || self.issuer(signer).is_some();
+        self.heads()
+            .filter(|(signer, _, _)| speaks(signer))
+            .any(|(_, _, head)| {
+                head.owner_serial > own.owner_serial
+                    || (!is_full && head.revocation_count > own.revocation_count)
+            })
     }
 }

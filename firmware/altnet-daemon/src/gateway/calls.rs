@@ -47,7 +47,7 @@ impl Gateway {
         let now = clock::now();
         let begun = match call.method {
             Method::Join => self.join(call.params, now),
-            Method::Leave => self.begin(Command::Leave, What::Leave, now),
+            Method::Leave => self.begin_leaving(now),
             Method::Rotate => self.begin(Command::Rotate, What::Rotate, now),
             Method::Ping => self.ping(call.params, now),
             method => {
@@ -166,6 +166,16 @@ impl Gateway {
             )
         })?;
         self.begin(Command::Ping { node }, What::Ping(node), now)
+    }
+
+    /// Has the node leave, noted on disk before anything of it is gone.
+    fn begin_leaving(&mut self, now: Instant) -> Result<(What, Duration), ApiError> {
+        self.note_leaving();
+        let begun = self.begin(Command::Leave, What::Leave, now);
+        if begun.is_err() {
+            self.note_staying();
+        }
+        begun
     }
 
     /// Gives the node a command that an event will answer.

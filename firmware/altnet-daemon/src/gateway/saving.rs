@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use altnet_core::node::{Command, Slot, Stored};
+use altnet_core::node::{Command, CommandError, Slot, Stored};
 use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
 use zeroize::Zeroizing;
@@ -16,6 +16,9 @@ const SAVE_RETRY: Duration = Duration::from_secs(5);
 
 /// The slot that says where the state directory stood when it was used last.
 pub const PLACE_SLOT: &str = "place";
+
+/// The slot that is there while this node leaves its network.
+pub const LEAVING_SLOT: &str = "leaving";
 
 /// Whether the state directory was worked in here before, or copied here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,12 @@ impl Gateway {
                         crate::info!("the state was restored from a copy; replacing the tunnel key")
                     }
                     // Nobody knows a key of a device that is no member.
-                    Err(e) => crate::debug!("the state was restored from a copy: {e}"),
+                    Err(CommandError::NotMember) => {}
+                    Err(e) => {
+                        // Not noted: tried again at the next start.
+                        crate::warning!("the state was restored from a copy: {e}");
+                        return;
+                    }
                 }
                 // In the queue before the note: cut off between the two, it is replaced again.
                 self.drain(frame);
@@ -102,6 +110,18 @@ impl Gateway {
         }
     }
 
+    /// Notes that this node leaves before anything of it is gone: cut off in between, the rest
+    /// goes at the next start.
+    pub(super) fn note_leaving(&mut self) {
+        self.store
+            .save(LEAVING_SLOT.into(), Zeroizing::new(vec![1]));
+    }
+
+    /// Takes that note back: there was nothing to leave.
+    pub(super) fn note_staying(&mut self) {
+        self.store.remove(LEAVING_SLOT.into());
+    }
+
     /// Ends a membership that somebody asked to end: forgets what is left of it, this device's
     /// keys too, and goes on as a device that nobody has seen. An issuer would refuse a new
     /// invite to keys that have a membership already.
@@ -124,9 +144,11 @@ impl Gateway {
     }
 
     fn begin_anew(&mut self) -> anyhow::Result<()> {
-        // The keys last: cut off before, this is still the device that it was. It is waited for:
-        // nobody leaves in the middle of something else.
-        self.store.clear(&Slot::Identity.to_string())?;
+        // The note that it leaves last. It is waited for: nobody leaves in the middle of something
+        // else.
+        self.store.clear(LEAVING_SLOT)?;
+        self.store
+            .save(PLACE_SLOT.into(), Zeroizing::new(self.place.to_vec()));
         self.node = birth::make_node(&self.config, Stored::new())?;
         self.state.writing.clear();
         self.state.unsaved.clear();

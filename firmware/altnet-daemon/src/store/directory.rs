@@ -109,7 +109,14 @@ impl Directory {
         let is_given = |meta: &fs::Metadata| (meta.uid(), meta.gid()) == (user, group);
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            if !is_given(&entry.metadata()?) {
+            let meta = entry.metadata()?;
+            // Nothing but the store's own: another's directory given by mistake stays another's.
+            let name = entry.file_name();
+            let is_ours = name == LOCK_NAME
+                || Path::new(&name)
+                    .extension()
+                    .is_some_and(|end| end == "slot" || end == "new");
+            if is_ours && meta.is_file() && meta.nlink() == 1 && !is_given(&meta) {
                 std::os::unix::fs::lchown(entry.path(), Some(user), Some(group))?;
             }
         }

@@ -138,7 +138,7 @@ fn work<V: Vfs>(
             Job::Remove(number, slot) => (number, store.remove(&slot)),
             Job::Clear(last, reply) => {
                 // Whoever asked waits for it.
-                let _ = reply.send(clear(&mut store, &last));
+                let _ = reply.send(store.clear(&last));
                 continue;
             }
         };
@@ -146,12 +146,6 @@ fn work<V: Vfs>(
         let _ = reports.send(Done { number, outcome });
     }
     store
-}
-
-fn clear<V: Vfs>(store: &mut Store<V>, last: &str) -> Outcome {
-    let mut slots = store.slots()?;
-    slots.sort_by_key(|slot| slot == last);
-    slots.iter().try_for_each(|slot| store.remove(slot))
 }
 
 #[cfg(test)]

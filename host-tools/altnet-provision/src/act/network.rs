@@ -177,7 +177,11 @@ fn owner(session: &Session<'_>, command: OwnerCommand) -> Result<Report> {
 }
 
 fn change(session: &Session<'_>, key: SigningKey, add: bool) -> Result<Report> {
-    let (mut network, secrets) = session.unlock_to_change()?;
+    let (mut network, secrets) = match add {
+        true => session.unlock_to_change()?,
+        false => session.unlock_in_step()?,
+    };
+    let before = network.revocations_by();
     let text = if add {
         network.add_owner(&secrets, key, session.now)?;
         format!("{key} is an owner now.")
@@ -187,6 +191,7 @@ fn change(session: &Session<'_>, key: SigningKey, add: bool) -> Result<Report> {
     };
     let owners = network.owners(Some(&secrets));
     let report = Report::new(text, &json!({ "owners": owners }));
+    let report = super::told_anew(report, &network, &before);
     Ok(session.publish(report, &mut network, &secrets))
 }
 
@@ -195,7 +200,7 @@ fn recover(session: &Session<'_>, args: &RecoverArgs) -> Result<Report> {
     let (mut network, secrets) = match (here, args.endpoint) {
         (Ok(_), _) => {
             let recovery = ask::recovery_key(args.recovery_key_file.as_deref())?;
-            let (mut network, mut secrets) = session.unlock_to_change()?;
+            let (mut network, mut secrets) = session.unlock_in_step()?;
             network.recover(&mut secrets, &recovery, &args.lost, session.now)?;
             (network, secrets)
         }

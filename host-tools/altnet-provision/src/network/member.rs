@@ -1,12 +1,13 @@
 //! Members, and the end of a membership.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use altnet_core::issuer::subtree;
 use altnet_core::registry::{Member, Slot};
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::{MemberId, Name, SigningKey, SiteId};
-use altnet_wire::record::{Revocation, RevocationTarget};
+use altnet_wire::record::{self, Revocation, RevocationTarget};
 use altnet_wire::time::UnixTime;
 use serde::Serialize;
 
@@ -278,6 +279,36 @@ impl Network {
             invites: Vec::new(),
             issuers: vec![key.to_string()],
         })
+    }
+
+    /// Who signed each revocation held.
+    pub fn revocations_by(&self) -> BTreeMap<Slot, SigningKey> {
+        let records = self.registry.iter();
+        records
+            .filter(|(slot, _)| slot.kind() == RecordKind::REVOCATION)
+            .filter_map(|(slot, bytes)| Some((slot, Envelope::parse(bytes).ok()?.header().signer)))
+            .collect()
+    }
+
+    /// The revocations that another signed when `before` was asked: now an owner's.
+    pub fn revocations_signed_anew(&self, before: &BTreeMap<Slot, SigningKey>) -> Vec<String> {
+        let now = self.revocations_by();
+        let anew = now
+            .iter()
+            .filter(|(slot, signer)| before.get(slot).is_some_and(|was| was != *signer));
+        anew.filter_map(|(slot, _)| {
+            let envelope = Envelope::parse(self.registry.bytes(slot)?).ok()?;
+            let body: Revocation = record::decode(envelope.body()).ok()?;
+            let what = match body.target {
+                RevocationTarget::Member(member) => format!("member {member}"),
+                RevocationTarget::Device(key) => format!("device {key}"),
+                RevocationTarget::Invite(key) => format!("invite {key}"),
+                RevocationTarget::Issuer(key) => format!("issuer {key}"),
+                _ => "something newer".into(),
+            };
+            Some(format!("{what} of {} ({})", body.issued, body.reason))
+        })
+        .collect()
     }
 
     fn member_of(&self, target: &Target) -> Result<Option<MemberId>> {
