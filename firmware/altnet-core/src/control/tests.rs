@@ -271,7 +271,9 @@ proptest! {
                 prop_assert_eq!(wire.told[node].iter().filter(delivered).count(), taken[node].len());
             }
         }
-        if loss_percent < 15 {
+        // A piece or its acknowledgement is lost seven times in a row once in a billion at three
+        // per cent; at eight per cent once in half a million, which thousands of runs do see.
+        if loss_percent < 4 {
             prop_assert!(!has_ended(&wire.told[0]) && !has_ended(&wire.told[1]), "gave up too soon");
         }
     }
