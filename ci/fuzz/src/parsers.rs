@@ -105,9 +105,14 @@ pub fn relay_header(data: &[u8]) {
 
 /// Reads a WireGuard message.
 pub fn wireguard_message(data: &[u8]) {
+    // mac1 and mac2 are put behind a handshake message once it is encoded.
+    let before_macs = |encoded: &[u8]| {
+        let length = encoded.len().saturating_sub(32);
+        assert_eq!(encoded[..length], data[..length]);
+    };
     match Tunnel::parse(data) {
-        Ok(Tunnel::Initiation(message)) => assert_eq!(&message.encode()[..], data),
-        Ok(Tunnel::Response(message)) => assert_eq!(&message.encode()[..], data),
+        Ok(Tunnel::Initiation(message)) => before_macs(&message.encode()),
+        Ok(Tunnel::Response(message)) => before_macs(&message.encode()),
         Ok(Tunnel::CookieReply(message)) => assert_eq!(&message.encode()[..], data),
         Ok(Tunnel::Transport(message)) => assert!(data.starts_with(&message.encode())),
         _ => {}
