@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 
 use altnet_core::node::Command;
+use altnet_core::registry::Slot;
 use altnet_sim::homes::{Homes, entry, invited, is_member, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::world::HostId;
-use altnet_wire::id::Name;
+use altnet_wire::envelope::Envelope;
+use altnet_wire::id::{Name, SiteId};
 use altnet_wire::record::Roles;
 use proptest::prelude::*;
 
@@ -46,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     members: BTreeSet<u16>,
     hosts: BTreeSet<u16>,
+    /// Where the gateway itself said so, and not the owner.
+    named: BTreeSet<u16>,
     cut_off: BTreeSet<u16>,
 }
 
@@ -110,7 +114,11 @@ impl Town {
                     let member = own.expect("a member knows itself");
                     let record = self.homes.founder.revoke(member);
                     self.homes.publish(&record);
-                    // A machine keeps its name: the next gateway of the site speaks for it.
+                    // What a revoked gateway said of its machines goes with it; what the owner
+                    // said stays, and the next gateway of the site speaks for them.
+                    if self.model.named.remove(&site) {
+                        self.model.hosts.remove(&site);
+                    }
                 }
             }
             Step::AddHost(site) => self.set_host(site, true),
@@ -182,9 +190,14 @@ impl Town {
         let relay = self.homes.relay;
         let known = self.homes.world.run_for(seconds(60), |world| {
             let registry = world.node(relay).registry().expect("a member");
-            registry.host(&name).and_then(|host| host.record.address) == address
+            let slot = Slot::host(SiteId::new(site).expect("a site id"), &name);
+            let held = registry.bytes(&slot).and_then(|b| Envelope::parse(b).ok());
+            let device = world.node(gateway).identity().device.public();
+            held.is_some_and(|held| held.header().signer == device)
+                && registry.host(&name).and_then(|host| host.record.address) == address
         });
         assert!(known, "site {site} did not announce{}", self.homes.story());
+        self.model.named.insert(site);
         if there {
             self.model.hosts.insert(site);
         } else {
