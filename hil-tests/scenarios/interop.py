@@ -123,7 +123,8 @@ def wireguard_go_rekeys_by_itself() -> None:
             said = (lab.dir / f"{pair.ours.name}-ping.log").read_text()
             print(f"{pair.ours.name}: {re.search('.*packet loss.*', said)[0]}; {pair.handshake() - began} s between handshakes")
             assert " 0% packet loss" in said, "an echo was lost"
-            assert 115 <= pair.handshake() - began <= 130, "the session was not replaced after two minutes"
+            # One that a busy machine delays is tried again every five seconds; past 165 s the receiver would ask.
+            assert 115 <= pair.handshake() - began <= 165, "the session was not replaced after two minutes"
 
 
 SCENARIOS = [wireguard_go_interop, wireguard_go_rekeys_by_itself]
