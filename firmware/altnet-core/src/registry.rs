@@ -242,7 +242,7 @@ impl Registry {
         self.apply_all(records.clone().filter(is_change), clock);
         let mut held: Vec<(Slot, Held)> = records
             .filter(|bytes| !is_change(bytes))
-            .filter_map(|bytes| self.read_stored(bytes).ok().flatten())
+            .filter_map(|bytes| self.read_stored(bytes).ok())
             .collect();
         // What others rest on comes first when they are handed on.
         held.sort_unstable_by_key(|(slot, _)| *slot);
@@ -268,11 +268,11 @@ impl Registry {
     }
 
     /// A record of ours as it is held while nothing is known of what it rests on.
-    fn read_stored(&self, bytes: &[u8]) -> Result<Option<(Slot, Held)>, RecordError> {
+    fn read_stored(&self, bytes: &[u8]) -> Result<(Slot, Held), RecordError> {
         let envelope = Envelope::parse(bytes)?;
         let header = *envelope.header();
         if header.network != self.network {
-            return Ok(None);
+            return Err(RecordError::OtherNetwork(header.network));
         }
         let body = Body::read(&envelope)?;
         self.verify(&envelope, &body)?;
@@ -287,7 +287,7 @@ impl Registry {
             standing: false,
             in_force: false,
         };
-        Ok(Some((slot, held)))
+        Ok((slot, held))
     }
 
     /// The network's id.

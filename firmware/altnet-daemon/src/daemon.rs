@@ -122,7 +122,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         store.clear(LEAVING_SLOT)?;
     }
     let mut stored = birth::load(&store)?;
-    let origin = Origin::new(stored.remove(PLACE_SLOT).as_deref(), &found, place);
+    let origin = Origin::new(stored.remove(PLACE_SLOT).as_deref(), &found, &place);
     let node = birth::make_node(&config, stored)?;
 
     let port = Port::open(config.listen_port).with_context(|| {

@@ -109,13 +109,13 @@ impl<A: Aead> Node<A> {
     /// refused: that is announced again later, for it may have been too much at once.
     pub(super) fn announced(&mut self, node: NodeId, said: u32, refused: u16, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            if refused > 0 {
+            // A page that was taken says nothing of the one before that was not.
+            if refused > 0 || peer.announce_at.is_some() {
                 let again = now.after(peer.announce_pause);
                 let again = *peer.announce_at.get_or_insert(again);
                 self.timers.housekeeping_at(again);
                 return;
             }
-            peer.announce_at = None;
             peer.announce_pause = ANNOUNCE_AGAIN;
         }
         if self.is_directory(node) {

@@ -172,7 +172,7 @@ impl Gateway {
     fn begin_leaving(&mut self, now: Instant) -> Result<(What, Duration), ApiError> {
         self.note_leaving();
         let begun = self.begin(Command::Leave, What::Leave, now);
-        if begun.is_err() {
+        if begun.is_err() && self.state.leaving.is_none() {
             self.note_staying();
         }
         begun

@@ -26,20 +26,20 @@ pub enum Origin {
     /// As it was left.
     Here,
     /// New, or of a version that kept no note: it is noted now.
-    Unknown([u8; 16]),
+    Unknown,
     /// Copied back from a backup.
-    Restored([u8; 16]),
+    Restored,
 }
 
 impl Origin {
     /// Of where the directory stood last as noted, where it was found, and where it stands now
     /// that its files were given to who owns them.
-    pub fn new(noted: Option<&[u8]>, found: &[u8; 16], place: [u8; 16]) -> Self {
+    pub fn new(noted: Option<&[u8]>, found: &[u8; 16], place: &[u8; 16]) -> Self {
         match noted {
             Some(noted) if noted == place => Self::Here,
-            Some(noted) if noted == found => Self::Unknown(place),
-            Some(_) => Self::Restored(place),
-            None => Self::Unknown(place),
+            Some(noted) if noted == found => Self::Unknown,
+            Some(_) => Self::Restored,
+            None => Self::Unknown,
         }
     }
 }
@@ -48,10 +48,10 @@ impl Gateway {
     /// Notes where the state directory stands. One that was restored may be an old one, and a
     /// copy of it may be anywhere: its tunnel key is replaced first.
     pub(super) fn note_origin(&mut self, frame: &mut Frame<'_>) {
-        let place = match self.origin {
+        match self.origin {
             Origin::Here => return,
-            Origin::Unknown(place) => place,
-            Origin::Restored(place) => {
+            Origin::Unknown => {}
+            Origin::Restored => {
                 match self.node.handle_command(Command::Rotate, clock::now()) {
                     Ok(()) => {
                         crate::info!("the state was restored from a copy; replacing the tunnel key")
@@ -66,12 +66,15 @@ impl Gateway {
                 }
                 // In the queue before the note: cut off between the two, it is replaced again.
                 self.drain(frame);
-                place
             }
-        };
+        }
         self.origin = Origin::Here;
-        self.store
-            .save(PLACE_SLOT.into(), Zeroizing::new(place.to_vec()));
+        self.note_place();
+    }
+
+    fn note_place(&mut self) {
+        let place = Zeroizing::new(self.place.to_vec());
+        self.store.save(PLACE_SLOT.into(), place);
     }
 
     /// Has a slot written as it is now; [`Gateway::written`] hears what became of it.
@@ -147,8 +150,7 @@ impl Gateway {
         // The note that it leaves last. It is waited for: nobody leaves in the middle of something
         // else.
         self.store.clear(LEAVING_SLOT)?;
-        self.store
-            .save(PLACE_SLOT.into(), Zeroizing::new(self.place.to_vec()));
+        self.note_place();
         self.node = birth::make_node(&self.config, Stored::new())?;
         self.state.writing.clear();
         self.state.unsaved.clear();
