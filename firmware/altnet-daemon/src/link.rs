@@ -163,11 +163,7 @@ impl Links {
             }
         };
         // What a killed altnetd left, if this one had nothing to set up.
-        self.remove_strays(
-            &self.addresses.clone(),
-            &self.routes.clone(),
-            &self.rules.clone(),
-        );
+        self.remove_strays(&[], &[], &[]);
         for route in std::mem::take(&mut self.routes) {
             let result = self.netlink.remove_route(route);
             check(format!("remove the route to {}", route.destination), result);

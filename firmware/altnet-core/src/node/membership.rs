@@ -62,8 +62,8 @@ impl Network {
                 .is_some_and(|member| member.membership.device != *device)
     }
 
-    /// Whether this node's membership rests on an owner who left: it is a member again once a
-    /// present owner signed anew what that one had signed.
+    /// Whether this node's membership stands aside, since an owner left or an issuer ended: it is a
+    /// member again once somebody vouches for it who may.
     pub(super) fn is_aside(&self) -> bool {
         self.registry.by_member(&self.own.member).is_none()
     }

@@ -152,7 +152,7 @@ impl<A: Aead> Node<A> {
         };
         if network.is_aside() {
             waits.push(
-                "for an owner to sign again what an owner who left had signed; the network's servers are asked"
+                "for an owner to vouch for this node again, since whoever let it in no longer may; the network's servers are asked"
                     .into(),
             );
         } else if network.registry.relays().next().is_none() {

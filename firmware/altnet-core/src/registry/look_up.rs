@@ -103,15 +103,17 @@ impl Registry {
     /// The member with this id.
     pub fn by_member(&self, member: &MemberId) -> Option<Member<'_>> {
         let held = self.in_force(&Slot::membership(*member))?;
+        Self::member(held, |device| self.in_force(&device))
+    }
+
+    /// A membership as a member, with the node record that `node` finds for its device.
+    fn member<'a>(held: &'a Held, node: impl Fn(Slot) -> Option<&'a Held>) -> Option<Member<'a>> {
         let Body::Membership(membership, id) = &held.body else {
             return None;
         };
-        let node = self
-            .in_force(&Slot::node(membership.device))
-            .and_then(|held| body!(held, Node));
         Some(Member {
             membership,
-            node,
+            node: node(Slot::node(membership.device)).and_then(|held| body!(held, Node)),
             id: *id,
             serial: held.header.serial,
             issuer: held.header.signer,
@@ -124,19 +126,7 @@ impl Registry {
         self.records
             .range(first..=Slot::last(RecordKind::MEMBERSHIP))
             .filter(|(_, held)| !held.standing)
-            .filter_map(|(_, held)| {
-                let Body::Membership(membership, id) = &held.body else {
-                    return None;
-                };
-                let node = self.records.get(&Slot::node(membership.device));
-                Some(Member {
-                    membership,
-                    node: node.and_then(|held| body!(held, Node)),
-                    id: *id,
-                    serial: held.header.serial,
-                    issuer: held.header.signer,
-                })
-            })
+            .filter_map(|(_, held)| Self::member(held, |device| self.records.get(&device)))
     }
 
     /// The member whose device has this key.

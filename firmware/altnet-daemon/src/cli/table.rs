@@ -65,7 +65,10 @@ pub fn status(status: &Status) -> String {
         }
         None if status.node.state == "joining" => lines.push(("network", "joining".into())),
         None if status.node.state == "set-aside" => {
-            lines.push(("network", "set aside by a change of owners".into()));
+            lines.push((
+                "network",
+                "set aside: whoever let this node in may no longer vouch for it".into(),
+            ));
         }
         None => lines.push(("network", "none yet; `altnet join <invite>`".into())),
     }
