@@ -129,6 +129,26 @@ def ipv6(value):
     return ipaddress.IPv6Address(value).packed
 
 
+def zigzag(value):
+    return varint(value * 2 if value >= 0 else -value * 2 - 1)
+
+
+def run(one):
+    """Values one after the other, as one string of bytes."""
+    def write(values):
+        inside = b"".join(map(one, values))
+        return varint(len(inside)) + inside
+    return write
+
+
+def boolean(value):
+    return bytes([value])
+
+
+def pair(first, second):
+    return lambda value: first(value[0]) + second(value[1])
+
+
 def endpoint(value):
     host, port = value.rsplit(":", 1)
     address = ipaddress.ip_address(host.strip("[]"))
@@ -143,6 +163,30 @@ def target(value):
     return varint(TARGETS.index(kind)) + fixed(subject)
 
 
+ATOMS = [
+    ("members", None), ("person", text), ("group", text), ("device", fixed), ("site", varint),
+    ("host", pair(varint, text)), ("app", pair(fixed, text)), ("hosts", None), ("apps", None),
+    ("anything", None), ("named", text),
+]
+
+
+def atom(value):
+    kind, inside = (value, None) if isinstance(value, str) else next(iter(value.items()))
+    number, write = next((n, w) for n, (name, w) in enumerate(ATOMS) if name == kind)
+    return varint(number) + (write(inside) if write else b"")
+
+
+def byte(value):
+    return bytes([value])
+
+
+SWITCH = group(("month", byte), ("week", byte), ("weekday", byte), ("minute", zigzag))
+SUMMER = group(("offset_min", zigzag), ("begins", SWITCH), ("ends", SWITCH))
+SPAN = group(("days", byte), ("opens_min", varint), ("closes_min", varint))
+SERVICE = group(("protocol", optional(byte)), ("first_port", varint), ("last_port", varint))
+RULE = group(
+    ("name", varint), ("from", run(varint)), ("to", run(varint)), ("services", run(SERVICE)),
+    ("window", optional(byte)), ("needs_fresh_head", boolean))
 EPOCH = group(("epoch", varint), ("key", fixed))
 REDEMPTION = group(("invite", fixed), ("session", fixed), ("proof", fixed))
 
@@ -173,7 +217,16 @@ KINDS = {
     "app": (7, [
         ("name", text), ("app", fixed), ("tunnel", optional(EPOCH)), ("binding", fixed),
     ]),
-    "policy": (8, [("body", fixed)]),
+    "policy": (8, [
+        ("issued", varint), ("zone", group(("offset_min", zigzag), ("summer", optional(SUMMER)))),
+        ("stale_after_s", varint), ("atoms", run(atom)), ("names", run(text)),
+        ("sites", run(pair(varint, varint))),
+        ("windows", run(group(("spans", many(SPAN)), ("open_without_clock", boolean)))),
+        ("groups", run(group(("atom", varint), ("group", varint)))),
+        ("profiles", run(group(
+            ("group", varint), ("exclusive", boolean), ("window", optional(byte))))),
+        ("rules", run(RULE)),
+    ]),
     "revocation": (9, [("target", target), ("issued", varint), ("reason", text)]),
     "invite": (10, [
         ("invite", fixed), ("issuer", fixed), ("name", optional(text)),
@@ -183,7 +236,7 @@ KINDS = {
     ]),
     "network-head": (11, [
         ("revocations", fixed), ("revocation_count", varint), ("policy", fixed),
-        ("owner_serial", varint), ("issued", varint),
+        ("policy_serial", varint), ("owner_serial", varint), ("issued", varint),
     ]),
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use altnet_fuzz::{TARGETS, machines, parsers, world};
+use altnet_fuzz::{TARGETS, machines, parsers, policies, world};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -13,6 +13,7 @@ fn main() -> std::io::Result<()> {
         fs::create_dir_all(&folder)?;
         let sources = [
             parsers::seeds(name),
+            policies::seeds(name),
             machines::seeds(name),
             world::seeds(name),
         ];

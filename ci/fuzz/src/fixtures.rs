@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use altnet_core::node::Stored;
+use altnet_core::policy::Draft;
 use altnet_core::records::{ControlSecret, SigningSecret, bind_app, sign_body, sign_record};
 use altnet_core::registry::Registry;
 use altnet_sim::homes::{Homes, entry, invited, join, seconds};
@@ -153,6 +154,7 @@ fn make_network() -> Network {
         revocations: [1; 32],
         revocation_count: 1,
         policy: [0; 32],
+        policy_serial: Serial(0),
         owner_serial: 0,
         issued: FOUNDED,
     };
@@ -161,7 +163,7 @@ fn make_network() -> Network {
         issuer,
         id,
         RecordKind::POLICY,
-        b"a policy of tomorrow",
+        &Draft::members_to_hosts(FOUNDED).encode().expect("a policy"),
         1,
     ));
     records.push(signed_bytes(

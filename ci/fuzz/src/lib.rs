@@ -13,6 +13,7 @@ pub mod fixtures;
 pub mod machines;
 pub mod mutate;
 pub mod parsers;
+pub mod policies;
 pub mod world;
 
 /// A target.
@@ -25,7 +26,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control_packet", parsers::control_packet),
     ("relay_header", parsers::relay_header),
     ("wireguard_message", parsers::wireguard_message),
-    ("ip_and_policy", parsers::ip_and_policy),
+    ("ip_and_policy", policies::ip_and_policy),
+    ("policy", policies::policy),
     ("dns", parsers::dns),
     ("solicitation", parsers::solicitation),
     ("link", parsers::link),

@@ -4,13 +4,10 @@ use std::net::Ipv6Addr;
 use std::sync::OnceLock;
 
 use altnet_core::invite::{Bundle, Link};
-use altnet_core::ip::{PacketInfo, declared_length};
 use altnet_core::lan::advertisement::Solicitation;
 use altnet_core::names::{self, Carrier};
 use altnet_core::node::{Config, Identity, Node, read_invitation};
-use altnet_core::policy::{Facts, Policy, PolicyLimits};
 use altnet_core::records;
-use altnet_sim::packet;
 use altnet_tunnel::aead::ChaChaPoly;
 use altnet_tunnel::message::Message as Tunnel;
 use altnet_wire::control::{ControlFrame, ControlPacket, MAX_MESSAGE_BYTES};
@@ -24,7 +21,6 @@ use altnet_wire::record::{
 use altnet_wire::relay::RelayPacket;
 use altnet_wire::time::Instant;
 
-use crate::bytes::Bytes;
 use crate::fixtures;
 
 /// Reads an envelope and, by its kind, its body; and the bytes as every body there is.
@@ -119,45 +115,6 @@ pub fn wireguard_message(data: &[u8]) {
     }
 }
 
-/// Everybody with an even address is a member, every fourth a host; ours are those below 128.
-struct Crowd;
-
-impl Facts for Crowd {
-    fn is_member(&self, source: Ipv6Addr) -> bool {
-        source.octets()[15] & 1 == 0
-    }
-
-    fn is_target(&self, destination: Ipv6Addr) -> bool {
-        destination.octets()[15] & 3 == 0
-    }
-
-    fn is_ours(&self, address: Ipv6Addr) -> bool {
-        address.octets()[15] < 128
-    }
-}
-
-/// Reads a row of packets, each with its length in front, and judges each both ways.
-pub fn ip_and_policy(data: &[u8]) {
-    let limits = PolicyLimits {
-        flows: 16,
-        ..PolicyLimits::MICRO
-    };
-    let mut policy = Policy::new(limits, [1; 16]);
-    let mut bytes = Bytes(data);
-    let mut now = Instant::ZERO;
-    while !bytes.is_empty() {
-        let packet = bytes.run();
-        let _ = declared_length(packet);
-        let Ok(info) = PacketInfo::parse(packet) else {
-            continue;
-        };
-        now = now.after(altnet_wire::time::Duration::from_millis(packet.len() as u64));
-        let _ = policy.judge_outbound(&info, &Crowd, now).rule().as_str();
-        let _ = policy.judge_inbound(&info, &Crowd, now).rule().as_str();
-        assert!(policy.flow_count(now) <= 16);
-    }
-}
-
 fn member() -> &'static Node<ChaChaPoly> {
     static MEMBER: OnceLock<Node<ChaChaPoly>> = OnceLock::new();
     MEMBER.get_or_init(|| {
@@ -247,7 +204,6 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "control_packet" => of_kind(0x20..=0x2f),
         "relay_header" => of_kind(0x10..=0x12),
         "wireguard_message" => of_kind(1..=4),
-        "ip_and_policy" => packets(),
         "dns" => queries(),
         "solicitation" => vec![
             vec![133, 0, 0, 0, 0, 0, 0, 0],
@@ -324,25 +280,6 @@ fn messages() -> Vec<Vec<u8>> {
     all.iter()
         .filter_map(|message| Some(message::encode(message, &mut out)?.to_vec()))
         .collect()
-}
-
-fn packets() -> Vec<Vec<u8>> {
-    let at = |last: u16| Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, last);
-    let with_length =
-        |packet: Vec<u8>| [&(packet.len() as u16).to_be_bytes()[..], &packet].concat();
-    let udp = |from, to| with_length(packet::udp((at(from), 4000), (at(to), 80), b"GET /"));
-    let mut fragment = packet::udp((at(2), 4000), (at(200), 80), &[7; 64]);
-    fragment[6] = 44;
-    fragment.splice(40..40, [17, 0, 0, 1, 0, 0, 0, 9]);
-    let length = (fragment.len() - 40) as u16;
-    fragment[4..6].copy_from_slice(&length.to_be_bytes());
-    let mut later = fragment.clone();
-    later[43] = 0x48;
-    vec![
-        udp(2, 200),
-        [udp(2, 200), udp(200, 2), udp(130, 4)].concat(),
-        [with_length(fragment), with_length(later)].concat(),
-    ]
 }
 
 fn queries() -> Vec<Vec<u8>> {

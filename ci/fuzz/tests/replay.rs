@@ -76,6 +76,7 @@ targets! {
     relay_header: 5000,
     wireguard_message: 5000,
     ip_and_policy: 5000,
+    policy: 3000,
     dns: 3000,
     solicitation: 5000,
     link: 5000,

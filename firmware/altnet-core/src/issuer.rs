@@ -347,6 +347,7 @@ impl Issuer {
             revocations: summary.revocations,
             revocation_count: summary.revocation_count,
             policy: summary.policy,
+            policy_serial: summary.policy_serial,
             owner_serial: summary.owner_serial,
             issued: clock.estimate(now).time(),
         };

@@ -30,6 +30,7 @@ mod links;
 mod membership;
 mod output;
 mod peers;
+mod permission;
 mod presence;
 mod relays;
 mod renewal;
@@ -46,7 +47,7 @@ use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{Engine, EngineLimits, LocalKeyId};
-use altnet_wire::id::{MemberId, Name, NodeId, SigningKey};
+use altnet_wire::id::{MemberId, Name, NodeId, RecordId, SigningKey};
 use altnet_wire::message::Cursor;
 use altnet_wire::record::MAX_FIXED_ENDPOINTS;
 use altnet_wire::time::{Instant, UnixTime};
@@ -59,7 +60,10 @@ pub use join::read_invitation;
 pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use state::{Slot, Stored};
-pub use view::{DirectoryView, NetworkView, PeerView, RecordView, RelayView, Status, Step};
+pub use view::{
+    DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView, Status, Step,
+    VerdictView,
+};
 
 use crate::clock::Clock;
 use crate::control::{Control, ControlLimits, SessionId};
@@ -193,6 +197,8 @@ pub struct Node<A: Aead> {
     previous_key: Option<LocalKeyId>,
     control: Control,
     policy: Policy,
+    /// The policy record that was taken last, whether or not it could be put to work.
+    policy_id: Option<RecordId>,
     probes: ProbeBudget,
     peers: BTreeMap<NodeId, Peer>,
     tunnels: BTreeMap<altnet_tunnel::engine::PeerIndex, NodeId>,
@@ -263,6 +269,7 @@ impl<A: Aead> Node<A> {
             local_key,
             previous_key,
             control,
+            policy_id: None,
             probes: ProbeBudget::new(),
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),
@@ -304,6 +311,7 @@ impl<A: Aead> Node<A> {
         if was != self.clock.is_known(now) {
             self.timers.housekeeping_at(now);
         }
+        self.tend_policy(now);
         // Servers whose membership had ended by a wrong clock may be members again.
         self.link_relays(now);
     }

@@ -10,40 +10,45 @@
 //! unanswered flows evicts only unanswered flows; later fragments follow an admitted first
 //! fragment or are refused; an ICMPv6 error passes only if it is about a flow in the table.
 //!
-//! The one rule so far is [`RuleName::MEMBERS_TO_HOSTS`]. There is no timer: what has
+//! The rules come as a record ([`altnet_wire::policy`]), whom they speak of from the other records
+//! ([`Policy::set_rules`]); without a policy everything is refused. There is no timer: what has
 //! expired is found out when it is met.
 
 use core::net::Ipv6Addr;
 
-use altnet_wire::time::Instant;
+use alloc::vec::Vec;
+use altnet_wire::policy::Service;
+use altnet_wire::time::{Instant, UnixTime};
 
 use crate::ip::{About, AboutTransport, Fragment, PacketInfo, Protocol, Transport};
 use flow::{Class, Flow, FlowTable, Key};
 use fragment::FragmentTable;
+use roster::{Roster, Standing};
+use table::{Finding, RuleIndex};
 
+mod calendar;
+mod draft;
 pub mod flow;
 pub mod fragment;
+mod roster;
+mod rules;
+mod table;
 
-/// The name of the rule that decided.
+pub use draft::{Draft, DraftProfile, DraftRule, STALE_AFTER_S};
+pub use roster::{Enrolled, What};
+pub use rules::{Rules, RulesError};
+
+/// The rule that decided; [`Policy::rule_name`] has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleName(&'static str);
+pub struct RuleId(RuleIndex);
 
-impl RuleName {
-    /// Admits this network's members to hosts and apps in records.
-    pub const MEMBERS_TO_HOSTS: Self = Self("members-to-hosts");
-    /// Nothing admits it.
-    pub const DEFAULT_DENY: Self = Self("default-deny");
-
-    /// The name as people and tools see it. Stable.
-    pub const fn as_str(self) -> &'static str {
-        self.0
-    }
-}
-
-impl core::fmt::Display for RuleName {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.0)
-    }
+impl RuleId {
+    /// No rule allows it.
+    pub const DEFAULT_DENY: Self = Self(RuleIndex::MAX);
+    /// Outside the hours of the profile of who begins.
+    pub const PROFILE_HOURS: Self = Self(RuleIndex::MAX - 1);
+    /// There is no policy, or none that can be put to work.
+    pub const NO_POLICY: Self = Self(RuleIndex::MAX - 2);
 }
 
 /// Why a packet was refused.
@@ -58,8 +63,12 @@ pub enum DropReason {
     Looped,
     /// The source belongs to no current member.
     NotAMember,
-    /// The destination is no host or app in records, and the packet answers nothing.
+    /// The destination belongs to no current member, and the packet answers nothing.
     NoSuchTarget,
+    /// No rule allows the source to begin this.
+    NoRule,
+    /// A rule would allow it at another time, or if this node were in step.
+    Closed,
     /// An ICMPv6 message that is never carried between sites: neighbor discovery and the like.
     LinkLocalIcmp,
     /// An echo reply that nobody asked for.
@@ -77,12 +86,12 @@ pub enum DropReason {
 /// What policy says of a packet, and by which rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    rule: RuleName,
+    rule: RuleId,
     refused: Option<DropReason>,
 }
 
 impl Verdict {
-    const fn admit(rule: RuleName) -> Self {
+    const fn admit(rule: RuleId) -> Self {
         Self {
             rule,
             refused: None,
@@ -91,7 +100,14 @@ impl Verdict {
 
     const fn refuse(reason: DropReason) -> Self {
         Self {
-            rule: RuleName::DEFAULT_DENY,
+            rule: RuleId::DEFAULT_DENY,
+            refused: Some(reason),
+        }
+    }
+
+    const fn refuse_by(rule: RuleId, reason: DropReason) -> Self {
+        Self {
+            rule,
             refused: Some(reason),
         }
     }
@@ -102,7 +118,7 @@ impl Verdict {
     }
 
     /// The rule that decided.
-    pub const fn rule(&self) -> RuleName {
+    pub const fn rule(&self) -> RuleId {
         self.rule
     }
 
@@ -112,17 +128,47 @@ impl Verdict {
     }
 }
 
-/// What the rules ask about addresses. Answered from the records in force.
+/// What the rules ask besides what they were told. Answered from the records in force.
 pub trait Facts {
-    /// Whether `source` lies in the prefix set of a current member: a node's own address, an
-    /// app's, or the /64 of a gateway's site.
-    fn is_member(&self, source: Ipv6Addr) -> bool;
-
-    /// Whether `destination` is the address of a host or an app in records.
-    fn is_target(&self, destination: Ipv6Addr) -> bool;
-
     /// Whether we speak for `address`: this node's own, its apps', or its site's /64.
     fn is_ours(&self, address: Ipv6Addr) -> bool;
+
+    /// Whether a membership that ends then has ended, as far as can be told.
+    fn is_ended(&self, expires: UnixTime) -> bool;
+}
+
+/// What a flow is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowInfo {
+    /// Who begins it.
+    pub source: Ipv6Addr,
+    /// With whom.
+    pub destination: Ipv6Addr,
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// The destination's port, 0 where the protocol has none.
+    pub port: u16,
+}
+
+impl FlowInfo {
+    /// The flow that a packet would begin.
+    const fn of(packet: &PacketInfo) -> Self {
+        let port = match packet.transport {
+            Transport::Tcp {
+                destination_port, ..
+            }
+            | Transport::Udp {
+                destination_port, ..
+            } => destination_port,
+            _ => 0,
+        };
+        Self {
+            source: packet.source,
+            destination: packet.destination,
+            protocol: packet.protocol,
+            port,
+        }
+    }
 }
 
 /// How large the tables may grow.
@@ -162,6 +208,9 @@ pub struct Policy {
     flows: FlowTable,
     fragments: FragmentTable,
     generation: u64,
+    rules: Option<Rules>,
+    roster: Roster,
+    open: calendar::Conditions,
 }
 
 impl Policy {
@@ -172,6 +221,128 @@ impl Policy {
             flows: FlowTable::new(limits.flows, seed),
             fragments: FragmentTable::new(limits.fragments),
             generation: 0,
+            rules: None,
+            roster: Roster::default(),
+            open: 0,
+        }
+    }
+
+    /// Puts rules in force, or none, and looks up in them whom they speak of. Every flow is judged
+    /// again at its next packet. What depends on the time is closed until [`Policy::handle_time`].
+    pub fn set_rules<'a>(
+        &mut self,
+        rules: Option<Rules>,
+        everybody: impl Iterator<Item = Enrolled<'a>>,
+    ) {
+        self.rules = rules;
+        self.open = 0;
+        self.set_roster(everybody);
+    }
+
+    /// Looks up anew whom the rules speak of: the records have changed.
+    pub fn set_roster<'a>(&mut self, everybody: impl Iterator<Item = Enrolled<'a>>) {
+        self.roster = match &self.rules {
+            Some(rules) => Roster::new(rules, everybody),
+            None => Roster::default(),
+        };
+        self.rejudge();
+    }
+
+    /// The rules in force.
+    pub const fn rules(&self) -> Option<&Rules> {
+        self.rules.as_ref()
+    }
+
+    /// What the roster takes of memory, in bytes.
+    pub fn roster_bytes(&self) -> usize {
+        self.roster.bytes()
+    }
+
+    /// Opens and closes what depends on the time, if it is known, and on the date of the newest
+    /// head. Returns whether the rules depend on either: then this is to be called again within a
+    /// minute.
+    pub fn handle_time(&mut self, time: Option<UnixTime>, head: Option<UnixTime>) -> bool {
+        let Some(rules) = self.rules.as_ref().filter(|rules| rules.has_conditions()) else {
+            return false;
+        };
+        let open = rules.conditions(time, head);
+        if core::mem::replace(&mut self.open, open) != open {
+            self.rejudge();
+        }
+        true
+    }
+
+    /// The name of a rule, as people and tools see it.
+    pub fn rule_name(&self, rule: RuleId) -> &str {
+        match rule {
+            RuleId::DEFAULT_DENY => "default-deny",
+            RuleId::PROFILE_HOURS => "profile-hours",
+            RuleId::NO_POLICY => "no-policy",
+            RuleId(index) => {
+                let name = self.rules.as_ref().and_then(|rules| rules.name(index));
+                name.map_or("default-deny", altnet_wire::id::Name::as_str)
+            }
+        }
+    }
+
+    /// What a source may begin with a destination now: which rule allows which service.
+    pub fn services(
+        &self,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        facts: &impl Facts,
+    ) -> Vec<(RuleId, Service)> {
+        let mut found = Vec::new();
+        let (Some(rules), Some(source), Some(target)) = (
+            &self.rules,
+            self.current(source, facts),
+            self.current(destination, facts),
+        ) else {
+            return found;
+        };
+        if source.needs & !self.open == 0 {
+            rules.table().each(
+                source.sources,
+                target.targets,
+                self.open,
+                &mut |rule, service| found.push((RuleId(rule), service)),
+            );
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn current(&self, address: Ipv6Addr, facts: &impl Facts) -> Option<Standing<'_>> {
+        let standing = self.roster.find(address)?;
+        (!facts.is_ended(standing.expires)).then_some(standing)
+    }
+
+    /// What the rules say of a new flow: for its first packet, and for people who ask why.
+    pub fn judge_flow(&self, flow: &FlowInfo, facts: &impl Facts) -> Verdict {
+        let Some(rules) = &self.rules else {
+            return Verdict::refuse_by(RuleId::NO_POLICY, DropReason::NoRule);
+        };
+        let Some(source) = self.current(flow.source, facts) else {
+            return Verdict::refuse(DropReason::NotAMember);
+        };
+        let Some(target) = self.current(flow.destination, facts) else {
+            return Verdict::refuse(DropReason::NoSuchTarget);
+        };
+        if source.needs & !self.open != 0 {
+            return Verdict::refuse_by(RuleId::PROFILE_HOURS, DropReason::Closed);
+        }
+        let found = rules.table().find(
+            source.sources,
+            target.targets,
+            flow.protocol.0,
+            flow.port,
+            self.open,
+        );
+        match found {
+            Some(Finding::Allowed(rule)) => Verdict::admit(RuleId(rule)),
+            Some(Finding::Closed(rule)) => Verdict::refuse_by(RuleId(rule), DropReason::Closed),
+            None => Verdict::refuse(DropReason::NoRule),
         }
     }
 
@@ -285,7 +456,7 @@ impl Policy {
         {
             return Verdict::refuse(DropReason::Unsolicited);
         }
-        let verdict = judge_new(packet.source, packet.destination, facts);
+        let verdict = self.judge_flow(&FlowInfo::of(packet), facts);
         if verdict.is_allowed() {
             let flow = Flow {
                 key,
@@ -300,13 +471,12 @@ impl Policy {
     }
 
     /// The rule that admitted the flow `key`, if it still does.
-    fn known(&mut self, key: &Key, facts: &impl Facts, now: Instant) -> Option<RuleName> {
+    fn known(&mut self, key: &Key, facts: &impl Facts, now: Instant) -> Option<RuleId> {
         let flow = self.flows.find(key, now)?;
         if flow.generation == self.generation {
             return Some(flow.rule);
         }
-        let (source, destination) = flow.ends();
-        let verdict = judge_new(source, destination, facts);
+        let verdict = self.judge_flow(&flow.info(), facts);
         if !verdict.is_allowed() {
             self.flows.remove(key);
             return None;
@@ -338,18 +508,6 @@ impl Policy {
             Some(rule) => Verdict::admit(rule),
             None => refused,
         }
-    }
-}
-
-/// What the rules say of a new flow from `source` to `destination`: for the first packet,
-/// and for people who ask why.
-pub fn judge_new(source: Ipv6Addr, destination: Ipv6Addr, facts: &impl Facts) -> Verdict {
-    if !facts.is_member(source) {
-        Verdict::refuse(DropReason::NotAMember)
-    } else if !facts.is_target(destination) {
-        Verdict::refuse(DropReason::NoSuchTarget)
-    } else {
-        Verdict::admit(RuleName::MEMBERS_TO_HOSTS)
     }
 }
 
@@ -443,5 +601,7 @@ impl FlowTable {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -241,6 +241,7 @@ mod tests {
             revocations: [0; 32],
             revocation_count: 0,
             policy: [0; 32],
+            policy_serial: Serial(0),
             owner_serial: 0,
             issued: UnixTime::from_secs(7),
         };

@@ -97,8 +97,8 @@ fn life(town: &Town) -> Vec<Vec<u8>> {
     ] {
         all.push(town.sign(by, &town.revocation(target, 40), 1));
     }
-    all.push(town.opaque(&town.issuer, 8, 1, b"policy"));
-    all.push(town.opaque(&town.second, 8, 1, b"another policy"));
+    all.push(town.opaque(&town.issuer, 8, 1, &policy_body()));
+    all.push(town.opaque(&town.second, 8, 1, &full_policy_body()));
     all.push(town.sign(&town.issuer, &town.host("printer", 1, 200), 1));
     // Renewals, by another issuer too, and news that change no key.
     for (by, serial) in [(&town.issuer, 4), (&secret(9), 5), (&town.issuer, 6)] {

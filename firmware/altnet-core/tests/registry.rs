@@ -6,6 +6,7 @@ use altnet_core::limits::Limits;
 use altnet_core::records::SigningSecret;
 use altnet_core::registry::{Applied, Claim, Missing, RecordError, Registry, Slot, Subject};
 use altnet_core::{issuer, records};
+use altnet_wire::envelope::RecordKind;
 use altnet_wire::id::{NetworkId, Serial, record_id};
 use altnet_wire::record::*;
 use common::*;
@@ -520,15 +521,15 @@ fn what_is_not_understood_is_kept_in_bounds_and_only_from_somebody_known() {
 fn an_unreadable_policy_keeps_the_last_valid_one() {
     let town = Town::new();
     let mut registry = begun(&town);
-    give(
-        &mut registry,
-        &[town.opaque(&town.issuer, 8, 1, b"policy one")],
-    );
-    give(
-        &mut registry,
-        &[town.opaque(&town.issuer, 8, 2, b"of the future")],
-    );
-    assert_eq!(registry.policy(), Some(&b"policy one"[..]));
+    let body = policy_body();
+    give(&mut registry, &[town.opaque(&town.issuer, 8, 1, &body)]);
+    let of_the_future = town.opaque(&town.issuer, 8, 2, b"of the future");
+    give(&mut registry, &[of_the_future]);
+    let damaged = town.opaque(&town.issuer, 8, 1, b"damaged");
+    let error = registry.apply(&damaged, &mut clock());
+    assert_eq!(error, Err(RecordError::Body(RecordKind::POLICY)));
+    let (serial, _, held) = registry.policy().unwrap();
+    assert_eq!((serial, held), (Serial(1), &body[..]));
     assert_ne!(registry.summary().policy, [0; 32]);
 }
 
@@ -829,22 +830,28 @@ fn regression_who_was_claimed_first_has_other_keys_or_waits_for_a_revocation() {
 }
 
 #[test]
-fn a_head_that_names_another_policy_makes_nobody_look_behind() {
+fn only_a_head_that_names_a_later_policy_makes_look_behind() {
     let town = Town::new();
     let mut registry = begun(&town);
-    give(&mut registry, &[town.opaque(&town.issuer, 8, 1, b"policy")]);
+    let policy = town.opaque(&town.issuer, 8, 1, &policy_body());
+    give(&mut registry, &[policy]);
     let summary = registry.summary();
     let mut head = NetworkHead {
         revocations: summary.revocations,
         revocation_count: summary.revocation_count,
         policy: [7; 32],
+        policy_serial: Serial(0),
         owner_serial: summary.owner_serial,
         issued: at(50),
     };
     // The issuer went away for good before it heard of the policy in force.
     give(&mut registry, &[town.sign(&town.issuer, &head, 900)]);
     assert!(!registry.is_behind());
-    head.owner_serial += 1;
+    head.policy_serial = Serial(2);
     give(&mut registry, &[town.sign(&town.issuer, &head, 901)]);
+    assert!(registry.is_behind());
+    head.policy_serial = Serial(1);
+    head.owner_serial += 1;
+    give(&mut registry, &[town.sign(&town.issuer, &head, 902)]);
     assert!(registry.is_behind());
 }

@@ -13,6 +13,7 @@ use altnet_core::records::{self, SigningSecret};
 use altnet_core::registry::Applied;
 use altnet_wire::address;
 use altnet_wire::envelope::Envelope;
+use altnet_wire::id::Serial;
 use altnet_wire::id::{NodeId, SigningKey, record_id};
 use altnet_wire::record::*;
 use common::*;
@@ -285,15 +286,16 @@ fn issuer_cases(town: &Town) -> Vec<Case> {
     let head = NetworkHead {
         revocations: [8; 32],
         revocation_count: 4,
-        policy: [0; 32],
+        policy: [3; 32],
+        policy_serial: Serial(300),
         owner_serial: 1,
         issued: at(60),
     };
     cases.push(Case {
         label: "policy",
         seed: 5,
-        fields: fields(&[("body", hex(b"opaque"))]),
-        bytes: town.opaque(&town.issuer, 8, 1, b"opaque"),
+        fields: FULL_POLICY.into(),
+        bytes: town.opaque(&town.issuer, 8, 1, &full_policy_body()),
     });
     cases.push(Case {
         label: "network-head",
@@ -302,6 +304,7 @@ fn issuer_cases(town: &Town) -> Vec<Case> {
             ("revocations", hex(&head.revocations)),
             ("revocation_count", head.revocation_count.to_string()),
             ("policy", hex(&head.policy)),
+            ("policy_serial", head.policy_serial.to_string()),
             ("owner_serial", head.owner_serial.to_string()),
             ("issued", head.issued.as_secs().to_string()),
         ]),
@@ -309,6 +312,9 @@ fn issuer_cases(town: &Town) -> Vec<Case> {
     });
     cases
 }
+
+/// [`full_policy_body`] as it is written: what rules name, by their places.
+const FULL_POLICY: &str = r#"{"issued": 1790000080, "zone": {"offset_min": 60, "summer": {"offset_min": 120, "begins": {"month": 3, "week": 5, "weekday": 0, "minute": 120}, "ends": {"month": 10, "week": 5, "weekday": 0, "minute": -60}}}, "stale_after_s": 86400, "atoms": ["members", {"person": "ann"}, {"group": "children"}, {"group": "family"}, {"group": "things"}, {"device": "14141414141414141414141414141414"}, {"site": 3}, {"host": [3, "wiki"]}, {"app": ["14141414141414141414141414141414", "chat"]}, "hosts", "apps", "anything", {"named": "media-*"}], "names": ["cabin", "care", "web"], "sites": [[3, 0]], "windows": [{"spans": [{"days": 31, "opens_min": 1080, "closes_min": 1440}, {"days": 96, "opens_min": 480, "closes_min": 60}], "open_without_clock": false}, {"spans": [{"days": 127, "opens_min": 0, "closes_min": 1440}], "open_without_clock": true}], "groups": [{"atom": 1, "group": 3}, {"atom": 6, "group": 4}, {"atom": 12, "group": 4}], "profiles": [{"group": 2, "exclusive": true, "window": 0}], "rules": [{"name": 2, "from": [0, 1], "to": [7, 8, 9, 10], "services": [{"protocol": 6, "first_port": 80, "last_port": 80}, {"protocol": 17, "first_port": 5000, "last_port": 5100}], "window": null, "needs_fresh_head": false}, {"name": 1, "from": [3, 5], "to": [6, 11], "services": [{"protocol": null, "first_port": 0, "last_port": 65535}, {"protocol": 58, "first_port": 0, "last_port": 65535}], "window": 1, "needs_fresh_head": true}]}"#;
 
 fn cases(town: &Town) -> Vec<Case> {
     let mut all = owner_cases(town);

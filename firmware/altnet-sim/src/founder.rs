@@ -6,7 +6,8 @@ use altnet_core::clock::Clock;
 use altnet_core::invite::{Bundle, Link};
 use altnet_core::issuer::{Issuer, NewInvite, sign_anew};
 use altnet_core::limits::Limits;
-use altnet_core::records::{SigningSecret, sign_record};
+use altnet_core::policy::Draft;
+use altnet_core::records::{SigningSecret, sign_body, sign_record};
 use altnet_core::registry::{Registry, Slot};
 use altnet_core::rng::Rng;
 use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
@@ -63,7 +64,7 @@ impl Founder {
             certify(&owner, &mut registry, &mut clock, issuer, rights);
         }
         let issuer = Issuer::new(own_issuer, None, &registry).expect("a new issuer");
-        Self {
+        let mut founder = Self {
             owner,
             recovery,
             issuer,
@@ -71,7 +72,36 @@ impl Founder {
             registry,
             clock,
             rng,
-        }
+        };
+        founder.publish_policy(&Draft::members_to_hosts(FOUNDED));
+        founder
+    }
+
+    /// Puts a policy in force, and says so in a head. Returns both records.
+    pub fn publish_policy(&mut self, draft: &Draft) -> [Vec<u8>; 2] {
+        let body = draft.encode().expect("a test's policy is in order");
+        let serial = self.registry.next_serial(&Slot::POLICY);
+        let (secret, network) = (self.issuer.secret(), self.registry.network());
+        let mut out = vec![0; RecordKind::POLICY.max_bytes()];
+        let policy = sign_body(
+            secret,
+            network,
+            RecordKind::POLICY,
+            1,
+            &body,
+            serial,
+            &mut out,
+        )
+        .expect("a policy that fits")
+        .to_vec();
+        self.registry
+            .apply(&policy, &mut self.clock)
+            .expect("its issuer may sign policies");
+        let head = self
+            .issuer
+            .head(&mut self.registry, &mut self.clock, Instant::ZERO)
+            .expect("a head");
+        [policy, head]
     }
 
     /// Every record the owner has.

@@ -22,14 +22,31 @@ pub fn decode<'a, T>(bytes: &'a [u8]) -> Result<T, NotCanonical>
 where
     T: Deserialize<'a> + Serialize,
 {
+    match take(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(NotCanonical::Damaged),
+    }
+}
+
+/// Decodes the value that `bytes` begin with, and gives what follows it.
+///
+/// # Errors
+/// [`NotCanonical`].
+pub fn take<'a, T>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), NotCanonical>
+where
+    T: Deserialize<'a> + Serialize,
+{
     let (value, rest): (T, _) =
         postcard::take_from_bytes(bytes).map_err(|_| NotCanonical::Damaged)?;
-    if !rest.is_empty() {
+    let used = bytes.len().saturating_sub(rest.len());
+    let left = bytes.get(..used).unwrap_or_default();
+    // A value of no bytes would never end.
+    if left.is_empty() {
         return Err(NotCanonical::Damaged);
     }
-    postcard::serialize_with_flavor(&value, Compare { left: bytes })
+    postcard::serialize_with_flavor(&value, Compare { left })
         .map_err(|_| NotCanonical::OtherForm)?;
-    Ok(value)
+    Ok((value, rest))
 }
 
 /// A place to serialize to that only compares.

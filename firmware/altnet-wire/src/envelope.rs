@@ -43,7 +43,7 @@ impl RecordKind {
     pub const HOST: Self = Self(6);
     /// [`crate::record::AppRecord`].
     pub const APP: Self = Self(7);
-    /// A policy; its body is not read yet.
+    /// [`crate::policy::Policy`].
     pub const POLICY: Self = Self(8);
     /// [`crate::record::Revocation`].
     pub const REVOCATION: Self = Self(9);
@@ -95,7 +95,7 @@ pub struct Header {
     pub network: NetworkId,
     /// What the body is.
     pub kind: RecordKind,
-    /// The version of the body's format, 1 for all of [`crate::record`].
+    /// The version of the body's format ([`crate::record::Body::VERSION`]).
     pub version: u8,
     /// The key that signed.
     pub signer: SigningKey,

@@ -20,6 +20,7 @@ pub mod frame;
 pub mod hash;
 pub mod id;
 pub mod message;
+pub mod policy;
 pub mod record;
 pub mod relay;
 pub mod time;

@@ -1,4 +1,4 @@
-//! The bodies of records, version 1 of each.
+//! The bodies of records, each of one version ([`Body::VERSION`]); a policy's has a module of its own.
 //!
 //! postcard is positional: fields are never reordered or removed, a new shape is a new
 //! version. Who may sign what, and which of two records wins, is `altnet-core`'s.
@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{self, NotCanonical};
 use crate::envelope::RecordKind;
 use crate::hash::Hash;
-use crate::id::{ControlKey, MemberId, Name, NodeId, RecordId, SigningKey, SiteId, TunnelKey};
+use crate::id::{
+    ControlKey, MemberId, Name, NodeId, RecordId, Serial, SigningKey, SiteId, TunnelKey,
+};
 use crate::time::UnixTime;
 
 /// Most owners at a time.
@@ -324,9 +326,17 @@ pub struct NetworkHead {
     pub revocation_count: u32,
     /// Hash of the policy record in force, zero if none.
     pub policy: Hash,
+    /// Serial of that record, 0 if none: of two policies the larger holds, so that whoever has a
+    /// smaller one is behind.
+    pub policy_serial: Serial,
     /// Serial of the last owner change.
     pub owner_serial: u64,
     /// When it was made.
     pub issued: UnixTime,
 }
-body!(NetworkHead, NETWORK_HEAD);
+
+/// Version 1 had no `policy_serial`; it is retired.
+impl Body for NetworkHead {
+    const KIND: RecordKind = RecordKind::NETWORK_HEAD;
+    const VERSION: u8 = 2;
+}

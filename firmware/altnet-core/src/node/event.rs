@@ -4,10 +4,11 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use altnet_wire::endpoint::Endpoint;
-use altnet_wire::id::{MemberId, Name, NetworkId, NodeId};
+use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, Serial};
 use altnet_wire::message::Refusal;
 
 use crate::path::Change;
+use crate::policy::RulesError;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,20 @@ pub enum Event {
         /// Why, for people.
         why: &'static str,
     },
+    /// Another policy is in force.
+    PolicyChanged {
+        /// Its serial.
+        serial: Serial,
+        /// How many rules it has.
+        rules: usize,
+    },
+    /// No policy is in force any more: nothing is allowed.
+    PolicyGone,
+    /// The policy can't be put to work on this node: nothing is allowed.
+    PolicyUnusable {
+        /// Why.
+        why: RulesError,
+    },
 }
 
 impl Event {
@@ -138,6 +153,9 @@ impl Event {
             Self::NotAdmitted { .. } => "not-admitted",
             Self::HeadBehind { .. } => "head-behind",
             Self::RecordRefused { .. } => "record-refused",
+            Self::PolicyChanged { .. } => "policy-changed",
+            Self::PolicyGone => "policy-gone",
+            Self::PolicyUnusable { .. } => "policy-unusable",
         }
     }
 }
@@ -209,6 +227,15 @@ impl Event {
                 write!(f, "{node} knows of newer revocations; fetching them first")
             }
             Self::RecordRefused { why } => write!(f, "refused a record: {why}"),
+            Self::PolicyChanged { serial, rules } => {
+                write!(f, "policy {serial} is in force, with {rules} rules")
+            }
+            Self::PolicyGone => {
+                f.write_str("no policy is in force, so nothing is allowed; an owner can publish one with 'altnet-provision policy publish'")
+            }
+            Self::PolicyUnusable { why } => {
+                write!(f, "the policy can't be used here, so nothing is allowed: {why}")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use core::net::Ipv6Addr;
 
 use altnet_wire::address::{self, Prefix};
 use altnet_wire::id::{Name, NetworkId};
-use altnet_wire::time::Instant;
+use altnet_wire::time::{Instant, UnixTime};
 
 use altnet_tunnel::aead::Aead;
 
@@ -12,7 +12,7 @@ use super::{Network, Node};
 use crate::clock::Clock;
 use crate::names::{self, Answer, Carrier, ZoneIndex, ZoneView};
 use crate::policy::Facts;
-use crate::registry::{Member, Subject};
+use crate::registry::Subject;
 
 /// One network's records, at one moment.
 pub(super) struct View<'a> {
@@ -29,31 +29,15 @@ impl<'a> View<'a> {
             now,
         }
     }
-
-    fn is_current(&self, member: &Member<'_>) -> bool {
-        !self.clock.is_expired(member.membership.expires, self.now)
-    }
 }
 
 impl Facts for View<'_> {
-    fn is_member(&self, source: Ipv6Addr) -> bool {
-        self.network
-            .registry
-            .by_address(source)
-            .and_then(|subject| subject.member().map(|member| self.is_current(member)))
-            .unwrap_or(false)
-    }
-
-    fn is_target(&self, destination: Ipv6Addr) -> bool {
-        match self.network.registry.by_address(destination) {
-            Some(Subject::Host(_, Some(gateway))) => self.is_current(&gateway),
-            Some(Subject::App(_, member)) => self.is_current(&member),
-            _ => false,
-        }
-    }
-
     fn is_ours(&self, address: Ipv6Addr) -> bool {
         self.network.is_ours(address)
+    }
+
+    fn is_ended(&self, expires: UnixTime) -> bool {
+        self.clock.is_expired(expires, self.now)
     }
 }
 

@@ -68,6 +68,7 @@ impl<A: Aead> Node<A> {
         self.relay.expire(now);
         self.renew_registrations(now);
         self.tend_membership(now);
+        self.tend_policy(now);
         self.tend_subscriptions(now);
         self.tend_announcements(now);
         self.tend_rotation(now);

@@ -23,6 +23,14 @@ use super::{Deferred, Event, Identity, Network, Node, Own, Slot, StartError};
 use crate::records::sign_record;
 use crate::registry::{Member, Registry, Slot as RecordSlot};
 
+/// Whether records of this kind say who may reach what.
+const fn decides(kind: RecordKind) -> bool {
+    !matches!(
+        kind,
+        RecordKind::NODE | RecordKind::INVITE | RecordKind::NETWORK_HEAD
+    )
+}
+
 /// What a network is called whose name can't be read.
 pub(super) fn default_petname() -> Name {
     Name::new("network").expect("'network' is a DNS label")
@@ -179,6 +187,7 @@ impl<A: Aead> Node<A> {
         // chain in the Hello is what makes them members.
         self.control.welcome_strangers(true);
         self.set_calendar(now);
+        self.take_policy(now);
         self.publish_node(now);
         self.link_relays(now);
         self.advertise(now);
@@ -262,7 +271,11 @@ impl<A: Aead> Node<A> {
         }
         self.link_relays(now);
         self.advertise(now);
-        self.policy.rejudge();
+        if changed.iter().any(|slot| decides(slot.kind())) {
+            self.take_policy(now);
+        } else {
+            self.tend_policy(now);
+        }
         self.sign_head_if_due(now);
         self.after_save(Deferred::Push, now);
         self.timers.housekeeping_at(now);
@@ -377,7 +390,7 @@ impl<A: Aead> Node<A> {
         self.cursor = Cursor::default();
         self.cursor_of = None;
         self.control.welcome_strangers(false);
-        self.policy.rejudge();
+        self.take_policy(now);
         self.advertise(now);
     }
 

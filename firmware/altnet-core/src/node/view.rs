@@ -149,6 +149,42 @@ pub struct RecordView<Word = &'static str> {
     pub text: String,
 }
 
+/// The policy at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyView {
+    /// The record's serial; 0 if there is no policy.
+    pub serial: u64,
+    /// How many rules it has.
+    pub rules: usize,
+    /// How many ranges of ports of a source and a target they came to.
+    pub rows: usize,
+    /// What it takes of memory here, in bytes.
+    pub bytes: usize,
+    /// How old the newest word of an issuer is, in seconds, as far as the time is known.
+    pub head_age_s: Option<u64>,
+}
+
+/// What policy says of one flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerdictView {
+    /// The source's address.
+    pub source: String,
+    /// The target's address.
+    pub target: String,
+    /// What the source is, in words.
+    pub source_is: String,
+    /// What the target is, in words.
+    pub target_is: String,
+    /// Whether the flow may begin.
+    pub allowed: bool,
+    /// The name of the rule that decided.
+    pub rule: String,
+    /// The reason in words.
+    pub why: String,
+}
+
 /// One step of an explanation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -13,11 +13,9 @@ use altnet_wire::id::{Name, NodeId};
 use altnet_wire::record::Roles;
 use altnet_wire::time::{Duration, Instant};
 
-use super::facts::View;
 use super::view::{DirectoryView, NetworkView, PeerView, RecordView, RelayView, Status, Step};
 use super::{Node, peers::Peer};
 use crate::clock::Estimate;
-use crate::policy::judge_new;
 use crate::registry::Subject;
 
 fn micros(duration: Duration) -> u64 {
@@ -328,22 +326,7 @@ impl<A: Aead> Node<A> {
             true,
             format!("this node is a member of {petname}"),
         );
-        let address = match target.parse::<Ipv6Addr>() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                let label = target.split('.').next().unwrap_or(target);
-                let host = Name::new(label)
-                    .ok()
-                    .and_then(|name| network.registry.host(&name)?.record.address);
-                let app = Name::new(label)
-                    .ok()
-                    .and_then(|name| Some(network.registry.app_by_name(&name)?.address));
-                let node = Name::new(label)
-                    .ok()
-                    .and_then(|name| Some(network.registry.by_name(&name)?.id.address()));
-                host.or(app).or(node)
-            }
-        };
+        let address = network.address_called(target);
         let Some(address) = address else {
             let text = format!("no host, app or member is called {target}");
             step("name", false, text);
@@ -351,13 +334,7 @@ impl<A: Aead> Node<A> {
         };
         step("name", true, format!("{target} is {address}"));
         let subject = network.registry.by_address(address);
-        let what = match &subject {
-            Some(Subject::Host(host, _)) => format!("host {} in records", host.record.name),
-            Some(Subject::App(app, _)) => format!("app {} in records", app.record.name),
-            Some(Subject::Node(member)) => format!("the node {} itself", member.membership.name),
-            Some(Subject::Site(site, _)) => format!("a machine without a name in site {site}"),
-            None => "nobody's address in this network".into(),
-        };
+        let what = network.describe(address);
         if !step("address", subject.is_some(), what) {
             return steps;
         }
@@ -375,12 +352,8 @@ impl<A: Aead> Node<A> {
         let source = self
             .site_prefix()
             .map_or(network.own.node.address(), |prefix| prefix.address());
-        let verdict = judge_new(source, address, &View::new(network, &self.clock, now));
-        step(
-            "policy",
-            verdict.is_allowed(),
-            format!("rule {}", verdict.rule().as_str()),
-        );
+        let (allowed, text) = self.services_text(source, address, now);
+        step("policy", allowed, text);
         let Some(peer) = self.peers.get(&member.id) else {
             let known = member.node.is_some();
             let text = if known {

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use altnet_wire::time::Instant;
 
-use super::{Direction, RuleName};
+use super::{Direction, FlowInfo, RuleId};
 use crate::ip::Protocol;
 
 /// Silence after which a flow ends that nobody has answered. At least 2 minutes
@@ -92,15 +92,23 @@ pub(super) struct Flow {
     pub(super) initiator: Direction,
     /// The facts by which it was judged.
     pub(super) generation: u64,
-    pub(super) rule: RuleName,
+    pub(super) rule: RuleId,
 }
 
 impl Flow {
-    /// Who began it, and with whom.
-    pub(super) const fn ends(&self) -> (Ipv6Addr, Ipv6Addr) {
-        match self.initiator {
-            Direction::Outbound => (self.key.ours, self.key.theirs),
-            Direction::Inbound => (self.key.theirs, self.key.ours),
+    /// What it was judged by.
+    pub(super) const fn info(&self) -> FlowInfo {
+        let key = &self.key;
+        let (source, destination, port) = match self.initiator {
+            Direction::Outbound => (key.ours, key.theirs, key.their_port),
+            Direction::Inbound => (key.theirs, key.ours, key.our_port),
+        };
+        FlowInfo {
+            source,
+            destination,
+            protocol: key.protocol,
+            // Where an echo's identifier stands there is no port.
+            port: if key.asker == 0 { port } else { 0 },
         }
     }
 }
@@ -278,7 +286,7 @@ impl FlowTable {
     }
 
     /// Notes that the flow `key` was judged again and admitted.
-    pub(super) fn confirm(&mut self, key: &Key, generation: u64, rule: RuleName) {
+    pub(super) fn confirm(&mut self, key: &Key, generation: u64, rule: RuleId) {
         if let Some(entry) = self
             .slot(key)
             .and_then(|slot| self.entries.get_mut(slot as usize))

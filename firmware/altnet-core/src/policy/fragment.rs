@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use altnet_wire::time::Instant;
 
-use super::{DropReason, RuleName};
+use super::{DropReason, RuleId};
 use crate::ip::PacketInfo;
 
 /// How long a packet may be on its way: what a receiver waits for its fragments
@@ -39,7 +39,7 @@ impl Key {
 struct Entry {
     key: Key,
     first_end_bytes: u16,
-    rule: RuleName,
+    rule: RuleId,
     expires: Instant,
 }
 
@@ -60,7 +60,7 @@ impl FragmentTable {
     }
 
     /// Lets the later fragments of a packet pass, in the place of the oldest if there is no room.
-    pub(super) fn admit(&mut self, key: Key, end_bytes: u16, rule: RuleName, now: Instant) {
+    pub(super) fn admit(&mut self, key: Key, end_bytes: u16, rule: RuleId, now: Instant) {
         let mut first_end_bytes = end_bytes;
         if let Some(at) = self.position(&key) {
             // A second "first" fragment never makes room for overlap.
@@ -90,7 +90,7 @@ impl FragmentTable {
         key: &Key,
         offset_bytes: u16,
         now: Instant,
-    ) -> Result<RuleName, DropReason> {
+    ) -> Result<RuleId, DropReason> {
         let at = self.position(key).ok_or(DropReason::FragmentWithoutFirst)?;
         let entry = self
             .entries

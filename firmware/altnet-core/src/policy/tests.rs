@@ -1,8 +1,10 @@
-//! The rules on packets of real bytes, and the flow table against a list that is searched
+//! The rule `members-to-hosts` on packets of real bytes, and the flow table against a list that is searched
 //! from end to end.
 
 use super::*;
 use crate::ip::testing::{echo, fragment, packet, tcp, udp};
+use altnet_wire::address::Prefix;
+use altnet_wire::id::{MemberId, Name, Serial, SiteId};
 use core::time::Duration;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -24,15 +26,52 @@ struct Known {
 }
 
 impl Facts for Known {
-    fn is_member(&self, source: Ipv6Addr) -> bool {
-        self.members.contains(&source)
-    }
-    fn is_target(&self, destination: Ipv6Addr) -> bool {
-        self.targets.contains(&destination)
-    }
     fn is_ours(&self, address: Ipv6Addr) -> bool {
         self.ours.contains(&address)
     }
+    fn is_ended(&self, _: UnixTime) -> bool {
+        false
+    }
+}
+
+impl Known {
+    /// Members begin flows, targets are hosts or, if they are no members, apps.
+    fn enrolled(&self) -> Vec<Enrolled<'static>> {
+        static NAME: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| name("any"));
+        let site = SiteId::new(1).unwrap();
+        let all: BTreeSet<&Ipv6Addr> = self.members.union(&self.targets).collect();
+        let what = |address: &Ipv6Addr| {
+            let both = (
+                self.members.contains(address),
+                self.targets.contains(address),
+            );
+            match both {
+                (true, true) => What::Host(site, &NAME),
+                (true, false) => What::Site(site),
+                (false, _) => What::App(MemberId([0; 16]), &NAME),
+            }
+        };
+        all.into_iter()
+            .map(|address| Enrolled {
+                at: Prefix::host(*address),
+                what: what(address),
+                expires: UnixTime::NEVER,
+            })
+            .collect()
+    }
+
+    /// A policy of the one rule `members-to-hosts`.
+    fn policy(&self, limits: PolicyLimits, seed: [u8; 16]) -> Policy {
+        let body = Draft::members_to_hosts(UnixTime::EPOCH).encode().unwrap();
+        let rules = Rules::new(&body, Serial(1)).unwrap();
+        let mut policy = Policy::new(limits, seed);
+        policy.set_rules(Some(rules), self.enrolled().into_iter());
+        policy
+    }
+}
+
+pub(super) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
 }
 
 /// House A: our client may reach their wiki, and not the other way round.
@@ -56,8 +95,9 @@ fn at(seconds: u64) -> Instant {
     Instant::ZERO.after(Duration::from_secs(seconds))
 }
 
+/// Who is who is the same in both houses.
 fn policy() -> Policy {
-    Policy::new(PolicyLimits::MICRO, [7; 16])
+    house_a().policy(PolicyLimits::MICRO, [7; 16])
 }
 
 fn read(bytes: &[u8]) -> PacketInfo {
@@ -81,19 +121,19 @@ fn a_member_reaches_a_host_and_only_its_answers_come_back() {
         out(6, &tcp(5000, 80, SYN)),
         back(6, &tcp(80, 5000, SYN | ACK)),
     );
-    let no_target = Some(DropReason::NoSuchTarget);
+    let no_rule = Some(DropReason::NoRule);
     assert_eq!(
         a.judge_inbound(&here, &house_a(), at(0)).drop_reason(),
-        no_target
+        no_rule
     );
     assert_eq!(
         b.judge_outbound(&here, &house_b(), at(0)).drop_reason(),
-        no_target
+        no_rule
     );
     let verdict = a.judge_outbound(&there, &house_a(), at(1));
     assert_eq!(
-        (verdict.is_allowed(), verdict.rule()),
-        (true, RuleName::MEMBERS_TO_HOSTS)
+        (verdict.is_allowed(), a.rule_name(verdict.rule())),
+        (true, "members-to-hosts")
     );
     assert!(b.judge_inbound(&there, &house_b(), at(1)).is_allowed());
     assert!(b.judge_outbound(&here, &house_b(), at(1)).is_allowed());
@@ -101,8 +141,8 @@ fn a_member_reaches_a_host_and_only_its_answers_come_back() {
     let other_port = back(6, &tcp(81, 5000, ACK));
     let verdict = a.judge_inbound(&other_port, &house_a(), at(1));
     assert_eq!(
-        (verdict.is_allowed(), verdict.rule()),
-        (false, RuleName::DEFAULT_DENY)
+        (verdict.is_allowed(), a.rule_name(verdict.rule())),
+        (false, "default-deny")
     );
 }
 
@@ -273,11 +313,12 @@ fn a_flow_ends_when_it_is_judged_again_and_refused() {
     facts.members.remove(&CLIENT);
     // Nobody has said so yet.
     assert!(policy.judge_inbound(&here, &facts, at(1)).is_allowed());
-    policy.rejudge();
+    policy.set_roster(facts.enrolled().into_iter());
     assert!(!policy.judge_inbound(&here, &facts, at(2)).is_allowed());
     assert!(!policy.judge_outbound(&there, &facts, at(2)).is_allowed());
     assert!(!policy.judge_outbound(&later, &facts, at(2)).is_allowed());
     facts.members.insert(CLIENT);
+    policy.set_roster(facts.enrolled().into_iter());
     assert!(policy.judge_outbound(&there, &facts, at(3)).is_allowed());
     policy.rejudge();
     assert!(policy.judge_inbound(&here, &facts, at(4)).is_allowed());
@@ -289,8 +330,8 @@ fn a_flood_of_unanswered_flows_leaves_the_answered_ones() {
         flows: 8,
         fragments: 1,
     };
-    let mut policy = Policy::new(limits, [1; 16]);
     let facts = house_a();
+    let mut policy = facts.policy(limits, [1; 16]);
     let here = back(6, &tcp(80, 5000, ACK));
     policy.judge_outbound(&out(6, &tcp(5000, 80, SYN)), &facts, at(0));
     policy.judge_inbound(&here, &facts, at(0));
@@ -410,7 +451,9 @@ impl Model {
         facts: &Known,
         now: u64,
     ) -> bool {
-        let allows = |from: Ipv6Addr, to: Ipv6Addr| facts.is_member(from) && facts.is_target(to);
+        let allows = |from: Ipv6Addr, to: Ipv6Addr| {
+            facts.members.contains(&from) && facts.targets.contains(&to)
+        };
         let is_way = |flow: &ModelFlow| match kind {
             Kind::Request => (flow.from, flow.to) == (from, to),
             Kind::Reply => (flow.from, flow.to) == (to, from),
@@ -470,7 +513,7 @@ proptest! {
     fn the_flow_table_does_what_a_plain_list_does(steps in proptest::collection::vec(step(), 0..120), limit in 1u32..12, seed: [u8; 16]) {
         let all: BTreeSet<Ipv6Addr> = (0..4).map(address).collect();
         let mut facts = Known { ours: (0..2).map(address).collect(), members: all.clone(), targets: all };
-        let mut policy = Policy::new(PolicyLimits { flows: limit, fragments: 2 }, seed);
+        let mut policy = facts.policy(PolicyLimits { flows: limit, fragments: 2 }, seed);
         let mut model = Model { flows: Vec::new(), limit: limit as usize };
         let mut now = 0;
         for step in steps {
@@ -482,7 +525,7 @@ proptest! {
                         _ => &mut facts.targets,
                     };
                     if is_in { set.insert(address(index)); } else { set.remove(&address(index)); }
-                    policy.rejudge();
+                    policy.set_roster(facts.enrolled().into_iter());
                     model.flows.iter_mut().for_each(|flow| flow.is_stale = true);
                 }
                 Step::Packet { outbound, ours, theirs, port, kind } => {
@@ -512,7 +555,7 @@ proptest! {
 
     #[test]
     fn no_packet_makes_policy_panic(packets in proptest::collection::vec((any::<bool>(), any::<u8>(), proptest::collection::vec(0u8..70, 0..90)), 0..20)) {
-        let mut policy = Policy::new(PolicyLimits { flows: 2, fragments: 1 }, [0; 16]);
+        let mut policy = house_a().policy(PolicyLimits { flows: 2, fragments: 1 }, [0; 16]);
         for (inbound, next, payload) in packets {
             let Ok(info) = PacketInfo::parse(&packet(CLIENT, WIKI, next, &payload)) else { continue };
             if inbound {

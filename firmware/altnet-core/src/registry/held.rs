@@ -5,9 +5,10 @@ use alloc::boxed::Box;
 use altnet_wire::address;
 use altnet_wire::envelope::{Envelope, Header, RecordKind};
 use altnet_wire::id::{NodeId, RecordId};
+use altnet_wire::policy::Policy;
 use altnet_wire::record::{
-    self, AppRecord, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead, NodeRecord,
-    OwnerChange, Revocation,
+    self, AppRecord, Body as _, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead,
+    NodeRecord, OwnerChange, Revocation,
 };
 use altnet_wire::time::UnixTime;
 
@@ -22,6 +23,7 @@ pub(super) enum Body {
     Node(Box<NodeRecord>),
     Host(Box<HostRecord>),
     App(Box<AppRecord>),
+    /// Checked; compiled by whoever judges by it.
     Policy,
     Revocation(Box<Revocation>),
     Invite(Box<Invite>),
@@ -51,7 +53,11 @@ impl Body {
     /// Reads the body of an envelope; unknown kinds and versions are [`Body::Unknown`].
     pub(super) fn read(envelope: &Envelope<'_>) -> Result<Self, RecordError> {
         let header = envelope.header();
-        if header.version != 1 {
+        let version = match header.kind {
+            RecordKind::NETWORK_HEAD => NetworkHead::VERSION,
+            _ => 1,
+        };
+        if header.version != version {
             return Ok(Self::Unknown);
         }
         let bytes = envelope.body();
@@ -71,7 +77,10 @@ impl Body {
             RecordKind::NODE => Self::Node(Box::new(record::decode(bytes).map_err(bad)?)),
             RecordKind::HOST => Self::Host(Box::new(record::decode(bytes).map_err(bad)?)),
             RecordKind::APP => Self::App(Box::new(record::decode(bytes).map_err(bad)?)),
-            RecordKind::POLICY => Self::Policy,
+            RecordKind::POLICY => {
+                Policy::decode(bytes).map_err(|_| RecordError::Body(header.kind))?;
+                Self::Policy
+            }
             RecordKind::REVOCATION => {
                 Self::Revocation(Box::new(record::decode(bytes).map_err(bad)?))
             }

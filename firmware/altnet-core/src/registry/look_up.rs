@@ -2,9 +2,11 @@
 
 use core::net::Ipv6Addr;
 
-use altnet_wire::address;
-use altnet_wire::envelope::RecordKind;
-use altnet_wire::id::{ControlKey, MemberId, Name, NodeId, Serial, SigningKey, SiteId, TunnelKey};
+use altnet_wire::address::{self, Prefix};
+use altnet_wire::envelope::{Envelope, RecordKind};
+use altnet_wire::id::{
+    ControlKey, MemberId, Name, NodeId, RecordId, Serial, SigningKey, SiteId, TunnelKey,
+};
 use altnet_wire::record::{
     AppRecord, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead, NodeRecord,
     Revocation, RevocationTarget, Roles,
@@ -14,6 +16,7 @@ use altnet_wire::time::{Instant, UnixTime};
 use super::held::{Body, Held};
 use super::{Registry, Slot};
 use crate::clock::Clock;
+use crate::policy::{Enrolled, What};
 
 /// A member in force.
 #[derive(Clone, Copy, Debug)]
@@ -315,12 +318,55 @@ impl Registry {
         self.view.revoked.get(target).copied()
     }
 
-    /// The body of the policy in force. Not read here.
-    pub fn policy(&self) -> Option<&[u8]> {
+    /// The policy in force: its serial, its id and its body, which was checked.
+    pub fn policy(&self) -> Option<(Serial, RecordId, &[u8])> {
         let held = self.in_force(&Slot::POLICY)?;
-        altnet_wire::envelope::Envelope::parse(&held.bytes)
-            .ok()
-            .map(|envelope| envelope.body())
+        let envelope = Envelope::parse(&held.bytes).ok()?;
+        Some((held.header.serial, held.id, envelope.body()))
+    }
+
+    /// Everybody and everything that has an address, as policy speaks of them.
+    pub fn enrolled(&self) -> impl Iterator<Item = Enrolled<'_>> {
+        let network = self.network;
+        let devices = self.members().flat_map(move |member| {
+            let membership = member.membership;
+            let site = membership.site.filter(|site| {
+                let gateway = self.gateway(*site);
+                gateway.is_some_and(|gateway| gateway.id == member.id)
+            });
+            let enrol = move |at, what| Enrolled {
+                at,
+                what,
+                expires: membership.expires,
+            };
+            let own = Prefix::host(member.id.address());
+            let behind = site.map(|site| {
+                let router = Prefix::host(address::site_gateway(&network, site));
+                let lan = address::site_prefix(&network, site);
+                [
+                    enrol(router, What::Device(membership)),
+                    enrol(lan, What::Site(site)),
+                ]
+            });
+            core::iter::once(enrol(own, What::Device(membership)))
+                .chain(behind.into_iter().flatten())
+        });
+        let hosts = self.hosts().filter_map(|host| {
+            Some(Enrolled {
+                at: Prefix::host(host.record.address?),
+                what: What::Host(host.record.site, &host.record.name),
+                expires: self.gateway(host.record.site)?.membership.expires,
+            })
+        });
+        let apps = self.apps().filter_map(|app| {
+            let membership = self.by_device(&app.device)?.membership;
+            Some(Enrolled {
+                at: Prefix::host(app.address),
+                what: What::App(membership.member, &app.record.name),
+                expires: membership.expires,
+            })
+        });
+        devices.chain(hosts).chain(apps)
     }
 
     /// The newest head of each issuer, with its serial, in the order of the issuers' keys.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use altnet_wire::envelope::RecordKind;
 use altnet_wire::hash::{self, Hash};
-use altnet_wire::id::{RecordId, SigningKey};
+use altnet_wire::id::{RecordId, Serial, SigningKey};
 
 use super::held::Body;
 use super::{Registry, Slot};
@@ -18,6 +18,8 @@ pub struct Summary {
     pub revocation_count: u32,
     /// The id of the policy in force, zero if none.
     pub policy: Hash,
+    /// The serial of that policy, 0 if none.
+    pub policy_serial: Serial,
     /// Serial of the last owner change in force.
     pub owner_serial: u64,
 }
@@ -45,12 +47,12 @@ impl Revocations {
 impl Registry {
     /// What a head signed now would say. Asking costs nothing that grows.
     pub fn summary(&self) -> Summary {
+        let policy = self.in_force(&Slot::POLICY);
         Summary {
             revocations: self.revocations.hash,
             revocation_count: self.revocations.count,
-            policy: self
-                .in_force(&Slot::POLICY)
-                .map_or([0; hash::HASH_BYTES], |held| held.id.0),
+            policy: policy.map_or([0; hash::HASH_BYTES], |held| held.id.0),
+            policy_serial: policy.map_or(Serial(0), |held| held.header.serial),
             owner_serial: self.owner_head().1.0,
         }
     }
@@ -63,16 +65,13 @@ impl Registry {
         self.revocations = Revocations::of(revocations.map(|held| held.id));
     }
 
-    /// Whether some head in force tells of more revocations or a later owner change than are held:
-    /// there is something to fetch before delivering.
-    ///
-    /// A policy that differs doesn't count. A head names a policy by its id alone, so it
-    /// doesn't say which of the two is newer, nor does its own serial, which counts the heads
-    /// of one issuer: an issuer that is behind itself, or was when it went away for good, would
-    /// make everybody else look behind for ever. Policies have serials of their own and the
-    /// larger wins wherever two nodes meet and compare heads.
+    /// Whether some head in force tells of more revocations, a later policy or a later owner change
+    /// than are held: there is something to fetch before delivering. A policy that is held and
+    /// stands aside, since its signer may no longer sign it, is not fetched again.
     pub fn is_behind(&self) -> bool {
         let own = self.summary();
+        let held = self.records.get(&Slot::POLICY);
+        let policy_serial = held.map_or(Serial(0), |held| held.header.serial);
         // More than there is room for can't be fetched; that it was refused is counted elsewhere.
         let is_full = own.revocation_count >= u32::from(self.limits().revocations);
         let speaks = |signer: &SigningKey| self.is_owner(signer) || self.issuer(signer).is_some();
@@ -80,6 +79,7 @@ impl Registry {
             .filter(|(signer, _, _)| speaks(signer))
             .any(|(_, _, head)| {
                 head.owner_serial > own.owner_serial
+                    || head.policy_serial > policy_serial
                     || (!is_full && head.revocation_count > own.revocation_count)
             })
     }

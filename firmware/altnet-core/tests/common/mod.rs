@@ -3,12 +3,14 @@
 
 use altnet_core::clock::Clock;
 use altnet_core::limits::Limits;
+use altnet_core::policy::{Draft, DraftProfile, DraftRule};
 use altnet_core::records::{self, ControlSecret, SigningSecret};
 use altnet_core::registry::Registry;
 use altnet_tunnel::key::TunnelSecret;
 use altnet_wire::address;
 use altnet_wire::envelope::{MAX_POLICY_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, RecordId, Serial, SigningKey, SiteId, record_id};
+use altnet_wire::policy::{Atom, Pattern, Service, Span, Summer, Switch, Window, Zone};
 use altnet_wire::record::*;
 use altnet_wire::time::UnixTime;
 
@@ -50,6 +52,93 @@ pub struct Town {
     pub porter: SigningSecret,
     pub genesis: Vec<u8>,
     pub network: NetworkId,
+}
+
+/// The body of the policy that a network begins with.
+pub fn policy_body() -> Vec<u8> {
+    Draft::members_to_hosts(at(70)).encode().unwrap()
+}
+
+/// The body of a policy in which everything occurs that can.
+pub fn full_policy_body() -> Vec<u8> {
+    let span = |days, opens_min, closes_min| Span {
+        days,
+        opens_min,
+        closes_min,
+    };
+    let window = |spans: &[Span], open_without_clock| Window {
+        spans: spans.iter().copied().collect(),
+        open_without_clock,
+    };
+    let switch = |month, minute| Switch {
+        month,
+        week: 5,
+        weekday: 0,
+        minute,
+    };
+    let summer = Summer {
+        offset_min: 120,
+        begins: switch(3, 120),
+        ends: switch(10, -60),
+    };
+    let ports = |protocol, first_port, last_port| Service {
+        protocol: Some(protocol),
+        first_port,
+        last_port,
+    };
+    let evenings = window(&[span(0x1f, 1080, 1440), span(0x60, 480, 60)], false);
+    let host = Atom::Host(site(3), name("wiki"));
+    let app = Atom::App(MemberId([20; 16]), name("chat"));
+    let media = Atom::Named(Pattern::new("media-*").unwrap());
+    let rule = |called, from: &[Atom], to: &[Atom], services: &[Service]| DraftRule {
+        name: name(called),
+        from: from.iter().cloned().collect(),
+        to: to.iter().cloned().collect(),
+        services: services.iter().copied().collect(),
+        window: None,
+        needs_fresh_head: false,
+    };
+    let family = Atom::Group(name("family"));
+    let web = rule(
+        "web",
+        &[Atom::Members, Atom::Person(name("ann"))],
+        &[host, app, Atom::Hosts, Atom::Apps],
+        &[ports(6, 80, 80), ports(17, 5000, 5100)],
+    );
+    let care = DraftRule {
+        window: Some(window(&[span(0x7f, 0, 1440)], true)),
+        needs_fresh_head: true,
+        ..rule(
+            "care",
+            &[family, Atom::Device(MemberId([20; 16]))],
+            &[Atom::Anything, Atom::Site(site(3))],
+            &[Service::ANY, Service::all_of(Some(Service::ICMPV6))],
+        )
+    };
+    let profile = DraftProfile {
+        group: name("children"),
+        exclusive: true,
+        window: Some(evenings),
+    };
+    let things = [media, Atom::Site(site(3))];
+    Draft {
+        issued: at(80),
+        zone: Zone {
+            offset_min: 60,
+            summer: Some(summer),
+        },
+        stale_after_s: 86_400,
+        sites: [(site(3), name("cabin"))].into(),
+        groups: [
+            (name("family"), [Atom::Person(name("ann"))].into()),
+            (name("things"), things.into()),
+        ]
+        .into(),
+        profiles: vec![profile],
+        rules: vec![web, care],
+    }
+    .encode()
+    .unwrap()
 }
 
 impl Town {

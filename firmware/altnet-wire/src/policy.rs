@@ -1,0 +1,620 @@
+//! Who may reach what, as an issuer signs it: the body of [`RecordKind::POLICY`], version 1.
+//!
+//! A policy only allows: what no rule names is refused, and the order of rules decides nothing but
+//! which of several is called by name. Rules speak of [`Atom`]s by their place in one sorted table,
+//! and every list is a run of postcard values read in place ([`Run`]), so that a policy of 16 KiB
+//! takes no memory to read.
+//!
+//! People and groups are names that issuers give; devices are member ids, because a newcomer may
+//! choose its own name; hosts are a name and the site whose gateway answers for it; apps are a name
+//! and the member that runs it. So nobody comes under a rule by calling itself something.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{self, NotCanonical};
+use crate::envelope::RecordKind;
+use crate::id::{MemberId, Name, SiteId};
+use crate::record::Body;
+use crate::time::UnixTime;
+
+/// Most atoms in a policy.
+pub const MAX_ATOMS: usize = 2048;
+/// Most rules in a policy.
+pub const MAX_RULES: usize = 2048;
+/// Most windows in a policy.
+pub const MAX_WINDOWS: usize = 32;
+/// Most spans in a window.
+pub const MAX_SPANS: usize = 4;
+/// Most combinations of source, target and service that all rules name together.
+pub const MAX_ROWS: usize = 16_384;
+/// The longest pattern in bytes.
+pub const MAX_PATTERN_BYTES: usize = 63;
+/// Minutes in a day.
+pub const DAY_MINUTES: u16 = 24 * 60;
+
+/// Values one after the other in postcard's form, read in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Run<'a, T> {
+    #[serde(borrow)]
+    bytes: &'a [u8],
+    #[serde(skip)]
+    of: PhantomData<T>,
+}
+
+impl<'a, T> Run<'a, T> {
+    /// A run of these bytes; what they hold is found out when it is read.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            of: PhantomData,
+        }
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether it holds nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl<'a, T: Serialize + Deserialize<'a>> Run<'a, T> {
+    /// The values. The last is an error if the rest is damaged or not in canonical form.
+    pub fn iter(&self) -> impl Iterator<Item = Result<T, NotCanonical>> + use<'a, T> {
+        let mut left = self.bytes;
+        core::iter::from_fn(move || {
+            if left.is_empty() {
+                return None;
+            }
+            let taken = canonical::take(left);
+            left = taken.as_ref().map_or(&[], |(_, rest)| *rest);
+            Some(taken.map(|(value, _)| value))
+        })
+    }
+
+    /// The values of a run that was checked: those before the first fault.
+    pub fn values(&self) -> impl Iterator<Item = T> + use<'a, T> {
+        self.iter().map_while(Result::ok)
+    }
+}
+
+/// A name with at most one `*`, which stands for any letters: `media-*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pattern(String<MAX_PATTERN_BYTES>);
+
+impl Pattern {
+    /// Reads a pattern of the letters a name may have (RFC 1035 section 2.3.1, lower case).
+    pub fn new(text: &str) -> Option<Self> {
+        let pattern = Self(String::try_from(text).ok()?);
+        pattern.is_valid().then_some(pattern)
+    }
+
+    fn is_valid(&self) -> bool {
+        let stars = self.0.bytes().filter(|byte| *byte == b'*').count();
+        let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-*".contains(&b);
+        !self.0.is_empty() && stars <= 1 && self.0.bytes().all(is_letter)
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `name` is one that it stands for.
+    pub fn fits(&self, name: &Name) -> bool {
+        let name = name.as_str();
+        match self.0.split_once('*') {
+            None => self.0.as_str() == name,
+            Some((before, after)) => {
+                name.len() >= before.len() + after.len()
+                    && name.starts_with(before)
+                    && name.ends_with(after)
+            }
+        }
+    }
+}
+
+/// Whom or what a rule speaks of: as a source who begins a flow, as a target with whom. New kinds
+/// are added at the end only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Atom {
+    /// Every member's device and every machine behind a member that is a gateway, except those
+    /// of a profile that is exclusive. Only a source.
+    Members,
+    /// The devices of a person.
+    Person(Name),
+    /// What is in a group, by its membership or by [`Policy::groups`].
+    Group(Name),
+    /// A member's own addresses: of a gateway the router itself, not what is behind it.
+    Device(MemberId),
+    /// The machines on a site's LAN, named or not; not its router.
+    Site(SiteId),
+    /// A named machine on a site's LAN.
+    Host(SiteId, Name),
+    /// An app of a member.
+    App(MemberId, Name),
+    /// Every named machine. Only a target.
+    Hosts,
+    /// Every app. Only a target.
+    Apps,
+    /// Everything that the network has, routers too. Only a target.
+    Anything,
+    /// Every named machine and app whose name fits. Only a target: a gateway calls its machines
+    /// as it likes.
+    Named(Pattern),
+}
+
+impl Atom {
+    /// Whether it can't be a source.
+    const fn is_only_target(&self) -> bool {
+        matches!(
+            self,
+            Self::Hosts | Self::Apps | Self::Anything | Self::Named(_)
+        )
+    }
+}
+
+/// An upper-layer protocol and its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Service {
+    /// The protocol's number (IANA); none is every protocol.
+    pub protocol: Option<u8>,
+    /// The first port; 0 where a protocol has none.
+    pub first_port: u16,
+    /// The last port.
+    pub last_port: u16,
+}
+
+impl Service {
+    /// TCP's number.
+    pub const TCP: u8 = 6;
+    /// UDP's number.
+    pub const UDP: u8 = 17;
+    /// ICMPv6's number: echo requests, for what else it has is carried with flows or not at all.
+    pub const ICMPV6: u8 = 58;
+    /// Everything.
+    pub const ANY: Self = Self::all_of(None);
+
+    /// All of one protocol, or of every one.
+    pub const fn all_of(protocol: Option<u8>) -> Self {
+        Self {
+            protocol,
+            first_port: 0,
+            last_port: u16::MAX,
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    /// Writes it as people write it: `tcp 80`, `udp 5000-5100`, `ping`, `anything`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            None => return f.write_str("anything"),
+            Some(Self::ICMPV6) => return f.write_str("ping"),
+            Some(Self::TCP) => f.write_str("tcp")?,
+            Some(Self::UDP) => f.write_str("udp")?,
+            Some(number) => write!(f, "protocol {number}")?,
+        }
+        match (self.first_port, self.last_port) {
+            (0, u16::MAX) => Ok(()),
+            (first, last) if first == last => write!(f, " {first}"),
+            (first, last) => write!(f, " {first}-{last}"),
+        }
+    }
+}
+
+/// Days of the week and the minutes of such a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Bit 0 is Monday, bit 6 Sunday: the days on which it begins.
+    pub days: u8,
+    /// The minute of the local day at which it opens, 0 to 1439.
+    pub opens_min: u16,
+    /// The minute at which it closes, 1 to 1440; no later than `opens_min` is on the next day.
+    pub closes_min: u16,
+}
+
+/// When a rule holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// It is open in any of these.
+    pub spans: Vec<Span, MAX_SPANS>,
+    /// Whether it is open while the time isn't known.
+    pub open_without_clock: bool,
+}
+
+/// One moment of a year at which clocks are put forward or back, as POSIX writes it:
+/// `Mmonth.week.day/time` (IEEE Std 1003.1, section 8.3, TZ).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// 1 to 12.
+    pub month: u8,
+    /// 1 to 5; 5 is the last.
+    pub week: u8,
+    /// 0 is Sunday, 6 Saturday.
+    pub weekday: u8,
+    /// Minutes after local midnight, -10080 to 10080 (RFC 9636 section 3.3.1).
+    pub minute: i16,
+}
+
+/// Summer time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summer {
+    /// Minutes east of Greenwich while it lasts.
+    pub offset_min: i16,
+    /// When it begins, in standard time.
+    pub begins: Switch,
+    /// When it ends, in summer time.
+    pub ends: Switch,
+}
+
+/// What the local time is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Minutes east of Greenwich.
+    pub offset_min: i16,
+    /// Summer time, if there is one.
+    pub summer: Option<Summer>,
+}
+
+/// That one atom is in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InGroup {
+    /// The place of what is in it: a person, device, site, host or app, or names that fit.
+    pub atom: u16,
+    /// The place of the [`Atom::Group`].
+    pub group: u16,
+}
+
+/// What holds for everybody in a group, whichever rule allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// The place of the [`Atom::Group`].
+    pub group: u16,
+    /// Only rules that name them, their device or a group of theirs count, not those for all
+    /// members or for a site.
+    pub exclusive: bool,
+    /// The place of a window outside of which nothing is allowed.
+    pub window: Option<u8>,
+}
+
+/// One rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule<'a> {
+    /// The place of its name.
+    pub name: u16,
+    /// The places of those it allows.
+    #[serde(borrow)]
+    pub from: Run<'a, u16>,
+    /// The places of what it allows them to reach.
+    #[serde(borrow)]
+    pub to: Run<'a, u16>,
+    /// The services there.
+    #[serde(borrow)]
+    pub services: Run<'a, Service>,
+    /// The place of the window in which it holds; always if none.
+    pub window: Option<u8>,
+    /// Whether it holds only while a head is held that is no older than [`Policy::stale_after_s`].
+    pub needs_fresh_head: bool,
+}
+
+/// The body of a policy record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy<'a> {
+    /// When it was made.
+    pub issued: UnixTime,
+    /// What windows take for local time.
+    pub zone: Zone,
+    /// A newest head older than this many seconds counts as stale.
+    pub stale_after_s: u32,
+    /// What rules name, ascending.
+    #[serde(borrow)]
+    pub atoms: Run<'a, Atom>,
+    /// What rules are called, and how sites are (see `sites`), each once.
+    #[serde(borrow)]
+    pub names: Run<'a, Name>,
+    /// How the author calls sites, for people who read the policy: a site and its name's place.
+    #[serde(borrow)]
+    pub sites: Run<'a, (SiteId, u16)>,
+    /// When rules hold.
+    #[serde(borrow)]
+    pub windows: Run<'a, Window>,
+    /// Who is in a group beside those whose membership says so, ascending.
+    #[serde(borrow)]
+    pub groups: Run<'a, InGroup>,
+    /// What holds for groups.
+    #[serde(borrow)]
+    pub profiles: Run<'a, Profile>,
+    /// The rules.
+    #[serde(borrow)]
+    pub rules: Run<'a, Rule<'a>>,
+}
+
+impl Body for Policy<'_> {
+    const KIND: RecordKind = RecordKind::POLICY;
+}
+
+/// Why the bytes are no policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadPolicy {
+    /// They don't decode in canonical form.
+    #[error("the policy is damaged: {0}")]
+    Damaged(#[from] NotCanonical),
+    /// More of something than there may be.
+    #[error("the policy has more than {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A place that nothing is at, or something else than it has to be.
+    #[error("the policy names {0} that it doesn't hold")]
+    NoSuch(&'static str),
+    /// A table that isn't in ascending order, or holds something twice.
+    #[error("the policy's {0} are not in order")]
+    Order(&'static str),
+    /// A time, a day or a port that there isn't.
+    #[error("the policy has {0} that can't be")]
+    Impossible(&'static str),
+}
+
+impl<'a> Policy<'a> {
+    /// Reads a policy that takes up all of `bytes`, and checks everything in it, so that what
+    /// compiles it meets no surprise.
+    ///
+    /// # Errors
+    /// See [`BadPolicy`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, BadPolicy> {
+        let policy: Self = canonical::decode(bytes)?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    fn check(&self) -> Result<(), BadPolicy> {
+        let mut sizes = Sizes {
+            atoms: 0,
+            names: count(&self.names, "names", MAX_RULES + MAX_ATOMS)?,
+            windows: count(&self.windows, "windows", MAX_WINDOWS)?,
+            groups: (0, 0),
+            members: None,
+            only_targets: [0; MAX_ATOMS / 64],
+        };
+        self.check_atoms(&mut sizes)?;
+        check_zone(&self.zone)?;
+        for site in self.sites.iter() {
+            sizes.name(site?.1)?;
+        }
+        for window in self.windows.iter() {
+            check_window(&window?)?;
+        }
+        self.check_groups(&mut sizes)?;
+        self.check_rules(&sizes)
+    }
+
+    fn check_atoms(&self, sizes: &mut Sizes) -> Result<(), BadPolicy> {
+        let mut last: Option<Atom> = None;
+        for (place, atom) in (0u16..).zip(self.atoms.iter()) {
+            let atom = atom?;
+            if usize::from(place) >= MAX_ATOMS {
+                return Err(too_many("atoms", MAX_ATOMS));
+            }
+            match &atom {
+                Atom::Named(pattern) if !pattern.is_valid() => {
+                    return Err(BadPolicy::Impossible("a pattern"));
+                }
+                Atom::Members => sizes.members = Some(place),
+                // Groups stand side by side, because atoms are in order.
+                Atom::Group(_) if sizes.groups.1 == 0 => sizes.groups = (place, place + 1),
+                Atom::Group(_) => sizes.groups.1 = place + 1,
+                _ => {}
+            }
+            if atom.is_only_target() {
+                sizes.set_only_target(place);
+            }
+            if last.is_some_and(|last| last >= atom) {
+                return Err(BadPolicy::Order("atoms"));
+            }
+            sizes.atoms += 1;
+            last = Some(atom);
+        }
+        Ok(())
+    }
+
+    fn check_groups(&self, sizes: &mut Sizes) -> Result<(), BadPolicy> {
+        let mut last: Option<InGroup> = None;
+        count(&self.groups, "members of groups", MAX_ROWS)?;
+        for pair in self.groups.iter() {
+            let pair = pair?;
+            sizes.atom(pair.atom)?;
+            if !sizes.is_group(pair.group) {
+                return Err(BadPolicy::NoSuch("a group"));
+            }
+            if sizes.is_group(pair.atom) || sizes.members == Some(pair.atom) {
+                return Err(BadPolicy::Impossible("a member of a group"));
+            }
+            if last.is_some_and(|last| last >= pair) {
+                return Err(BadPolicy::Order("groups"));
+            }
+            if sizes.is_only_target(pair.atom) {
+                sizes.set_only_target(pair.group);
+            }
+            last = Some(pair);
+        }
+        count(&self.profiles, "profiles", MAX_WINDOWS)?;
+        for profile in self.profiles.iter() {
+            let profile = profile?;
+            if !sizes.is_group(profile.group) {
+                return Err(BadPolicy::NoSuch("a group"));
+            }
+            sizes.window(profile.window)?;
+        }
+        Ok(())
+    }
+
+    fn check_rules(&self, sizes: &Sizes) -> Result<(), BadPolicy> {
+        let (mut rules, mut rows) = (0usize, 0usize);
+        for rule in self.rules.iter() {
+            let rule = rule?;
+            rules += 1;
+            if rules > MAX_RULES {
+                return Err(too_many("rules", MAX_RULES));
+            }
+            sizes.name(rule.name)?;
+            sizes.window(rule.window)?;
+            let (mut sources, mut targets, mut services) = (0usize, 0usize, 0usize);
+            for place in rule.from.iter() {
+                let place = place?;
+                sizes.atom(place)?;
+                if sizes.is_only_target(place) {
+                    return Err(BadPolicy::Impossible("a source"));
+                }
+                sources += 1;
+            }
+            for place in rule.to.iter() {
+                let place = place?;
+                sizes.atom(place)?;
+                if sizes.members == Some(place) {
+                    return Err(BadPolicy::Impossible("a target"));
+                }
+                targets += 1;
+            }
+            for service in rule.services.iter() {
+                check_service(&service?)?;
+                services += 1;
+            }
+            let pairs = sources.saturating_mul(targets);
+            rows = rows.saturating_add(pairs.saturating_mul(services));
+            if rows > MAX_ROWS {
+                return Err(too_many(
+                    "combinations of source, target and service",
+                    MAX_ROWS,
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much there is of what rules name by its place, and what is at some places.
+struct Sizes {
+    atoms: usize,
+    names: usize,
+    windows: usize,
+    /// The first group and the end of groups.
+    groups: (u16, u16),
+    members: Option<u16>,
+    /// One bit an atom.
+    only_targets: [u64; MAX_ATOMS / 64],
+}
+
+impl Sizes {
+    const fn is_group(&self, place: u16) -> bool {
+        self.groups.0 <= place && place < self.groups.1
+    }
+
+    fn is_only_target(&self, place: u16) -> bool {
+        let word = self.only_targets.get(usize::from(place) / 64);
+        word.is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    fn set_only_target(&mut self, place: u16) {
+        if let Some(word) = self.only_targets.get_mut(usize::from(place) / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    fn atom(&self, place: u16) -> Result<(), BadPolicy> {
+        holds(place.into(), self.atoms, "an atom")
+    }
+
+    fn name(&self, place: u16) -> Result<(), BadPolicy> {
+        holds(place.into(), self.names, "a name")
+    }
+
+    fn window(&self, place: Option<u8>) -> Result<(), BadPolicy> {
+        place.map_or(Ok(()), |place| {
+            holds(place.into(), self.windows, "a window")
+        })
+    }
+}
+
+fn holds(place: usize, size: usize, what: &'static str) -> Result<(), BadPolicy> {
+    if place < size {
+        Ok(())
+    } else {
+        Err(BadPolicy::NoSuch(what))
+    }
+}
+
+const fn too_many(what: &'static str, limit: usize) -> BadPolicy {
+    BadPolicy::TooMany { what, limit }
+}
+
+fn count<'a, T: Serialize + Deserialize<'a>>(
+    run: &Run<'a, T>,
+    what: &'static str,
+    limit: usize,
+) -> Result<usize, BadPolicy> {
+    let mut count = 0;
+    for value in run.iter() {
+        value?;
+        count += 1;
+        if count > limit {
+            return Err(too_many(what, limit));
+        }
+    }
+    Ok(count)
+}
+
+fn check_service(service: &Service) -> Result<(), BadPolicy> {
+    let all_ports = service.first_port == 0 && service.last_port == u16::MAX;
+    let has_ports = matches!(service.protocol, Some(Service::TCP | Service::UDP));
+    if service.first_port > service.last_port || !(all_ports || has_ports) {
+        return Err(BadPolicy::Impossible("ports"));
+    }
+    Ok(())
+}
+
+fn check_window(window: &Window) -> Result<(), BadPolicy> {
+    let is_span = |span: &Span| {
+        span.days != 0
+            && span.days < 0x80
+            && span.opens_min < DAY_MINUTES
+            && (1..=DAY_MINUTES).contains(&span.closes_min)
+    };
+    if window.spans.iter().all(is_span) {
+        Ok(())
+    } else {
+        Err(BadPolicy::Impossible("hours"))
+    }
+}
+
+fn check_zone(zone: &Zone) -> Result<(), BadPolicy> {
+    // RFC 9636 section 3.3.1: offsets within a day and an hour.
+    let is_offset = |minutes: i16| minutes.unsigned_abs() <= 25 * 60;
+    let is_switch = |switch: &Switch| {
+        (1..=12).contains(&switch.month)
+            && (1..=5).contains(&switch.week)
+            && switch.weekday <= 6
+            && switch.minute.unsigned_abs() <= 7 * DAY_MINUTES
+    };
+    let is_summer =
+        |s: &Summer| is_offset(s.offset_min) && is_switch(&s.begins) && is_switch(&s.ends);
+    if is_offset(zone.offset_min) && zone.summer.as_ref().is_none_or(is_summer) {
+        Ok(())
+    } else {
+        Err(BadPolicy::Impossible("a time zone"))
+    }
+}
