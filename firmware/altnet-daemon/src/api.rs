@@ -158,10 +158,14 @@ pub enum Method {
     Metrics,
     /// What happens from now on.
     Events,
+    /// The policy in force, at a glance.
+    Policy,
+    /// What policy says of a flow.
+    PolicyCheck,
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 13] = [
+    const ALL: [(&'static str, Self, Role); 15] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -175,6 +179,8 @@ impl Method {
         ("hosts", Self::Hosts, Role::Read),
         ("metrics", Self::Metrics, Role::Read),
         ("events", Self::Events, Role::Read),
+        ("policy", Self::Policy, Role::Read),
+        ("policy-check", Self::PolicyCheck, Role::Read),
     ];
 
     /// The method called `name` and the least role that may use it.

@@ -60,6 +60,9 @@ enum Command {
     },
     /// The records in force.
     Records,
+    /// Who may reach what.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Join a network with an invite.
     Join {
         /// The invite's link, or `-` to read it from standard input, where other users'
@@ -95,6 +98,21 @@ enum Command {
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// The policy in force, at a glance. It is written with `altnet-provision policy`.
+    Show,
+    /// Whether one may reach the other as things are now, and by which rule.
+    Check {
+        /// Who begins: a host's, app's or member's name, or any address.
+        source: String,
+        /// With whom, likewise.
+        target: String,
+        /// A port like 80 or udp/53, or ping; without one all that is allowed.
+        service: Option<String>,
     },
 }
 
@@ -232,6 +250,23 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
                 .await
         }
         Command::Records => session.show(Method::Records, none, table::records).await,
+        Command::Policy(PolicyCommand::Show) => {
+            session.show(Method::Policy, none, table::policy).await
+        }
+        Command::Policy(PolicyCommand::Check {
+            source,
+            target,
+            service,
+        }) => {
+            let flow = types::Flow {
+                source: source.clone(),
+                target: target.clone(),
+                service: service.clone(),
+            };
+            session
+                .show(Method::PolicyCheck, flow, table::verdict)
+                .await
+        }
         Command::Join {
             invite,
             bundle,

@@ -11,4 +11,5 @@ pub mod founder;
 pub mod homes;
 pub mod nat;
 pub mod packet;
+pub mod rules;
 pub mod world;

@@ -11,6 +11,7 @@ use super::facts::View;
 use super::view::{PolicyView, VerdictView};
 use super::{Event, Network, Node};
 use crate::clock::Estimate;
+use crate::ip::Protocol;
 use crate::policy::{FlowInfo, Rules, Verdict};
 use crate::registry::Subject;
 
@@ -84,7 +85,7 @@ impl<A: Aead> Node<A> {
     }
 
     /// What policy says here of a flow between two that people name: hosts, apps, members or
-    /// addresses. None names the one that isn't known.
+    /// addresses. Without a service (a protocol and the target's port) whether anything is allowed.
     ///
     /// # Errors
     /// The text that names nobody.
@@ -92,28 +93,42 @@ impl<A: Aead> Node<A> {
         &self,
         source: &'t str,
         target: &'t str,
-        protocol: crate::ip::Protocol,
-        port: u16,
+        service: Option<(Protocol, u16)>,
         now: Instant,
     ) -> Result<VerdictView, &'t str> {
         let network = self.network.as_ref().ok_or(source)?;
-        let flow = FlowInfo {
-            source: network.address_called(source).ok_or(source)?,
-            destination: network.address_called(target).ok_or(target)?,
-            protocol,
-            port,
+        let from = network.address_called(source).ok_or(source)?;
+        let to = network.address_called(target).ok_or(target)?;
+        let (allowed, rule, why) = match service {
+            None => {
+                let (allowed, text) = self.services_text(from, to, now);
+                (allowed, None, text)
+            }
+            Some((protocol, port)) => {
+                let flow = FlowInfo {
+                    source: from,
+                    destination: to,
+                    protocol,
+                    port,
+                };
+                let facts = View::new(network, &self.clock, now);
+                let verdict = self.policy.judge_flow(&flow, &facts);
+                let rule = self.policy.rule_name(verdict.rule()).to_string();
+                (
+                    verdict.is_allowed(),
+                    Some(rule),
+                    self.verdict_text(&verdict),
+                )
+            }
         };
-        let verdict = self
-            .policy
-            .judge_flow(&flow, &View::new(network, &self.clock, now));
         Ok(VerdictView {
-            source: flow.source.to_string(),
-            target: flow.destination.to_string(),
-            source_is: network.describe(flow.source),
-            target_is: network.describe(flow.destination),
-            allowed: verdict.is_allowed(),
-            rule: self.policy.rule_name(verdict.rule()).to_string(),
-            why: self.verdict_text(&verdict),
+            source: from.to_string(),
+            target: to.to_string(),
+            source_is: network.describe(from),
+            target_is: network.describe(to),
+            allowed,
+            rule,
+            why,
         })
     }
 
@@ -141,7 +156,7 @@ impl<A: Aead> Node<A> {
         let flow = FlowInfo {
             source,
             destination,
-            protocol: crate::ip::Protocol::NONE,
+            protocol: Protocol::NONE,
             port: 0,
         };
         (

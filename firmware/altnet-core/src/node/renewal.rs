@@ -119,7 +119,11 @@ impl<A: Aead> Node<A> {
                 && head.policy == summary.policy
                 && head.owner_serial == summary.owner_serial
         });
-        let fresh = now.saturating_since(self.timers.head_signed) < HEAD_EVERY;
+        // By the calendar too: this node may just have started.
+        let time = self.clock.estimate(now).time();
+        let age = newest.map(|(_, _, head)| time.saturating_since(head.issued));
+        let fresh = age.is_some_and(|age| age < HEAD_EVERY)
+            && now.saturating_since(self.timers.head_signed) < HEAD_EVERY;
         if says_so && fresh {
             return;
         }

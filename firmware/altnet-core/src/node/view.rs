@@ -179,8 +179,8 @@ pub struct VerdictView {
     pub target_is: String,
     /// Whether the flow may begin.
     pub allowed: bool,
-    /// The name of the rule that decided.
-    pub rule: String,
+    /// The name of the rule that decided, if a service was asked about.
+    pub rule: Option<String>,
     /// The reason in words.
     pub why: String,
 }

@@ -158,6 +158,12 @@ impl<A: Aead> Node<A> {
                 "for a relay: a network needs one reachable relay, and none is known yet".into(),
             );
         }
+        if self.policy.rules().is_none() {
+            waits.push(
+                "for a policy: nothing is allowed until an owner publishes one with 'altnet-provision policy publish'"
+                    .into(),
+            );
+        }
         for (node, link) in &self.relays {
             if link.token.is_none() {
                 waits.push(format!("for relay {} to answer", self.name_of(*node)));

@@ -72,6 +72,24 @@ pub struct Pong {
     pub rtt_us: u64,
 }
 
+/// Parameters of `policy-check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    /// Who begins it: a host's, app's or member's name, or an address.
+    pub source: String,
+    /// With whom, likewise.
+    pub target: String,
+    /// `tcp/80`, `udp/53`, `ping`, or a number for TCP; whatever is allowed if none.
+    #[serde(default)]
+    pub service: Option<String>,
+}
+
+/// Result of `policy`.
+pub type Policy = node::PolicyView;
+/// Result of `policy-check`.
+pub type Verdict = node::VerdictView;
+
 /// Result of `why`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Why {

@@ -1,7 +1,8 @@
 //! Results as people read them: aligned columns, no colours, no borders.
 
 use crate::api::types::{
-    Host, Hosts, Joined, Left, Peer, Peers, Pong, Record, Records, Rotated, Status, Step, Why,
+    Host, Hosts, Joined, Left, Peer, Peers, Policy, Pong, Record, Records, Rotated, Status, Step,
+    Verdict, Why,
 };
 
 /// Rows under a heading, each column as wide as its widest cell.
@@ -108,6 +109,37 @@ pub fn status(status: &Status) -> String {
     for wait in &status.node.waits_for {
         lines.push(("waits for", wait.clone()));
     }
+    facts(&lines)
+}
+
+pub fn policy(policy: &Policy) -> String {
+    if policy.serial == 0 {
+        return "no policy is in force, so nothing is allowed; an owner publishes one with `altnet-provision policy publish`\n".into();
+    }
+    let head = policy
+        .head_age_s
+        .map_or_else(|| "-".into(), |age_s| format!("{age_s} s old"));
+    facts(&[
+        ("policy", format!("number {}", policy.serial)),
+        ("rules", policy.rules.to_string()),
+        (
+            "compiled",
+            format!("{} rows, {} bytes", policy.rows, policy.bytes),
+        ),
+        ("issuers' newest word", head),
+    ])
+}
+
+pub fn verdict(verdict: &Verdict) -> String {
+    let mut lines = vec![
+        (
+            "from",
+            format!("{} ({})", verdict.source, verdict.source_is),
+        ),
+        ("to", format!("{} ({})", verdict.target, verdict.target_is)),
+    ];
+    let word = if verdict.allowed { "yes" } else { "no" };
+    lines.push(("allowed", format!("{word}: {}", verdict.why)));
     facts(&lines)
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use altnet_core::ip::Protocol;
 use altnet_core::node::{Command, CommandError, Event, JoinError, read_invitation};
 use altnet_wire::id::{Name, NodeId};
 use altnet_wire::time::Instant;
@@ -113,6 +114,8 @@ impl Gateway {
                 )?;
                 json_of(&host)
             }
+            Method::Policy => json_of(self.node.policy_view(now)),
+            Method::PolicyCheck => self.check_flow(params(given)?, now),
             Method::Metrics => json_of(json!({ "text": self.metrics_page() })),
             Method::Join | Method::Leave | Method::Rotate | Method::Ping | Method::Events => {
                 Err(bad(format!("{} has no answer of its own", method.name())))
@@ -146,6 +149,18 @@ impl Gateway {
         hosts.collect()
     }
 
+    fn check_flow(&self, flow: types::Flow, now: Instant) -> Result<Value, ApiError> {
+        if self.node.registry().is_none() {
+            return Err(CommandError::NotMember.into());
+        }
+        let service = flow.service.as_deref().map(service_of).transpose()?;
+        let verdict = self
+            .node
+            .check_flow(&flow.source, &flow.target, service, now)
+            .map_err(nobody)?;
+        json_of(verdict)
+    }
+
     fn join(&mut self, given: Value, now: Instant) -> Result<(What, Duration), ApiError> {
         let join: types::Join = params(given)?;
         let bundle = Box::new(read_invitation(&join.invite).map_err(bad)?);
@@ -158,13 +173,8 @@ impl Gateway {
         if self.node.registry().is_none() {
             return Err(CommandError::NotMember.into());
         }
-        let node = self.node.node_called(&target).ok_or_else(|| {
-            ApiError::new(
-                Code::NotFound,
-                format!("no member, host or app is called {target}"),
-                "`altnet peers` and `altnet records` show who there is",
-            )
-        })?;
+        let node = self.node.node_called(&target);
+        let node = node.ok_or_else(|| nobody(&target))?;
         self.begin(Command::Ping { node }, What::Ping(node), now)
     }
 
@@ -347,6 +357,33 @@ fn params<T: DeserializeOwned>(given: Value) -> Result<T, ApiError> {
 
 fn bad(message: String) -> ApiError {
     ApiError::new(Code::BadRequest, message, "")
+}
+
+fn nobody(text: &str) -> ApiError {
+    ApiError::new(
+        Code::NotFound,
+        format!("no member, host or app is called {text}"),
+        "`altnet peers` and `altnet records` show who there is",
+    )
+}
+
+/// `tcp/80`, `udp/53`, `ping`, or `80` for TCP.
+fn service_of(text: &str) -> Result<(Protocol, u16), ApiError> {
+    if text == "ping" {
+        return Ok((Protocol::ICMPV6, 0));
+    }
+    let (protocol, port) = text.split_once('/').unwrap_or(("tcp", text));
+    let protocol = match protocol {
+        "tcp" => Some(Protocol::TCP),
+        "udp" => Some(Protocol::UDP),
+        _ => None,
+    };
+    let service = protocol.zip(port.parse().ok());
+    service.ok_or_else(|| {
+        bad(format!(
+            "{text:?} is no service; write a port like 80 or udp/53, or ping"
+        ))
+    })
 }
 
 fn name_of(text: &str) -> Result<Name, ApiError> {
