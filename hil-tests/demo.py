@@ -13,7 +13,11 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import altnet, captures, clients, network  # noqa: E402
-from lab.places import Lab, LabError, Place, kept_labs, take_down  # noqa: E402
+from lab.places import Lab, LabError, Place, kept_labs, take_down, wait_for  # noqa: E402
+
+OTHER_PORT = 8081
+# curl's exit codes for a connection that was not made: refused or prohibited, and none in time.
+NO_CONNECTION = (7, 28)
 
 PAGE = """<!doctype html>
 <title>Our wiki</title>
@@ -43,7 +47,8 @@ def main() -> int:
         print(json.dumps(facts, indent=2))
     else:
         table(facts)
-    return 0 if facts["page_ok"] and facts["canary_seen_lan"] and not facts["plaintext_seen"] else 1
+    good = facts["page_ok"] and facts["canary_seen_lan"] and not facts["plaintext_seen"]
+    return 0 if good and facts["denied_ok"] and facts["revoked_gap_ms"] is not None else 1
 
 
 def arguments() -> argparse.Namespace:
@@ -89,6 +94,8 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
     say(f"\n{indent(page)}")
     rtt_ms = ping(client_a, story.url())
     path = altnet.path_between_homes(story)
+    denied = refused(story, address)
+    gap_ms = revoked_gap(story)
 
     on_the_internet.stop()
     in_home_b.stop()
@@ -99,6 +106,8 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
         "path": path,
         "nat": [kind_a, kind_b],
         "rtt_ms": rtt_ms,
+        **denied,
+        "revoked_gap_ms": gap_ms,
         "canary_seen_lan": in_home_b.contains(canary),
         "plaintext_seen": on_the_internet.contains(canary),
         "sealed_packets": sealed.total(),
@@ -109,6 +118,48 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
         "client_processes": witness.stop(),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def refused(story: altnet.Story, address: str) -> dict:
+    """What client A must not reach: another port of the wiki's machine, and the other home's router."""
+    client_a, client_b = story.internet.a.client, story.internet.b.client
+    client_b.start(altnet.PYTHON, "-m", "http.server", "--bind", "::", str(OTHER_PORT), log="client-b-other.log")
+    wait_for("another page of home B's computer", lambda: connects(client_b, f"http://[::1]:{OTHER_PORT}/"))
+    router = f"http://[{clients.resolver(client_b)}]:53/"
+    if not connects(client_b, router):
+        raise LabError("home B's router does not answer its own LAN")
+    host = re.match(r"http://([^/:]+)", story.url())[1]
+    others = [f"http://{host}:{OTHER_PORT}/", router]
+    say(f"\n[client-a] is refused {' and '.join(others)}")
+    verdict = altnet.altnet(story.internet.a.gateway, "policy", "check", address, host, str(OTHER_PORT))
+    reached = [url for url in others if connects(client_a, url)]
+    return {"denied_ok": not reached and not verdict["allowed"], "denied_rule": verdict["rule"], "denied": others}
+
+
+def connects(place: Place, url: str) -> bool:
+    """Whether a TCP connection is taken at all, whatever is said over it then."""
+    return place.run("curl", "-6", "--silent", "--output", "/dev/null", "--max-time", "3", url, check=False).returncode not in NO_CONNECTION
+
+
+def revoked_gap(story: altnet.Story) -> float | None:
+    """Revokes home A's gateway while echoes cross; how long after that was typed the last one was answered, in milliseconds."""
+    host = re.match(r"http://([^/:]+)", story.url())[1]
+    log = story.lab.dir / "client-a-echoes.log"
+    story.internet.a.client.start("ping", "-6", "-n", "-D", "-i", "0.02", host, log=log.name)
+
+    def answered() -> list[float]:
+        return [float(at) for at in re.findall(r"^\[([\d.]+)\] \d+ bytes from", log.read_text(), re.MULTILINE)]
+
+    wait_for("echoes between the homes", lambda: len(answered()) > 20)
+    command = ["altnet-provision", "revoke", "house-a", "--yes"]
+    say(f"\n[owner]\n{indent(' '.join(command))}")
+    typed = time.time()
+    story.internet.owner.run(*command)
+    try:
+        wait_for("the echoes to end", lambda: time.time() - answered()[-1] > 2, timeout_s=20)
+    except LabError:
+        return None
+    return round((answered()[-1] - typed) * 1000, 1)
 
 
 def ping(client: Place, url: str) -> float | None:

@@ -21,7 +21,7 @@ use altnet_wire::policy::Service;
 use altnet_wire::time::{Instant, UnixTime};
 
 use crate::ip::{About, AboutTransport, Fragment, PacketInfo, Protocol, Transport};
-use flow::{Class, Flow, FlowTable, Key};
+use flow::{Class, Flow, FlowTable, Found, Key};
 use fragment::FragmentTable;
 use roster::{Roster, Standing};
 use table::{Finding, RuleIndex};
@@ -445,9 +445,9 @@ impl Policy {
             Transport::Other => Key::ports(direction, packet, 0, 0),
             Transport::Absent => return Verdict::refuse(DropReason::FragmentWithoutFirst),
         };
-        if let Some(rule) = self.known(&key, facts, now) {
-            self.flows.touch(&key, direction, packet, now);
-            return Verdict::admit(rule);
+        if let Some(found) = self.known(&key, facts, now) {
+            self.flows.touch(found, direction, packet, now);
+            return Verdict::admit(found.rule);
         }
         // A reply never begins a flow.
         if let Transport::Echo {
@@ -464,25 +464,26 @@ impl Policy {
                 generation: self.generation,
                 rule: verdict.rule,
             };
-            self.flows.insert(flow, now);
-            self.flows.touch(&key, direction, packet, now);
+            let found = self.flows.insert(flow, now);
+            self.flows.touch(found, direction, packet, now);
         }
         verdict
     }
 
-    /// The rule that admitted the flow `key`, if it still does.
-    fn known(&mut self, key: &Key, facts: &impl Facts, now: Instant) -> Option<RuleId> {
-        let flow = self.flows.find(key, now)?;
-        if flow.generation == self.generation {
-            return Some(flow.rule);
+    /// The flow `key`, if it is known and still admitted.
+    fn known(&mut self, key: &Key, facts: &impl Facts, now: Instant) -> Option<Found> {
+        let mut found = self.flows.find(key, now)?;
+        if found.generation == self.generation {
+            return Some(found);
         }
-        let verdict = self.judge_flow(&flow.info(), facts);
+        let verdict = self.judge_flow(&self.flows.info(found)?, facts);
         if !verdict.is_allowed() {
-            self.flows.remove(key);
+            self.flows.remove(found);
             return None;
         }
-        self.flows.confirm(key, self.generation, verdict.rule);
-        Some(verdict.rule)
+        self.flows.confirm(found, self.generation, verdict.rule);
+        found.rule = verdict.rule;
+        Some(found)
     }
 
     /// An ICMPv6 error goes back to the sender of the packet that it quotes: that packet went
@@ -505,7 +506,7 @@ impl Policy {
         };
         let key = Key::about(quoted, &about);
         match self.known(&key, facts, now) {
-            Some(rule) => Verdict::admit(rule),
+            Some(found) => Verdict::admit(found.rule),
             None => refused,
         }
     }
@@ -588,8 +589,8 @@ impl Key {
 }
 
 impl FlowTable {
-    /// Notes a packet of the flow `key`.
-    fn touch(&mut self, key: &Key, direction: Direction, packet: &PacketInfo, now: Instant) {
+    /// Notes a packet of a flow.
+    fn touch(&mut self, found: Found, direction: Direction, packet: &PacketInfo, now: Instant) {
         let class = match packet.transport {
             Transport::Tcp { flags, .. } => Class::Tcp {
                 is_closing: flags.is_fin() || flags.is_rst(),
@@ -597,7 +598,7 @@ impl FlowTable {
             Transport::Echo { .. } => Class::Echo,
             _ => Class::Datagram,
         };
-        self.note(key, direction, class, now);
+        self.note(found, direction, class, now);
     }
 }
 

@@ -7,14 +7,19 @@
 //! wg DEVICE PORT PRIVATE-KEY PEER-PUBLIC-KEY PRESHARED-KEY|- PEER-ADDRESS|-
 //! ```
 //!
-//! Keys are base64, as `wg genkey` prints them. The device gets no address; the caller gives
+//! Keys are base64, as `wg genkey` prints them; `@DIR` is the tunnel key of the device whose state is
+//! in that directory, in the hands of somebody who runs a WireGuard of their own. The device gets no address; the caller gives
 //! it one. SIGUSR1 asks the peer for a new session; every event goes to standard output as a
 //! line. Stamps are not kept over a restart.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use altnet_daemon::aead::RingAead;
+use altnet_core::node::Identity;
 use altnet_daemon::clock;
+use altnet_daemon::store::Store;
+use altnet_daemon::store::directory::Directory;
 use altnet_daemon::tun::Tun;
 use altnet_tunnel::engine::{
     Engine, EngineLimits, Opened, Output, PeerConfig, PeerIndex, Sealed, TunnelEvent,
@@ -48,7 +53,11 @@ async fn main() -> anyhow::Result<()> {
     let now = clock::now();
     let mut engine = Engine::new(EngineLimits::ROUTER, seed);
     engine.set_calendar(Some(clock::calendar()), now);
-    let local = engine.add_local_key(TunnelSecret::new(key(private)?), Tai64n::ZERO)?;
+    let secret = match private.strip_prefix('@') {
+        Some(dir) => stolen(dir)?,
+        None => TunnelSecret::new(key(private)?),
+    };
+    let local = engine.add_local_key(secret, Tai64n::ZERO)?;
     let mut config = PeerConfig::new(TunnelKey(key(public)?), local);
     if preshared != "-" {
         config.preshared = PresharedKey::new(key(preshared)?);
@@ -69,6 +78,14 @@ async fn main() -> anyhow::Result<()> {
     }
     .run()
     .await
+}
+
+/// The tunnel key of a device, from its state directory.
+fn stolen(dir: &str) -> anyhow::Result<TunnelSecret> {
+    let store = Store::open(Directory::open(Path::new(dir))?)?;
+    let bytes = store.load("identity")?.context("no identity there")?;
+    let identity = Identity::decode(&bytes)?;
+    Ok(TunnelSecret::new(*identity.tunnel.secret.expose()))
 }
 
 /// Reads a key as `wg` writes it.

@@ -1,5 +1,5 @@
 //! The flows that were admitted: a bounded hash table, its entries also in one list per
-//! kind of flow, ordered by last use.
+//! kind of flow, ordered by last use to the second.
 //!
 //! All flows of a list expire after the same silence, so what expires first is at a list's
 //! end, and making room takes a few steps whatever the size. Room is made in the order of
@@ -161,6 +161,17 @@ impl List {
 type Slot = u32;
 const NIL: Slot = u32::MAX;
 
+/// Uses closer to each other than this count as one: a flow's next packet writes nothing.
+const GRAIN: Duration = Duration::from_secs(1);
+
+/// A flow in the table, until the table changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    slot: Slot,
+    pub(super) generation: u64,
+    pub(super) rule: RuleId,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     flow: Flow,
@@ -170,6 +181,7 @@ struct Entry {
     is_closing: bool,
     newer: Slot,
     older: Slot,
+    bucket: u32,
     /// The next in the same bucket, or the next free entry.
     next: Slot,
 }
@@ -221,18 +233,29 @@ impl FlowTable {
     }
 
     /// The flow `key`, unless it fell silent for too long.
-    pub(super) fn find(&mut self, key: &Key, now: Instant) -> Option<Flow> {
+    pub(super) fn find(&mut self, key: &Key, now: Instant) -> Option<Found> {
         let slot = self.slot(key)?;
-        let entry = self.entry(slot)?;
-        if is_expired(&entry, now) {
+        let entry = self.entries.get(slot as usize)?;
+        if is_expired(entry, now) {
             self.take_out(slot);
             return None;
         }
-        Some(entry.flow)
+        Some(Found {
+            slot,
+            generation: entry.flow.generation,
+            rule: entry.flow.rule,
+        })
+    }
+
+    /// What a flow was judged by.
+    pub(super) fn info(&self, found: Found) -> Option<FlowInfo> {
+        self.entries
+            .get(found.slot as usize)
+            .map(|entry| entry.flow.info())
     }
 
     /// Adds a flow that isn't in the table.
-    pub(super) fn insert(&mut self, flow: Flow, now: Instant) {
+    pub(super) fn insert(&mut self, flow: Flow, now: Instant) -> Found {
         if self.length >= self.limit {
             self.make_room(now);
         }
@@ -245,6 +268,8 @@ impl FlowTable {
             is_closing: false,
             newer: NIL,
             older: NIL,
+            // Fewer than the 2^24 flows that there may be at most.
+            bucket: bucket as u32,
             next: self.buckets.get(bucket).copied().unwrap_or(NIL),
         };
         let slot = if self.free == NIL {
@@ -264,42 +289,49 @@ impl FlowTable {
         }
         self.length += 1;
         self.link(slot);
+        Found {
+            slot,
+            generation: flow.generation,
+            rule: flow.rule,
+        }
     }
 
-    /// Notes a packet of the flow `key` that went `direction`.
-    pub(super) fn note(&mut self, key: &Key, direction: Direction, class: Class, now: Instant) {
-        let Some(slot) = self.slot(key) else { return };
+    /// Notes a packet of a flow that went `direction`.
+    pub(super) fn note(&mut self, found: Found, direction: Direction, class: Class, now: Instant) {
+        let slot = found.slot;
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return;
+        };
+        entry.is_answered |= direction != entry.flow.initiator;
+        entry.is_closing |= class == Class::Tcp { is_closing: true };
+        let list = match class {
+            _ if !entry.is_answered => List::Unanswered,
+            Class::Echo => List::Echo,
+            Class::Datagram => List::Datagram,
+            Class::Tcp { .. } if entry.is_closing => List::TcpTransitory,
+            Class::Tcp { .. } => List::TcpEstablished,
+        };
+        if entry.list == list && now.saturating_since(entry.used) < GRAIN {
+            return;
+        }
         self.unlink(slot);
         if let Some(entry) = self.entries.get_mut(slot as usize) {
             entry.used = now;
-            entry.is_answered |= direction != entry.flow.initiator;
-            entry.is_closing |= class == Class::Tcp { is_closing: true };
-            entry.list = match class {
-                _ if !entry.is_answered => List::Unanswered,
-                Class::Echo => List::Echo,
-                Class::Datagram => List::Datagram,
-                Class::Tcp { .. } if entry.is_closing => List::TcpTransitory,
-                Class::Tcp { .. } => List::TcpEstablished,
-            };
+            entry.list = list;
         }
         self.link(slot);
     }
 
-    /// Notes that the flow `key` was judged again and admitted.
-    pub(super) fn confirm(&mut self, key: &Key, generation: u64, rule: RuleId) {
-        if let Some(entry) = self
-            .slot(key)
-            .and_then(|slot| self.entries.get_mut(slot as usize))
-        {
+    /// Notes that a flow was judged again and admitted.
+    pub(super) fn confirm(&mut self, found: Found, generation: u64, rule: RuleId) {
+        if let Some(entry) = self.entries.get_mut(found.slot as usize) {
             entry.flow.generation = generation;
             entry.flow.rule = rule;
         }
     }
 
-    pub(super) fn remove(&mut self, key: &Key) {
-        if let Some(slot) = self.slot(key) {
-            self.take_out(slot);
-        }
+    pub(super) fn remove(&mut self, found: Found) {
+        self.take_out(found.slot);
     }
 
     /// Forgets every flow that fell silent for too long.
@@ -337,8 +369,7 @@ impl FlowTable {
             return;
         };
         self.unlink(slot);
-        let bucket = self.bucket(&entry.flow.key);
-        match self.buckets.get_mut(bucket) {
+        match self.buckets.get_mut(entry.bucket as usize) {
             Some(head) if *head == slot => *head = entry.next,
             Some(head) => {
                 let mut at = *head;

@@ -477,6 +477,7 @@ impl Model {
             }
             self.make_room(now);
         }
+        let found = found.filter(|_| flow.is_some());
         let mut flow = flow.unwrap_or(ModelFlow {
             number,
             from,
@@ -486,10 +487,17 @@ impl Model {
             used: now,
             is_stale: false,
         });
+        let before = flow.class();
         flow.is_answered |= flow.from != from;
         flow.is_closing |= matches!(kind, Kind::Tcp { flags } if flags & FIN != 0);
-        flow.used = now;
-        self.flows.push(flow);
+        match found {
+            // Used this second: it keeps its place in the order of last use.
+            Some(at) if flow.class() == before && flow.used == now => self.flows.insert(at, flow),
+            _ => {
+                flow.used = now;
+                self.flows.push(flow);
+            }
+        }
         true
     }
 
