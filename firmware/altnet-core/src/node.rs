@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: sockets, files, clocks, chance of its own, logs.
 
+mod apps;
 mod calls;
 mod command;
 mod counters;
@@ -43,7 +44,7 @@ mod views;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{Engine, EngineLimits, LocalKeyId};
@@ -61,7 +62,7 @@ pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use state::{Slot, Stored};
 pub use view::{
-    DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView, Status, Step,
+    AppView, DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView, Status, Step,
     VerdictView,
 };
 
@@ -202,6 +203,8 @@ pub struct Node<A: Aead> {
     probes: ProbeBudget,
     peers: BTreeMap<NodeId, Peer>,
     tunnels: BTreeMap<altnet_tunnel::engine::PeerIndex, NodeId>,
+    /// The apps on this device, by their addresses.
+    apps: BTreeMap<Ipv6Addr, apps::OwnApp>,
     sessions: BTreeMap<SessionId, Session>,
     relay: RelayServer,
     relays: BTreeMap<NodeId, RelayLink>,
@@ -273,6 +276,7 @@ impl<A: Aead> Node<A> {
             probes: ProbeBudget::new(),
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            apps: BTreeMap::new(),
             sessions: BTreeMap::new(),
             relays: BTreeMap::new(),
             presence: OwnPresence::default(),

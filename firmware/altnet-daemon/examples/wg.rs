@@ -15,8 +15,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use altnet_daemon::aead::RingAead;
 use altnet_core::node::Identity;
+use altnet_daemon::aead::RingAead;
 use altnet_daemon::clock;
 use altnet_daemon::store::Store;
 use altnet_daemon::store::directory::Directory;

@@ -312,6 +312,8 @@ impl Gateway {
                 }
             }
             // It was for the node itself, which may want to answer.
+            // Nothing makes an app on this node as long as nothing here ends its connections.
+            Verdict::App { .. } => {}
             Verdict::Consumed => {
                 self.drain(frame);
             }
@@ -331,6 +333,7 @@ impl Gateway {
             match self.node.poll_output(frame, clock::now()) {
                 Output::Send { to } => self.send(frame, to),
                 Output::Deliver => self.carry_out(Verdict::Deliver, frame),
+                Output::App { app } => self.carry_out(Verdict::App { app }, frame),
                 Output::Save { slot } => self.save(&slot),
                 Output::Advertise { link, to } => {
                     self.lans.send(link, frame.packet(), to);

@@ -136,7 +136,8 @@ impl Homes {
         let a = world.host("192.168.1.2", Some(nat_a));
         let b = world.host("192.168.1.2", Some(nat_b));
         for (host, name, site) in [(a, "house-a", 1), (b, "house-b", 2)] {
-            let link = founder.invite(name, Roles::GATEWAY, Some(site), entry());
+            let roles = Roles::GATEWAY | Roles::APPS;
+            let link = founder.invite(name, roles, Some(site), entry());
             join(&mut world, host, invited(link));
         }
         let mut homes = Self {

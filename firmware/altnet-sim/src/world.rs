@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use altnet_core::node::{Command, Config, DropReason, Event, Node, Output, Slot, Stored, Verdict};
 use altnet_tunnel::aead::ChaChaPoly;
@@ -35,6 +35,7 @@ struct Host {
     clock: Option<UnixTime>,
     wake: Instant,
     delivered: Vec<Vec<u8>>,
+    to_apps: Vec<(Ipv6Addr, Vec<u8>)>,
     told: Vec<Event>,
     /// What was written and is not synced yet, the oldest first.
     unsynced: VecDeque<Write>,
@@ -150,6 +151,7 @@ impl World {
             clock: Some(FOUNDED),
             wake: Instant::NEVER,
             delivered: Vec::new(),
+            to_apps: Vec::new(),
             told: Vec::new(),
             unsynced: VecDeque::new(),
             slow_disk: false,
@@ -239,6 +241,11 @@ impl World {
         core::mem::take(&mut self.hosts[host.0].delivered)
     }
 
+    /// Takes what was delivered to a host's apps so far, each with whose it is.
+    pub fn delivered_to_apps(&mut self, host: HostId) -> Vec<(Ipv6Addr, Vec<u8>)> {
+        core::mem::take(&mut self.hosts[host.0].to_apps)
+    }
+
     /// Takes the facts a host was told so far.
     pub fn told(&mut self, host: HostId) -> Vec<Event> {
         core::mem::take(&mut self.hosts[host.0].told)
@@ -281,17 +288,41 @@ impl World {
         let node = state.node.as_mut().expect("switched on");
         let verdict = node.handle_lan(&mut frame, now);
         let bytes = frame.packet().to_vec();
-        match verdict {
-            Ok(Verdict::Send { to }) => self.launch(host, to, bytes),
-            Ok(Verdict::Deliver) => self.hosts[host.0].delivered.push(bytes),
-            Ok(Verdict::Consumed) => {}
-            Err(reason) => {
-                self.drain(host);
-                return Err(reason);
-            }
-        }
+        let refused = verdict.map(|verdict| self.carry_out(host, verdict, bytes));
         self.drain(host);
-        Ok(())
+        refused
+    }
+
+    /// Hands a host's node a packet from an app on it.
+    ///
+    /// # Errors
+    /// Why the node refused it.
+    pub fn send_from_app(
+        &mut self,
+        host: HostId,
+        app: Ipv6Addr,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        let now = self.now;
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        frame.set(packet).expect("a packet fits a frame");
+        let state = &mut self.hosts[host.0];
+        let node = state.node.as_mut().expect("switched on");
+        let verdict = node.handle_app(app, &mut frame, now);
+        let bytes = frame.packet().to_vec();
+        let refused = verdict.map(|verdict| self.carry_out(host, verdict, bytes));
+        self.drain(host);
+        refused
+    }
+
+    fn carry_out(&mut self, host: HostId, verdict: Verdict, bytes: Vec<u8>) {
+        match verdict {
+            Verdict::Send { to } => self.launch(host, to, bytes),
+            Verdict::Deliver => self.hosts[host.0].delivered.push(bytes),
+            Verdict::App { app } => self.hosts[host.0].to_apps.push((app, bytes)),
+            Verdict::Consumed => {}
+        }
     }
 
     /// Puts a datagram on the internet as if it came from `from`: a stranger's.
@@ -402,10 +433,8 @@ impl World {
         };
         let verdict = node.handle_wan(from, &mut frame, now);
         let bytes = frame.packet().to_vec();
-        match verdict {
-            Ok(Verdict::Deliver) => self.hosts[host.0].delivered.push(bytes),
-            Ok(Verdict::Send { to }) => self.launch(host, to, bytes),
-            Ok(Verdict::Consumed) | Err(_) => {}
+        if let Ok(verdict) = verdict {
+            self.carry_out(host, verdict, bytes);
         }
         self.drain(host);
     }
@@ -488,7 +517,11 @@ impl World {
                 // Links are the business of `altnet_core::lan`, and of real kernels.
                 Output::Deliver => {
                     let bytes = frame.packet().to_vec();
-                    self.hosts[host.0].delivered.push(bytes);
+                    self.carry_out(host, Verdict::Deliver, bytes);
+                }
+                Output::App { app } => {
+                    let bytes = frame.packet().to_vec();
+                    self.carry_out(host, Verdict::App { app }, bytes);
                 }
                 Output::Advertise { .. } => {}
                 Output::Tell(event) => state.told.push(event),

@@ -3,14 +3,16 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use altnet_core::node::DropReason;
+use altnet_core::node::{Command, DropReason};
 use altnet_sim::founder::FOUNDED;
 use altnet_sim::homes::{HOUSE_B, Homes, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
 use altnet_sim::rules::{policy, rule, udp};
 use altnet_tunnel::aead::ChaChaPoly;
-use altnet_tunnel::engine::{Engine, EngineLimits, Opened, Output, PeerConfig, PeerIndex, Sealed};
+use altnet_tunnel::engine::{
+    Engine, EngineLimits, LocalKeyId, Opened, Output, PeerConfig, PeerIndex, Sealed,
+};
 use altnet_tunnel::key::TunnelSecret;
 use altnet_tunnel::tai64n::Tai64n;
 use altnet_wire::endpoint::Endpoint;
@@ -23,6 +25,7 @@ use altnet_wire::time::Duration;
 struct Hostile {
     homes: Homes,
     engine: Engine<ChaChaPoly>,
+    local: LocalKeyId,
     peer: PeerIndex,
     at: SocketAddr,
     to: SocketAddr,
@@ -62,15 +65,39 @@ impl Hostile {
         let mut hostile = Self {
             homes,
             engine,
+            local,
             peer,
             at: SocketAddr::new("203.0.113.66".parse().unwrap(), 4444),
             to,
         };
-        hostile.engine.rekey(peer, now).unwrap();
-        hostile.turn();
-        let stats = hostile.engine.stats(peer, hostile.homes.world.now());
-        assert!(stats.unwrap().is_up, "{}", hostile.homes.story());
+        hostile.shake(peer);
         hostile
+    }
+
+    /// Makes a session with a key of house B's.
+    fn shake(&mut self, peer: PeerIndex) {
+        let now = self.homes.world.now();
+        self.engine.rekey(peer, now).unwrap();
+        self.turn();
+        let stats = self.engine.stats(peer, self.homes.world.now());
+        assert!(stats.unwrap().is_up, "{}", self.homes.story());
+    }
+
+    /// Makes an app on house B's gateway, and a tunnel with its key, by which packets go from now
+    /// on. Returns the app's address.
+    fn tunnel_to_an_app(&mut self) -> Ipv6Addr {
+        let (b, chat) = (self.homes.b, Name::new("chat").unwrap());
+        let name = chat.clone();
+        self.homes.world.command(b, Command::AddApp { name });
+        let registry = self.homes.world.node(b).registry().unwrap();
+        let app = registry.app_by_name(&chat).unwrap();
+        let (address, key) = (app.address, app.record.tunnel.unwrap().key);
+        let mut config = PeerConfig::new(key, self.local);
+        config.endpoint = Some(Endpoint::Direct(self.to));
+        let now = self.homes.world.now();
+        self.peer = self.engine.add_peer(config, now).unwrap();
+        self.shake(self.peer);
+        address
     }
 
     /// Carries datagrams to and fro for a second.
@@ -313,6 +340,36 @@ fn errors_and_answers_that_nobody_asked_for_are_refused() {
     let redirect = icmp(&[&[137, 0, 0, 0, 0, 0, 0, 0], &[0; 32][..]].concat());
     let packets = [unreachable, too_big, reply, advertisement, redirect];
     check(&mut hostile, &packets, DropReason::Denied);
+}
+
+#[test]
+fn the_tunnel_of_an_app_leads_to_nothing_but_the_app() {
+    let mut hostile = Hostile::new(408);
+    let laptop = hostile.laptop();
+    let device = hostile.peer;
+    let app = hostile.tunnel_to_an_app();
+    let b = hostile.homes.b;
+    // Where every member may make a tunnel, the rules still decide: none allows it to the app.
+    let to_app = packet::udp((laptop, 4000), (app, 80), b"x");
+    check(
+        &mut hostile,
+        std::slice::from_ref(&to_app),
+        DropReason::Denied,
+    );
+    // What house A may reach by the device's tunnel it reaches by that alone, and the other way.
+    let to_wiki = packet::udp((laptop, 4000), (hostile.wiki(), 80), b"x");
+    check(
+        &mut hostile,
+        std::slice::from_ref(&to_wiki),
+        DropReason::ForeignDestination,
+    );
+    hostile.peer = device;
+    check(&mut hostile, &[to_app], DropReason::ForeignDestination);
+    assert_eq!(hostile.attempt(&[to_wiki]), (1, vec![]));
+    // Nobody speaks for the app to its own host.
+    let as_app = packet::udp((app, 80), (hostile.wiki(), 80), b"x");
+    check(&mut hostile, &[as_app], DropReason::SpoofedSource);
+    assert!(hostile.homes.world.delivered_to_apps(b).is_empty());
 }
 
 #[test]

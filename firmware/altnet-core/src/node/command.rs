@@ -46,6 +46,16 @@ pub enum Command {
         /// The machine's address in the site's /64; none gives the name up.
         address: Option<Ipv6Addr>,
     },
+    /// Make an app with keys of its own on this device.
+    AddApp {
+        /// Its name.
+        name: Name,
+    },
+    /// Give an app up, and forget its keys.
+    RemoveApp {
+        /// Its name.
+        name: Name,
+    },
 }
 
 /// Why a command was not carried out. Nothing was changed.
@@ -72,6 +82,15 @@ pub enum CommandError {
         "the address is not in this site's network; it should be in the /64 that 'altnet status' shows"
     )]
     ForeignAddress,
+    /// Only a member with the role runs apps.
+    #[error("this node may not run apps; its owner invites it with the role apps for that")]
+    NotAppHost,
+    /// A member, host or app is called so.
+    #[error("that name is taken in this network; choose another")]
+    NameTaken,
+    /// No app of that name is on this device.
+    #[error("no app on this node is called so")]
+    NoSuchApp,
     /// The engine holds as many keys as it may.
     #[error("there is no room for another tunnel key; try again in an hour")]
     NoRoomForKey,
@@ -142,6 +161,8 @@ impl<A: Aead> Node<A> {
             }
             Command::Ping { node } => self.ping(node, now),
             Command::SetHost { name, address } => self.set_host(name, address, now),
+            Command::AddApp { name } => self.add_app(name, now),
+            Command::RemoveApp { name } => self.remove_app(&name, now),
         }
     }
 
@@ -163,7 +184,8 @@ impl<A: Aead> Node<A> {
     /// Returns whether there was room for the new key; nothing was changed if not.
     pub(super) fn rotate(&mut self, now: Instant) -> bool {
         let time = self.clock.estimate(now).time();
-        let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
+        let all = self.tunnels.keys().copied();
+        let tunnels: Vec<_> = all.filter(|index| !self.shows_app_key(*index)).collect();
         if let Some(oldest) = self.previous_key {
             // Two keys are accepted at a time: the oldest goes, then the new one comes.
             for tunnel in &tunnels {

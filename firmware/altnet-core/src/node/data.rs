@@ -12,6 +12,7 @@ use altnet_wire::id::NodeId;
 use altnet_wire::relay::{self, RelayPacket};
 use altnet_wire::time::Instant;
 
+use super::apps::{AppEnd, Route, Via, is_devices};
 use super::facts::View;
 use super::peers::Peer;
 use super::{DropReason, Network, Node, Verdict};
@@ -86,17 +87,34 @@ impl<A: Aead> Node<A> {
         if !network.is_ours(packet.source) {
             return Err(DropReason::ForeignSource);
         }
-        let owner = network
-            .registry
-            .owner_of(packet.destination)
-            .filter(|node| *node != network.own.node)
-            .ok_or(DropReason::NoRoute)?;
+        let route = network.registry.route(packet.destination);
+        let route = route.ok_or(DropReason::NoRoute)?;
+        let own = network.own.node;
+        let owner = match route {
+            Route::App(node, app, _) if node == own => return self.lan_to_app(app, &packet, now),
+            Route::Device(node) if node == own => return Err(DropReason::NoRoute),
+            Route::Device(node) | Route::App(node, ..) => node,
+        };
         let facts = View::new(network, &self.clock, now);
         let verdict = self.policy.judge_outbound(&packet, &facts, now);
         if let Some(reason) = verdict.drop_reason() {
             return Err(refused(reason));
         }
-        let tunnel = self.tunnel_to(owner, now).ok_or(DropReason::NoPath)?;
+        let tunnel = match route {
+            Route::Device(_) => self.tunnel_to(owner, now),
+            Route::App(_, app, key) => self.app_tunnel(owner, AppEnd::Theirs(app), key, now),
+        };
+        self.seal_to(owner, tunnel.ok_or(DropReason::NoPath)?, frame, now)
+    }
+
+    /// Seals the frame's packet for one of `owner`'s tunnels.
+    pub(super) fn seal_to(
+        &mut self,
+        owner: NodeId,
+        tunnel: PeerIndex,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
         let bytes = frame.len() as u64;
         match self.engine.seal(tunnel, frame, now) {
             Ok(Sealed::Transmit { to }) => {
@@ -172,10 +190,10 @@ impl<A: Aead> Node<A> {
             self.answer_lost_session(from, length, now);
         }
         let mut opened = opened.map_err(|_| DropReason::Tunnel)?;
-        if let Opened::Stranger { public, .. } = opened {
+        if let Opened::Stranger { public, local } = opened {
             // A member this node has had nothing to do with yet? Then it becomes a peer, and
             // the same initiation is answered.
-            self.admit_tunnel(&public, now)
+            self.admit_tunnel(&public, local, now)
                 .ok_or(DropReason::Stranger)?;
             opened = self
                 .engine
@@ -187,7 +205,8 @@ impl<A: Aead> Node<A> {
                 let node = self
                     .heard(peer, from, kind, now)
                     .ok_or(DropReason::Stranger)?;
-                self.pass_gate(node, frame, now)
+                let via = self.via(node, peer, now);
+                self.pass_gate(node, via, frame, now)
             }
             Opened::Keepalive { peer, from } | Opened::Handshake { peer, from } => {
                 self.heard(peer, from, kind, now)
@@ -236,19 +255,29 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Judges an opened packet from `node`.
+    /// Judges an opened packet from `node`. What a tunnel of an app's carries is of that app or for
+    /// it; no other tunnel carries anything that is.
     pub(super) fn inbound(
         &mut self,
         node: NodeId,
+        via: Via,
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
         let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
-        if network.registry.owner_of(packet.source) != Some(node) {
+        let is_sources = match via {
+            Via::App(AppEnd::Theirs(app)) => packet.source == app,
+            _ => is_devices(&network.registry, node, packet.source),
+        };
+        if !is_sources {
             return Err(DropReason::SpoofedSource);
         }
-        if !network.is_ours(packet.destination) {
+        let is_ours = match via {
+            Via::App(AppEnd::Ours(app)) => packet.destination == app,
+            _ => is_devices(&network.registry, network.own.node, packet.destination),
+        };
+        if !is_ours {
             return Err(DropReason::ForeignDestination);
         }
         let facts = View::new(network, &self.clock, now);
@@ -258,7 +287,10 @@ impl<A: Aead> Node<A> {
         }
         self.counters.delivered += 1;
         self.counters.delivered_bytes += frame.len() as u64;
-        Ok(Verdict::Deliver)
+        match via {
+            Via::App(AppEnd::Ours(app)) => Ok(Verdict::App { app }),
+            _ => Ok(Verdict::Deliver),
+        }
     }
 
     /// Notes that an authenticated datagram of this kind of a tunnel came along `from`.

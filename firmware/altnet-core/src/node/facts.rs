@@ -19,6 +19,8 @@ pub(super) struct View<'a> {
     network: &'a Network,
     clock: &'a Clock,
     now: Instant,
+    /// Whether the apps on this device count as somebody else's: to the LAN that they are beside.
+    apps_are_theirs: bool,
 }
 
 impl<'a> View<'a> {
@@ -27,13 +29,26 @@ impl<'a> View<'a> {
             network,
             clock,
             now,
+            apps_are_theirs: false,
+        }
+    }
+
+    /// As the machines on our LAN see it, to whom an app on this device is another's.
+    pub(super) const fn beside_apps(network: &'a Network, clock: &'a Clock, now: Instant) -> Self {
+        Self {
+            apps_are_theirs: true,
+            ..Self::new(network, clock, now)
         }
     }
 }
 
 impl Facts for View<'_> {
     fn is_ours(&self, address: Ipv6Addr) -> bool {
-        self.network.is_ours(address)
+        let is_app = || {
+            let subject = self.network.registry.by_address(address);
+            matches!(subject, Some(Subject::App(..)))
+        };
+        self.network.is_ours(address) && !(self.apps_are_theirs && is_app())
     }
 
     fn is_ended(&self, expires: UnixTime) -> bool {

@@ -14,6 +14,7 @@ use altnet_wire::id::NodeId;
 use altnet_wire::message::{Cursor, HeadSummary, MAX_HEADS, Reply, Request};
 use altnet_wire::time::{Duration, Instant};
 
+use super::apps::Via;
 use super::intake::Carrier;
 use super::sessions::Asked;
 use super::{DropReason, Event, Node, Verdict};
@@ -55,32 +56,38 @@ impl Gate {
 /// Packets that wait, and those that wait no longer.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    waiting: VecDeque<(NodeId, Vec<u8>)>,
-    ready: VecDeque<(NodeId, Vec<u8>)>,
+    waiting: VecDeque<(NodeId, Via, Vec<u8>)>,
+    ready: VecDeque<(NodeId, Via, Vec<u8>)>,
 }
 
 impl Held {
-    fn hold(&mut self, node: NodeId, packet: &[u8], per_peer: usize) -> Result<(), DropReason> {
-        let its = self.waiting.iter().filter(|(of, _)| *of == node).count();
+    fn hold(
+        &mut self,
+        node: NodeId,
+        via: Via,
+        packet: &[u8],
+        per_peer: usize,
+    ) -> Result<(), DropReason> {
+        let its = self.waiting.iter().filter(|(of, ..)| *of == node).count();
         if its >= per_peer || self.waiting.len() >= per_peer * PEERS_HELD {
             return Err(DropReason::HeadBehind);
         }
-        self.waiting.push_back((node, packet.into()));
+        self.waiting.push_back((node, via, packet.into()));
         Ok(())
     }
 
     fn release(&mut self, node: NodeId) {
         let (its, others) = core::mem::take(&mut self.waiting)
             .into_iter()
-            .partition::<VecDeque<_>, _>(|(of, _)| *of == node);
+            .partition::<VecDeque<_>, _>(|(of, ..)| *of == node);
         self.waiting = others;
         self.ready.extend(its);
     }
 
     /// Lets go of what a former peer sent.
     pub(super) fn forget(&mut self, node: NodeId) {
-        self.waiting.retain(|(of, _)| *of != node);
-        self.ready.retain(|(of, _)| *of != node);
+        self.waiting.retain(|(of, ..)| *of != node);
+        self.ready.retain(|(of, ..)| *of != node);
     }
 }
 
@@ -89,6 +96,7 @@ impl<A: Aead> Node<A> {
     pub(super) fn pass_gate(
         &mut self,
         node: NodeId,
+        via: Via,
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
@@ -97,7 +105,7 @@ impl<A: Aead> Node<A> {
             if peer.gate != Gate::Open {
                 self.open_gate(node);
             }
-            return self.inbound(node, frame, now);
+            return self.inbound(node, via, frame, now);
         }
         if peer.gate == Gate::Shut(None) {
             peer.gate = Gate::Shut(Some(now));
@@ -105,7 +113,7 @@ impl<A: Aead> Node<A> {
         let opens = peer.gate.opens();
         self.timers.housekeeping_at(opens);
         let most = self.config.limits.queued_per_peer.into();
-        self.held.hold(node, frame.packet(), most)?;
+        self.held.hold(node, via, frame.packet(), most)?;
         Ok(Verdict::Consumed)
     }
 
@@ -151,21 +159,19 @@ impl<A: Aead> Node<A> {
         next
     }
 
-    /// The next packet that was held, put into the frame and judged. Returns whether it is to be
-    /// handed to our side.
-    pub(super) fn poll_held(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<bool> {
-        let (node, packet) = self.held.ready.pop_front()?;
+    /// The next packet that was held, put into the frame and judged. Returns what becomes of it,
+    /// if anything.
+    pub(super) fn poll_held(
+        &mut self,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Option<Option<Verdict>> {
+        let (node, via, packet) = self.held.ready.pop_front()?;
         let judged = match frame.set(&packet) {
-            Ok(()) => self.inbound(node, frame, now),
+            Ok(()) => self.inbound(node, via, frame, now),
             Err(_) => Err(DropReason::TooLarge),
         };
-        match judged {
-            Ok(verdict) => Some(verdict == Verdict::Deliver),
-            Err(reason) => {
-                self.counters.drop(reason);
-                Some(false)
-            }
-        }
+        Some(judged.map_err(|reason| self.counters.drop(reason)).ok())
     }
 
     /// If the other side knows of newer revocations, they are fetched before anything of it

@@ -72,6 +72,7 @@ impl<A: Aead> Node<A> {
         self.tend_subscriptions(now);
         self.tend_announcements(now);
         self.tend_rotation(now);
+        self.tend_app_tunnels(now);
         let peers = self.tend_peers(now).min(self.tend_gates(now));
         self.timers.housekeeping_at(peers);
         let registrations = self.registrations_deadline();

@@ -269,6 +269,7 @@ impl<A: Aead> Node<A> {
         for node in nodes {
             self.peer_record_changed(node, now);
         }
+        self.tend_app_tunnels(now);
         self.link_relays(now);
         self.advertise(now);
         if changed.iter().any(|slot| decides(slot.kind())) {
@@ -386,6 +387,7 @@ impl<A: Aead> Node<A> {
                 self.saves.changed(Slot::Record(slot));
             }
         }
+        self.forget_apps();
         self.issuer = None;
         self.cursor = Cursor::default();
         self.cursor_of = None;

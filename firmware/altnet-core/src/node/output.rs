@@ -20,6 +20,11 @@ pub enum Verdict {
     },
     /// Hand the frame's IP packet to our side.
     Deliver,
+    /// Hand the frame's IP packet to the app on this device with this address.
+    App {
+        /// The app.
+        app: Ipv6Addr,
+    },
     /// Nothing: it was taken.
     Consumed,
 }
@@ -35,6 +40,12 @@ pub enum Output {
     },
     /// Hand the frame's IP packet, which was held for a while, to our side.
     Deliver,
+    /// Hand the frame's IP packet, which was held for a while, to the app on this device with this
+    /// address.
+    App {
+        /// The app.
+        app: Ipv6Addr,
+    },
     /// Write [`Node::state_bytes`] of this slot to disk (none: remove it), sync, then say so
     /// with [`Node::handle_saved`].
     Save {
@@ -76,8 +87,9 @@ impl<A: Aead> Node<A> {
                 continue;
             }
             match self.poll_held(frame, now) {
-                Some(true) => return Output::Deliver,
-                Some(false) => continue,
+                Some(Some(Verdict::Deliver)) => return Output::Deliver,
+                Some(Some(Verdict::App { app })) => return Output::App { app },
+                Some(_) => continue,
                 None => {}
             }
             if let Some(to) = self.control.poll_transmit(frame, now) {

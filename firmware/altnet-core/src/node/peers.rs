@@ -3,17 +3,19 @@
 //! A peer comes to be when a packet is for it or its handshake arrives, and goes when it is
 //! no longer a member, or has been idle and its place is needed.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::ops::Bound;
 
 use altnet_tunnel::aead::Aead;
-use altnet_tunnel::engine::{PeerConfig, PeerIndex, TunnelEvent};
+use altnet_tunnel::engine::{LocalKeyId, PeerConfig, PeerIndex, TunnelEvent};
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::{MemberId, NodeId, SigningKey, TunnelKey};
 use altnet_wire::message::{Candidate, CandidateKind, MAX_PRESENCE_RELAYS};
 use altnet_wire::record::{NodeRecord, Roles};
 use altnet_wire::time::{Duration, Instant};
 
+use super::apps::{AppTunnel, Via};
 use super::directory::ANNOUNCE_AGAIN;
 use super::gate::Gate;
 use super::{Deferred, Event, Node, Slot};
@@ -45,6 +47,8 @@ pub(super) struct Peer {
     pub(super) tunnel: Tunnel,
     /// The tunnel to its key before, until the one to the new key stands.
     pub(super) previous: Option<Tunnel>,
+    /// Tunnels with its apps, and of our apps with it.
+    pub(super) apps: Vec<AppTunnel>,
     pub(super) session: Option<SessionId>,
     pub(super) path: Path,
     pub(super) used: Instant,
@@ -169,6 +173,7 @@ impl<A: Aead> Node<A> {
             member: id,
             tunnel: Tunnel { index, key },
             previous: None,
+            apps: Vec::new(),
             session: None,
             path: Path::new(node, now),
             used: now,
@@ -296,8 +301,18 @@ impl<A: Aead> Node<A> {
         registry.node_record(node).or_else(aside).cloned()
     }
 
-    /// The tunnel key of a handshake belongs to a member that is no peer yet?
-    pub(super) fn admit_tunnel(&mut self, key: &TunnelKey, now: Instant) -> Option<()> {
+    /// The tunnel key of a handshake to `local` belongs to a member that is no peer yet, or an app
+    /// has to do with it?
+    pub(super) fn admit_tunnel(
+        &mut self,
+        key: &TunnelKey,
+        local: LocalKeyId,
+        now: Instant,
+    ) -> Option<()> {
+        let registry = &self.network.as_ref()?.registry;
+        if self.is_apps_key(local) || registry.app_by_tunnel(key).is_some() {
+            return self.admit_app_tunnel(key, local, now);
+        }
         let node = self.network.as_ref()?.registry.member_by_tunnel(key)?;
         self.meet(node, now)?;
         let peer = self.peers.get(&node)?;
@@ -329,6 +344,7 @@ impl<A: Aead> Node<A> {
                 }
                 let _ = self.engine.rekey(index, now);
             }
+            self.app_callers_key_changed(node, record.tunnel.key, now);
         }
         self.offer_paths(node, &record, now);
     }
@@ -346,8 +362,9 @@ impl<A: Aead> Node<A> {
             return;
         };
         self.drop_tunnel(peer.tunnel.index);
-        if let Some(previous) = peer.previous {
-            self.drop_tunnel(previous.index);
+        let others = peer.previous.into_iter();
+        for tunnel in others.chain(peer.apps.iter().map(|app| app.tunnel)) {
+            self.drop_tunnel(tunnel.index);
         }
         if let Some(session) = peer.session {
             self.end_session(session, CloseReason::Done, now);
@@ -458,7 +475,9 @@ impl<A: Aead> Node<A> {
             return;
         };
         let (to, is_proven) = (peer.path.current(), peer.path.is_proven());
-        for tunnel in [Some(peer.tunnel), peer.previous].into_iter().flatten() {
+        let apps = peer.apps.iter().map(|app| app.tunnel);
+        let tunnels = core::iter::once(peer.tunnel).chain(peer.previous);
+        for tunnel in tunnels.chain(apps) {
             let Some(stats) = self.engine.stats(tunnel.index, now) else {
                 continue;
             };
@@ -530,7 +549,9 @@ impl<A: Aead> Node<A> {
                     let _ = self
                         .engine
                         .set_persistent_keepalive(peer, Some(KEEPALIVE), now);
-                    self.tell(Event::TunnelUp { node });
+                    if self.via(node, peer, now) == Via::Device {
+                        self.tell(Event::TunnelUp { node });
+                    }
                 }
             }
             TunnelEvent::SessionDown { peer } | TunnelEvent::HandshakeFailed { peer } => {

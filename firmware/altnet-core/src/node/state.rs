@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use altnet_wire::id::{NodeId, base32_fmt};
+use altnet_wire::id::{NodeId, SigningKey, base32_fmt};
 
 use crate::registry::Slot as RecordSlot;
 
@@ -31,6 +31,8 @@ pub enum Slot {
     Cursor,
     /// The last direct address of a peer that stood for a while.
     LastPath(NodeId),
+    /// The keys of the app on this device with this key. Holds secrets.
+    App(SigningKey),
     /// A record.
     Record(RecordSlot),
     /// Something that an interrupted change left behind, to be removed.
@@ -53,6 +55,7 @@ impl fmt::Display for Slot {
                 f.write_str("path-")?;
                 base32_fmt(&node.0, f)
             }
+            Self::App(key) => write!(f, "app-{key}"),
             Self::Record(slot) => write!(f, "record-{slot}"),
             Self::Stray(name) => f.write_str(name),
         }

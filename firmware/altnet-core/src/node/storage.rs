@@ -14,6 +14,7 @@ use altnet_wire::time::{Instant, UnixTime};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::apps::OwnApp;
 use super::identity::IDENTITY_BYTES;
 use super::{Config, Node, Slot, Stored};
 use crate::clock::Clock;
@@ -63,13 +64,14 @@ pub(super) fn stored_stamps(stored: &Stored) -> BTreeMap<[u8; 32], Tai64n> {
 impl<A: Aead> Node<A> {
     /// Takes up what was kept.
     pub(super) fn load(&mut self, stored: &Stored, now: Instant) {
+        self.load_apps(stored);
         self.take_up(stored, now);
         self.drop_strays(stored);
     }
 
     /// Removes what a power cut left behind and nothing refers to any more.
     pub(super) fn drop_strays(&mut self, stored: &Stored) {
-        const OURS: [&str; 3] = ["record-", "tai-", "path-"];
+        const OURS: [&str; 4] = ["record-", "tai-", "path-", "app-"];
         let mut live: BTreeSet<String> = BTreeSet::new();
         if let Some(network) = &self.network {
             live.extend(
@@ -84,9 +86,12 @@ impl<A: Aead> Node<A> {
                 .keys()
                 .map(|node| Slot::LastPath(*node).to_string()),
         );
+        let apps = self.apps.values();
+        live.extend(apps.map(|app| Slot::App(app.key()).to_string()));
         for key in [Some(self.local_key), self.previous_key]
             .into_iter()
             .flatten()
+            .chain(self.apps.values().map(OwnApp::local))
         {
             if let Some(key) = self.engine.local_key(key) {
                 live.insert(Slot::Tai(key.0).to_string());
@@ -187,6 +192,7 @@ impl<A: Aead> Node<A> {
                 postcard::to_allocvec(&(of, self.cursor.epoch, self.cursor.revision)).ok()?
             }
             Slot::LastPath(node) => postcard::to_allocvec(self.last_paths.get(node)?).ok()?,
+            Slot::App(key) => self.app_bytes(key)?,
             Slot::Stray(_) => return None,
             Slot::Record(slot) => {
                 let registry = match (&self.network, &self.joining) {

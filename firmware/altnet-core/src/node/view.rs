@@ -149,6 +149,20 @@ pub struct RecordView<Word = &'static str> {
     pub text: String,
 }
 
+/// An app on this device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppView {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its key, base32.
+    pub key: String,
+    /// The epoch of its tunnel key.
+    pub tunnel_epoch: u32,
+}
+
 /// The policy at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

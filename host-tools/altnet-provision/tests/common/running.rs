@@ -166,7 +166,7 @@ impl Driver {
                         let _ = self.socket.send_to(frame.packet(), to);
                     }
                     Ok(Verdict::Deliver) => self.deliver(&frame),
-                    Ok(Verdict::Consumed) | Err(_) => {}
+                    Ok(Verdict::App { .. } | Verdict::Consumed) | Err(_) => {}
                 }
             }
             node.handle_timeout(now());
@@ -185,7 +185,7 @@ impl Driver {
                     let _ = self.told.send(event);
                 }
                 Output::Deliver => self.deliver(frame),
-                Output::Advertise { .. } => {}
+                Output::App { .. } | Output::Advertise { .. } => {}
                 Output::Wait(_) => return,
             }
         }
