@@ -53,6 +53,7 @@ use altnet_wire::message::Cursor;
 use altnet_wire::record::MAX_FIXED_ENDPOINTS;
 use altnet_wire::time::{Instant, UnixTime};
 
+pub use apps::MAX_NOTE_BYTES;
 pub use command::{Command, CommandError};
 pub use counters::{Counters, DROP_REASONS, DropReason};
 pub use event::{Event, JoinError};
@@ -62,8 +63,8 @@ pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use state::{Slot, Stored};
 pub use view::{
-    AppView, DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView, Status, Step,
-    VerdictView,
+    AppView, CallerView, DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView,
+    Status, Step, VerdictView,
 };
 
 use crate::clock::Clock;

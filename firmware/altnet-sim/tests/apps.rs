@@ -18,6 +18,13 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
+fn add(called: &str) -> Command {
+    Command::AddApp {
+        name: name(called),
+        note: (*b"where it leads to").into(),
+    }
+}
+
 fn site(number: u16) -> Atom {
     Atom::Site(SiteId::new(number).unwrap())
 }
@@ -32,9 +39,7 @@ impl Apps {
     fn new(seed: u64, nat_a: Kind, nat_b: Kind) -> Self {
         let mut homes = Homes::new(seed, nat_a, nat_b);
         let b = homes.b;
-        homes
-            .world
-            .command(b, Command::AddApp { name: name("chat") });
+        homes.world.command(b, add("chat"));
         let app = homes.world.node(b).own_app(&name("chat")).unwrap();
         let chat = Atom::App(homes.member("house-b"), name("chat"));
         let draft = policy([rule("chat", &[site(1)], &[chat], &[udp(80)])]);
@@ -110,6 +115,15 @@ fn an_app_is_reached_by_its_own_key_and_answers() {
         let service = Some((Protocol::UDP, 80));
         let verdict = node.check_flow("house-a", "chat", service, apps.homes.world.now());
         assert_eq!(verdict.unwrap().target, apps.app.to_string());
+        // And the app is told who called.
+        let b = apps.homes.world.node(apps.homes.b);
+        let caller = b.caller(apps.laptop()).unwrap();
+        assert_eq!(
+            (caller.member_name.as_str(), caller.site),
+            ("house-a", Some(1))
+        );
+        assert_eq!((caller.name, caller.person), (None, None));
+        assert_eq!(b.caller("2001:db8::1".parse().unwrap()), None);
     }
 }
 
@@ -172,6 +186,14 @@ fn an_app_keeps_its_keys_over_a_restart_and_takes_them_along_when_it_goes() {
     let before = apps.homes.world.node(b).app_views();
     apps.homes.world.restart(b);
     assert_eq!(apps.homes.world.node(b).app_views(), before);
+    let hosted: Vec<_> = apps
+        .homes
+        .world
+        .node(b)
+        .hosted_apps()
+        .map(|(_, _, note)| note)
+        .collect();
+    assert_eq!(hosted, [b"where it leads to"]);
     // WireGuard notices after 15 s that a session is forgotten (whitepaper section 6.5).
     assert!(
         (0..6).any(|_| apps.comes(apps.app, 80)),
@@ -179,9 +201,10 @@ fn an_app_keeps_its_keys_over_a_restart_and_takes_them_along_when_it_goes() {
         apps.homes.story()
     );
     assert!(apps.answers());
-    let taken = apps.homes.world.with(b, |node, now| {
-        node.handle_command(Command::AddApp { name: name("chat") }, now)
-    });
+    let taken = apps
+        .homes
+        .world
+        .with(b, |node, now| node.handle_command(add("chat"), now));
     assert_eq!(taken, Err(CommandError::NameTaken));
     apps.homes
         .world
@@ -238,20 +261,19 @@ fn only_a_member_with_the_role_runs_apps() {
     let mut homes = Homes::new(508, Kind::FULL_CONE, Kind::FULL_CONE);
     let link = homes.founder.invite("phone", Roles::empty(), None, entry());
     let phone = homes.world.host("203.0.113.50", None);
-    let add = |homes: &mut Homes, called: &str| {
-        let name = name(called);
-        homes.world.with(phone, |node, now| {
-            node.handle_command(Command::AddApp { name }, now)
-        })
+    let try_to = |homes: &mut Homes, called: &str| {
+        homes
+            .world
+            .with(phone, |node, now| node.handle_command(add(&called), now))
     };
-    assert_eq!(add(&mut homes, "chat"), Err(CommandError::NotMember));
+    assert_eq!(try_to(&mut homes, "chat"), Err(CommandError::NotMember));
     join(&mut homes.world, phone, invited(link));
-    assert_eq!(add(&mut homes, "chat"), Err(CommandError::NotAppHost));
+    assert_eq!(try_to(&mut homes, "chat"), Err(CommandError::NotAppHost));
     // A machine's name is taken.
     let b = homes.b;
-    let taken = homes.world.with(b, |node, now| {
-        node.handle_command(Command::AddApp { name: name("wiki") }, now)
-    });
+    let taken = homes
+        .world
+        .with(b, |node, now| node.handle_command(add("wiki"), now));
     assert_eq!(taken, Err(CommandError::NameTaken));
 }
 
@@ -261,10 +283,11 @@ fn apps_are_bounded_and_idle_tunnels_go() {
     let b = apps.homes.b;
     let mut made = 1;
     let refused = loop {
-        let name = name(&format!("app{made}"));
-        let done = apps.homes.world.with(b, |node, now| {
-            node.handle_command(Command::AddApp { name }, now)
-        });
+        let called = format!("app{made}");
+        let done = apps
+            .homes
+            .world
+            .with(b, |node, now| node.handle_command(add(&called), now));
         match done {
             Ok(()) => made += 1,
             Err(error) => break error,

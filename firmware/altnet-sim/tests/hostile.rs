@@ -87,8 +87,8 @@ impl Hostile {
     /// on. Returns the app's address.
     fn tunnel_to_an_app(&mut self) -> Ipv6Addr {
         let (b, chat) = (self.homes.b, Name::new("chat").unwrap());
-        let name = chat.clone();
-        self.homes.world.command(b, Command::AddApp { name });
+        let (name, note) = (chat.clone(), Box::default());
+        self.homes.world.command(b, Command::AddApp { name, note });
         let registry = self.homes.world.node(b).registry().unwrap();
         let app = registry.app_by_name(&chat).unwrap();
         let (address, key) = (app.address, app.record.tunnel.unwrap().key);

@@ -8,6 +8,7 @@
 //! The driver ends an app's connections: packets for it come out as [`Verdict::App`], what it says
 //! goes in by [`Node::handle_app`].
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
@@ -36,6 +37,8 @@ use crate::registry::{Member, RecordError, Registry, Slot as RecordSlot, Subject
 
 /// Tunnels with the apps of one peer, and of our apps with it, at a time.
 const TUNNELS_PER_PEER: usize = 16;
+/// The longest note that a driver keeps with an app, in bytes.
+pub const MAX_NOTE_BYTES: usize = 512;
 /// A tunnel that carried nothing for this long is let go.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -71,6 +74,7 @@ pub(super) struct OwnApp {
     secret: SigningSecret,
     tunnel: identity::Tunnel,
     local: LocalKeyId,
+    note: Box<[u8]>,
 }
 
 /// The slot of an app on this device.
@@ -84,6 +88,9 @@ struct StoredApp<'a> {
     secret: [u8; 32],
     epoch: u32,
     tunnel: [u8; 32],
+    #[zeroize(skip)]
+    #[serde(borrow)]
+    note: &'a [u8],
     check: [u8; 8],
 }
 
@@ -97,6 +104,7 @@ impl StoredApp<'_> {
                 &self.secret,
                 &self.epoch.to_be_bytes(),
                 &self.tunnel,
+                self.note,
             ],
         );
         let mut check = [0; 8];
@@ -115,6 +123,7 @@ impl OwnApp {
             secret: *self.secret.to_bytes(),
             epoch: self.tunnel.epoch,
             tunnel: *self.tunnel.secret.expose(),
+            note: &self.note,
             check: [0; 8],
         };
         stored.check = stored.check();
@@ -196,6 +205,7 @@ impl<A: Aead> Node<A> {
             secret: SigningSecret::from_bytes(&stored.secret),
             tunnel,
             local,
+            note: stored.note.into(),
         };
         let address = app_address(&NetworkId(stored.network), &app.key());
         Some((address, app))
@@ -213,6 +223,12 @@ impl<A: Aead> Node<A> {
         self.apps.iter().map(view).collect()
     }
 
+    /// The apps on this device: address, name, and what the driver noted of it.
+    pub fn hosted_apps(&self) -> impl Iterator<Item = (Ipv6Addr, &Name, &[u8])> {
+        let apps = self.apps.iter();
+        apps.map(|(address, app)| (*address, &app.name, &*app.note))
+    }
+
     /// The address of the app on this device that is called so.
     pub fn own_app(&self, name: &Name) -> Option<Ipv6Addr> {
         let mut apps = self.apps.iter();
@@ -220,7 +236,15 @@ impl<A: Aead> Node<A> {
     }
 
     /// Makes an app with keys of its own, and says so.
-    pub(super) fn add_app(&mut self, name: Name, now: Instant) -> Result<(), CommandError> {
+    pub(super) fn add_app(
+        &mut self,
+        name: Name,
+        note: Box<[u8]>,
+        now: Instant,
+    ) -> Result<(), CommandError> {
+        if note.len() > MAX_NOTE_BYTES {
+            return Err(CommandError::NoteTooLong);
+        }
         if !self.own_roles().contains(Roles::APPS) {
             return Err(match self.network {
                 Some(_) => CommandError::NotAppHost,
@@ -251,6 +275,7 @@ impl<A: Aead> Node<A> {
             secret,
             tunnel,
             local,
+            note,
         };
         let record = app.record(&id, &network.own.device);
         if let Err(error) = self.sign_app(&record, now) {

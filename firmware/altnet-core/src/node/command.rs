@@ -1,5 +1,6 @@
 //! What a person asks of a node, through a driver.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
@@ -50,6 +51,9 @@ pub enum Command {
     AddApp {
         /// Its name.
         name: Name,
+        /// What the driver has to know to end its connections, kept with its keys: at most
+        /// [`super::MAX_NOTE_BYTES`].
+        note: Box<[u8]>,
     },
     /// Give an app up, and forget its keys.
     RemoveApp {
@@ -88,6 +92,9 @@ pub enum CommandError {
     /// A member, host or app is called so.
     #[error("that name is taken in this network; choose another")]
     NameTaken,
+    /// More was to be noted of an app than is kept.
+    #[error("the app's description is too long; shorten where it leads to")]
+    NoteTooLong,
     /// No app of that name is on this device.
     #[error("no app on this node is called so")]
     NoSuchApp,
@@ -161,7 +168,7 @@ impl<A: Aead> Node<A> {
             }
             Command::Ping { node } => self.ping(node, now),
             Command::SetHost { name, address } => self.set_host(name, address, now),
-            Command::AddApp { name } => self.add_app(name, now),
+            Command::AddApp { name, note } => self.add_app(name, note, now),
             Command::RemoveApp { name } => self.remove_app(&name, now),
         }
     }

@@ -8,7 +8,7 @@ use altnet_wire::id::Name;
 use altnet_wire::time::{Duration, Instant, UnixTime};
 
 use super::facts::View;
-use super::view::{PolicyView, VerdictView};
+use super::view::{CallerView, PolicyView, VerdictView};
 use super::{Event, Network, Node};
 use crate::clock::Estimate;
 use crate::ip::Protocol;
@@ -129,6 +129,41 @@ impl<A: Aead> Node<A> {
             allowed,
             rule,
             why,
+        })
+    }
+
+    /// Whose an address is, if it belongs to a member. What comes with such a source was sealed by
+    /// that member.
+    pub fn caller(&self, address: Ipv6Addr) -> Option<CallerView> {
+        let registry = &self.network.as_ref()?.registry;
+        let subject = registry.by_address(address)?;
+        let membership = subject.member()?.membership;
+        let view = CallerView {
+            address: address.to_string(),
+            member: membership.member.to_string(),
+            member_name: membership.name.to_string(),
+            ..CallerView::default()
+        };
+        Some(match subject {
+            Subject::Node(_) => CallerView {
+                name: Some(membership.name.to_string()),
+                person: membership.person.as_ref().map(Name::to_string),
+                groups: membership.groups.iter().map(Name::to_string).collect(),
+                ..view
+            },
+            Subject::App(app, _) => CallerView {
+                name: Some(app.record.name.to_string()),
+                ..view
+            },
+            Subject::Host(host, _) => CallerView {
+                name: Some(host.record.name.to_string()),
+                site: Some(host.record.site.as_u16()),
+                ..view
+            },
+            Subject::Site(site, _) => CallerView {
+                site: Some(site.as_u16()),
+                ..view
+            },
         })
     }
 

@@ -163,6 +163,27 @@ pub struct AppView {
     pub tunnel_epoch: u32,
 }
 
+/// Whose an address is: what an app is told of who calls it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallerView {
+    /// The address.
+    pub address: String,
+    /// The name of the device, or of the machine behind a gateway, if it has one.
+    pub name: Option<String>,
+    /// The member that speaks for the address, its id.
+    pub member: String,
+    /// That member's name.
+    pub member_name: String,
+    /// Whose the device is. Nobody's, of a machine behind a gateway: its gateway's owner need not
+    /// be who sits at it.
+    pub person: Option<String>,
+    /// The groups that the device's membership names.
+    pub groups: Vec<String>,
+    /// The number of the site that the machine is in, if it is behind a gateway.
+    pub site: Option<u16>,
+}
+
 /// The policy at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
