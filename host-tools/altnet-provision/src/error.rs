@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::policy::Faults;
+
 /// Why something was not done. `Display` is one sentence; [`Error::next_step`] is the other.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -94,6 +96,9 @@ pub enum Error {
         /// What to do.
         next: String,
     },
+    /// The text of a policy has faults; what is in force stays.
+    #[error("{0}")]
+    Policy(Faults),
     /// Somebody has to say yes first.
     #[error("{what}")]
     NeedsConsent {
@@ -129,6 +134,7 @@ impl Error {
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::NotAllowed { .. } => "not_allowed",
+            Self::Policy(_) => "policy",
             Self::NeedsConsent { .. } => "needs_consent",
             Self::Directory { .. } => "directory",
         }
@@ -153,6 +159,7 @@ impl Error {
             ),
             Self::Busy { .. } => "Wait until it is done and try again.".into(),
             Self::Damaged { next, .. } => capitalized(next),
+            Self::Policy(faults) => faults.next_step(),
             Self::Input { next, .. }
             | Self::NotFound { next, .. }
             | Self::Exists { next, .. }

@@ -16,6 +16,7 @@ pub mod error;
 pub mod files;
 pub mod home;
 pub mod network;
+pub mod policy;
 pub mod qr;
 pub mod recovery;
 pub mod sealed;

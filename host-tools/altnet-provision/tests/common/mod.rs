@@ -1,8 +1,9 @@
-//! What the tests share: a computer of its own with quick keys, what is wished for a relay, and
-//! ([`running`]) real nodes on loopback.
+//! What the tests share: a computer of its own with quick keys, what is wished for a relay,
+//! ([`running`]) real nodes on loopback, and ([`town`]) records and policies about them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod running;
+pub mod town;
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
