@@ -2,29 +2,29 @@
 
 mod invite;
 mod network;
+mod policy;
+mod revoke;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use altnet_core::registry::Slot;
 use altnet_provision::directory::WAIT;
 use altnet_provision::home::Home;
 use altnet_provision::network::{
-    Grade, HostPlace, Invited, IssuerWish, MAKE_RELAY, NEEDS_RELAY, Network, Target, restore,
+    Grade, HostPlace, IssuerWish, MAKE_RELAY, NEEDS_RELAY, Network, restore,
 };
 use altnet_provision::sealed::Passphrase;
 use altnet_provision::secrets::Secrets;
 use altnet_provision::{Error, Result, files, text};
-use altnet_wire::id::SigningKey;
 use altnet_wire::record::{Rights, Roles};
 use altnet_wire::time::UnixTime;
 use clap::CommandFactory;
 use serde_json::json;
 
+use self::revoke::{Before, told_policy};
 use crate::ask::{self, Source};
-use crate::cli::{Cli, Command, Global, HostCommand, IssuerCommand, RevokeArgs};
+use crate::cli::{Cli, Command, Global, HostCommand, IssuerCommand};
 use crate::say::{Report, list, or_dash, table};
 
 /// Does what was asked.
@@ -37,7 +37,8 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Invite(command) => invite::act(&session, command),
         Command::Members => members(&session),
         Command::Host(command) => host(&session, command),
-        Command::Revoke(args) => revoke(&session, &args),
+        Command::Policy(command) => policy::act(&session, command),
+        Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),
         Command::Restore { file, name } => {
@@ -208,13 +209,22 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Says that the network needs a relay, as long as none is known.
+    /// Says that the network needs a relay, as long as none is known, and a policy.
     fn advise(report: Report, network: &Network) -> Report {
         let report = report.with("has_relay", &network.has_relay());
+        let report = Self::advise_policy(report, network);
         if network.has_relay() {
             return report;
         }
         report.note(NEEDS_RELAY).note(MAKE_RELAY)
+    }
+
+    /// Says that nothing is allowed, as long as there is no policy.
+    fn advise_policy(report: Report, network: &Network) -> Report {
+        match network.policy() {
+            Some(_) => report,
+            None => report.note("No policy is in force here, so nothing is allowed: `altnet-provision doctor` says why and what to do."),
+        }
     }
 }
 
@@ -241,13 +251,14 @@ fn issuer(session: &Session<'_>, command: IssuerCommand) -> Result<Report> {
                 site,
                 lasts: expires,
             };
+            let before = Before::of(&network);
             let issuer = network.add_issuer(&secrets, &wish, session.now)?;
             let text = format!(
                 "{} may now sign: {}.",
                 or_dash(issuer.name.as_ref()),
                 list(&issuer.rights)
             );
-            let report = Report::new(text, &issuer);
+            let report = told_policy(Report::new(text, &issuer), &network, &before);
             Ok(session.publish(report, &mut network, &secrets))
         }
         IssuerCommand::List => {
@@ -297,6 +308,7 @@ fn members(session: &Session<'_>) -> Result<Report> {
         &rows,
     );
     let report = Report::new(text, &json!({ "members": members }));
+    let report = Session::advise_policy(report, &network);
     Ok(match members.is_empty() {
         true => report.note(
             "No member is known here yet; `altnet-provision sync` fetches those that joined.",
@@ -352,72 +364,6 @@ fn host(session: &Session<'_>, command: HostCommand) -> Result<Report> {
             Ok(session.publish(report, &mut network, &secrets))
         }
     }
-}
-
-fn revoke(session: &Session<'_>, args: &RevokeArgs) -> Result<Report> {
-    let target = match (&args.member, args.device, args.issuer) {
-        (_, Some(key), _) => Target::Device(key),
-        (_, _, Some(key)) => Target::Issuer(key),
-        (Some(member), None, None) => Target::Member(member.clone()),
-        (None, None, None) => {
-            return Err(Error::Input {
-                what: "it was not said what to revoke".into(),
-                next: "Name a member, or give --device or --issuer.".into(),
-            });
-        }
-    };
-    let (mut network, secrets) = match target {
-        Target::Issuer(_) => session.unlock_in_step()?,
-        _ => session.unlock_to_change()?,
-    };
-    let before = network.revocations_by();
-    let brought = network.invited_by(&target, session.now)?;
-    let names: Vec<&str> = brought.iter().map(|m| m.name.as_str()).collect();
-    let invited = if args.with_invited {
-        Invited::Revoke
-    } else if args.yes {
-        Invited::Keep
-    } else if !names.is_empty() && ask::is_attended() {
-        match ask::consent(&format!(
-            "It invited {}. Revoke them too?",
-            names.join(", ")
-        )) {
-            true => Invited::Revoke,
-            false => Invited::Keep,
-        }
-    } else {
-        Invited::Ask
-    };
-    let done = network.revoke(&secrets, &target, invited, &args.reason, session.now)?;
-    let mut text = format!("Revoked for good: {}.", done.revoked.join(", "));
-    for (what, which) in [
-        ("\nIts issuer key went with it: ", &done.issuers),
-        ("\nOpen invites taken back: ", &done.invites),
-        ("\nKept, though it invited them: ", &done.kept),
-    ] {
-        if !which.is_empty() && *which != done.revoked {
-            text.push_str(what);
-            text.push_str(&which.join(", "));
-            text.push('.');
-        }
-    }
-    let report = told_anew(Report::new(text, &done), &network, &before);
-    let report = session.publish(report, &mut network, &secrets);
-    Ok(Session::advise(report, &network))
-}
-
-/// Says which revocations stay in force because an owner signed them anew: what a thief revoked
-/// is among them.
-fn told_anew(report: Report, network: &Network, before: &BTreeMap<Slot, SigningKey>) -> Report {
-    let anew = network.revocations_signed_anew(before);
-    let report = report.with("revocations_signed_anew", &anew);
-    if anew.is_empty() {
-        return report;
-    }
-    report.note(format!(
-        "Revocations that the removed key had signed stay in force: {}. Invite again whom nobody meant to revoke.",
-        anew.join(", ")
-    ))
 }
 
 fn backup(session: &Session<'_>, output: &std::path::Path) -> Result<Report> {

@@ -62,6 +62,9 @@ pub enum Command {
     /// Name machines on a site's LAN
     #[command(subcommand)]
     Host(HostCommand),
+    /// Say who may reach what
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device
@@ -279,6 +282,50 @@ pub enum HostCommand {
         /// The site; needed only if the name is used in several
         #[arg(long, value_name = "N", value_parser = site)]
         site: Option<SiteId>,
+    },
+}
+
+/// Policies. What no rule allows is refused.
+#[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// Print the policy in force as text
+    Show {
+        /// One that was in force before, by its serial
+        serial: Option<u64>,
+    },
+    /// Edit the policy with $VISUAL or $EDITOR, and put it in force
+    Edit {
+        /// Don't ask before it is signed
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Check a policy's text; every fault is told with its line
+    Check {
+        /// The text, - for standard input [default: policy.toml in the network's directory]
+        file: Option<PathBuf>,
+    },
+    /// Show who would gain and lose what
+    Plan {
+        /// The text, - for standard input [default: policy.toml in the network's directory]
+        file: Option<PathBuf>,
+    },
+    /// Sign a policy and put it in force
+    Publish {
+        /// The text, - for standard input [default: policy.toml in the network's directory]
+        file: Option<PathBuf>,
+        /// Don't ask before it is signed
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List the policies that were in force
+    History,
+    /// Put a policy in force again that was before
+    Revert {
+        /// Its serial, as `policy history` lists it
+        serial: u64,
+        /// Don't ask before it is signed
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -4,6 +4,8 @@
 //! <name>/network.json    what holds, what was published, where to enter     (settings)
 //!        records/<id>    the records, each named by its hash
 //!        keys.age        owner and issuer keys under a passphrase           (secrets)
+//!        policy.toml     who may reach what, as its author writes it
+//!        policies/       the policies that were in force                    (history)
 //!        lock            held while one process works on it
 //! ```
 //! Every change is made on a copy in memory, checked by the same rules that every node checks by,
@@ -18,6 +20,7 @@ mod invite;
 mod issuer;
 mod member;
 mod owner;
+mod policy;
 mod show;
 
 use std::collections::BTreeMap;
@@ -54,6 +57,8 @@ pub use issuer::{IssuerSummary, IssuerWish};
 pub use member::{Invited, MemberSummary, Revoked, Target};
 pub(crate) use owner::lost_owners;
 pub use owner::{OwnerSummary, adopt, new_owner_key, owner_keys_here};
+use policy::Beside;
+pub use policy::{PolicyInForce, PolicyPublished, PolicySummary, WorkingCopy};
 pub use show::{EntrySummary, NetworkSummary};
 
 /// What a network without a reachable relay is told.
@@ -94,6 +99,8 @@ struct Draft {
     registry: Registry,
     clock: Clock,
     rng: Rng,
+    /// What a policy that is signed in this change was written as.
+    policy_text: Option<String>,
 }
 
 /// What [`Network::create`] made.
@@ -108,8 +115,8 @@ pub struct Created {
 }
 
 impl Network {
-    /// Makes a network: its owner key, its recovery key, and an issuer key of this computer with
-    /// all rights.
+    /// Makes a network: its owner key, its recovery key, an issuer key of this computer with all
+    /// rights, and a first policy, without which nothing would be allowed.
     ///
     /// # Errors
     /// [`Error::Exists`] if there is a network of that name; else what keeps it from being made.
@@ -142,7 +149,8 @@ impl Network {
         settings
             .issuers
             .insert(issuer.public().to_string(), "this computer".into());
-        let network = build(home, name, settings, &[genesis, certificate], &secrets)?;
+        let (records, files) = policy::first(&settings, &[genesis, certificate], &issuer, now)?;
+        let network = build(home, name, settings, &records, &files, &secrets)?;
         Ok(Created {
             network,
             secrets,
@@ -264,6 +272,7 @@ impl Network {
             registry: self.registry.clone(),
             clock: self.clock.clone(),
             rng: Rng::new(crate::chance::bytes()?),
+            policy_text: None,
         };
         draft.clock.set_running(now, Instant::ZERO);
         let made = make(&mut draft)?;
@@ -272,6 +281,7 @@ impl Network {
     }
 
     fn commit(&mut self, draft: Draft) -> Result<()> {
+        let mut fresh = self.keep_policy(&draft)?;
         let Draft {
             mut settings,
             registry,
@@ -281,7 +291,6 @@ impl Network {
         let dir = self.dir.join(RECORDS_DIR);
         let before = &self.settings.records;
         let mut records = BTreeMap::new();
-        let mut fresh = Vec::new();
         for (_, bytes) in registry.iter() {
             let id = id::record_id(bytes).to_string();
             if !before.contains_key(&id) {
@@ -303,6 +312,7 @@ impl Network {
         self.registry = registry;
         self.clock = clock;
         self.sweep(&dir);
+        self.sweep_policies();
         Ok(())
     }
 
@@ -392,6 +402,7 @@ fn build(
     name: &Name,
     mut settings: Settings,
     records: &[Vec<u8>],
+    beside: &[Beside],
     secrets: &Secrets,
 ) -> Result<Network> {
     let to = home.network(name);
@@ -407,6 +418,13 @@ fn build(
     // What can't be believed is found out before the directory gets its name.
     registry(dir, &settings, records, &mut Clock::new(UnixTime::EPOCH))?;
     secrets.write(dir)?;
+    for (path, bytes) in beside {
+        let path = dir.join(path);
+        if let Some(parent) = path.parent() {
+            files::make_dir(parent)?;
+        }
+        files::write(&path, bytes)?;
+    }
     files::write(&dir.join(SETTINGS_FILE), &settings.encode())?;
     workshop.finish(&to)?;
     Network::open(&to)

@@ -7,6 +7,7 @@ use altnet_wire::id::SigningKey;
 use serde_json::json;
 
 use super::Session;
+use super::revoke::{Before, told_anew};
 use crate::ask;
 use crate::cli::{NetworkCommand, OwnerCommand, RecoverArgs};
 use crate::say::{Report, table};
@@ -57,7 +58,9 @@ fn create(session: &Session<'_>, name: &altnet_wire::id::Name) -> Result<Report>
     let text = format!(
         "Network {name} is made: {}\nIts machines will be called <machine>.{name}.alt, in {}.\n\n\
          Recovery key, shown this once and stored nowhere. Write it on paper:\n\n{}\n\
-         It replaces your owner key if you lose it. Whoever has it can take over the network.",
+         It replaces your owner key if you lose it. Whoever has it can take over the network.\n\n\
+         Its policy has one rule, members-to-hosts: every member may reach every machine that has a \
+         name, and nothing else. Change it with `altnet-provision policy edit`.",
         made.network.id(),
         made.network.summary().prefix,
         *recovery::in_lines(&key),
@@ -181,7 +184,7 @@ fn change(session: &Session<'_>, key: SigningKey, add: bool) -> Result<Report> {
         true => session.unlock_to_change()?,
         false => session.unlock_in_step()?,
     };
-    let before = network.revocations_by();
+    let before = Before::of(&network);
     let text = if add {
         network.add_owner(&secrets, key, session.now)?;
         format!("{key} is an owner now.")
@@ -191,16 +194,18 @@ fn change(session: &Session<'_>, key: SigningKey, add: bool) -> Result<Report> {
     };
     let owners = network.owners(Some(&secrets));
     let report = Report::new(text, &json!({ "owners": owners }));
-    let report = super::told_anew(report, &network, &before);
+    let report = told_anew(report, &network, &before);
     Ok(session.publish(report, &mut network, &secrets))
 }
 
 fn recover(session: &Session<'_>, args: &RecoverArgs) -> Result<Report> {
     let here = session.home.pick(session.global.network.as_ref());
+    let mut before = None;
     let (mut network, secrets) = match (here, args.endpoint) {
         (Ok(_), _) => {
             let recovery = ask::recovery_key(args.recovery_key_file.as_deref())?;
             let (mut network, mut secrets) = session.unlock_in_step()?;
+            before = Some(Before::of(&network));
             network.recover(&mut secrets, &recovery, &args.lost, session.now)?;
             (network, secrets)
         }
@@ -233,5 +238,9 @@ fn recover(session: &Session<'_>, args: &RecoverArgs) -> Result<Report> {
         text,
         &json!({ "owners": owners, "network": network.summary() }),
     );
+    let report = match &before {
+        Some(before) => told_anew(report, &network, before),
+        None => report,
+    };
     Ok(session.publish(report, &mut network, &secrets))
 }

@@ -16,12 +16,14 @@ use super::{Network, build};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::home::Home;
+use crate::policy::is_policy_file;
 use crate::sealed::{self, Passphrase};
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 
 const MAGIC: [u8; 4] = *b"ALTB";
-const VERSION: u8 = 1;
+/// Version 1 had no policies beside the records.
+const VERSION: u8 = 2;
 const NEXT: &str =
     "use another copy of the backup, or the passphrase that the keys had when it was made.";
 
@@ -34,6 +36,35 @@ struct Backup {
     settings: Vec<u8>,
     secrets: Vec<u8>,
     records: Vec<Vec<u8>>,
+    /// Texts and records of policies, by their paths in the network's directory.
+    policies: Vec<(String, Vec<u8>)>,
+}
+
+/// As version 1 was.
+#[derive(Serialize, Deserialize)]
+struct FirstBackup {
+    magic: [u8; 4],
+    version: u8,
+    name: Name,
+    made: UnixTime,
+    settings: Vec<u8>,
+    secrets: Vec<u8>,
+    records: Vec<Vec<u8>>,
+}
+
+impl From<FirstBackup> for Backup {
+    fn from(first: FirstBackup) -> Self {
+        Self {
+            magic: first.magic,
+            version: first.version,
+            name: first.name,
+            made: first.made,
+            settings: first.settings,
+            secrets: first.secrets,
+            records: first.records,
+            policies: Vec::new(),
+        }
+    }
 }
 
 impl Drop for Backup {
@@ -56,9 +87,13 @@ impl Network {
             settings: self.settings.encode(),
             secrets: secrets.encode().to_vec(),
             records: self.registry.iter().map(|(_, b)| b.to_vec()).collect(),
+            policies: self.policy_files(),
         };
         // Reserved at once, so that growing leaves no copies of secrets behind.
-        let inside: usize = backup.records.iter().map(|r| r.len() + 3).sum();
+        let records = backup.records.iter().map(|record| record.len() + 3);
+        let policies = backup.policies.iter();
+        let policies = policies.map(|(path, bytes)| path.len() + bytes.len() + 8);
+        let inside: usize = records.chain(policies).sum();
         let room = 256 + backup.settings.len() + backup.secrets.len() + inside;
         let mut plain = Zeroizing::new(vec![0; room]);
         let used = postcard::to_slice(&backup, &mut plain)
@@ -112,7 +147,19 @@ pub fn restore(
             ),
         ));
     }
-    build(home, name, settings, &backup.records, &secrets)
+    let is_policy = |path: &str| path == super::policy::WORKING_FILE || is_policy_file(path);
+    if backup.policies.iter().any(|(path, _)| !is_policy(path)) {
+        let why = "it would write files that are none of a network";
+        return Err(unread(Error::damaged(path, why)));
+    }
+    build(
+        home,
+        name,
+        settings,
+        &backup.records,
+        &backup.policies,
+        &secrets,
+    )
 }
 
 fn move_away(dir: &Path) -> String {
@@ -128,13 +175,17 @@ fn read(path: &Path, passphrase: &Passphrase) -> Result<Backup> {
         return Err(Error::damaged(path, "it is not a backup of a network"));
     };
     match rest.first() {
-        Some(&version) if version > VERSION => Err(Error::Newer {
-            path: path.to_path_buf(),
-            found: version.into(),
-            known: VERSION.into(),
-        }),
-        _ => canonical::decode(&plain).map_err(|_| Error::damaged(path, "it does not read")),
+        Some(&version) if version > VERSION => {
+            return Err(Error::Newer {
+                path: path.to_path_buf(),
+                found: version.into(),
+                known: VERSION.into(),
+            });
+        }
+        Some(1) => canonical::decode::<FirstBackup>(&plain).map(Backup::from),
+        _ => canonical::decode(&plain),
     }
+    .map_err(|_| Error::damaged(path, "it does not read"))
 }
 
 /// The name of a network here that opens and has the same id.

@@ -182,7 +182,8 @@ fn admission(key: &SigningSecret, now: UnixTime) -> IssuerCertificate {
     }
 }
 
-/// The records that a device begins with: who may sign what. Members it learns when it joined.
+/// The records that a device begins with: who may sign what. Members it learns when it joined, and
+/// the policy too.
 pub(super) fn needed(registry: &altnet_core::registry::Registry) -> Vec<Vec<u8>> {
     const KINDS: [RecordKind; 4] = [
         RecordKind::GENESIS,

@@ -2,12 +2,15 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use altnet_core::registry::Slot;
+use altnet_wire::envelope::Envelope;
 use altnet_wire::record::Roles;
 use altnet_wire::time::UnixTime;
 use serde::Serialize;
 
 use super::{MAKE_RELAY, NEEDS_RELAY, Network, RECORDS_DIR, SETTINGS_FILE};
 use crate::secrets::{self, Secrets};
+use crate::text;
 
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,6 +62,7 @@ impl Network {
         let mut checks = vec![check("files", Grade::Ok, files), self.check_modes()];
         checks.push(self.check_keys(secrets));
         checks.push(self.check_issuer(now));
+        checks.push(self.check_policy());
         checks.push(self.check_relay());
         checks.push(self.check_admission(now));
         checks.push(self.check_members(now));
@@ -135,6 +139,40 @@ impl Network {
             )
             .next("Recover with `altnet-provision network owner recover`, or make a new key with `altnet-provision network owner key` and let a present owner add it."),
         }
+    }
+
+    fn check_policy(&self) -> Check {
+        let Some(policy) = self.policy() else {
+            let held = self.registry.bytes(&Slot::POLICY);
+            let held = held.and_then(|bytes| Envelope::parse(bytes).ok());
+            return match held {
+                Some(held) => check(
+                    "policy",
+                    Grade::Problem,
+                    format!(
+                        "nothing is allowed: {} signed the policy and may not any more",
+                        held.header().signer
+                    ),
+                )
+                .next("Look at it with `altnet-provision policy history`, and sign one with `altnet-provision policy publish` or `policy revert SERIAL`."),
+                None => check(
+                    "policy",
+                    Grade::Problem,
+                    "nothing is allowed: the network has no policy, as far as is known here",
+                )
+                .next("Run `altnet-provision sync`; if there is none still, `altnet-provision policy publish` signs a first one."),
+            };
+        };
+        let missing = crate::policy::missing(&policy.draft, &self.registry);
+        if missing.is_empty() {
+            let rules = text::count(policy.draft.rules.len(), "rule");
+            let said = format!("policy {} is in force, with {rules}", policy.serial);
+            return check("policy", Grade::Ok, said);
+        }
+        let said = format!("policy {}: {}", policy.serial, missing.join("; "));
+        check("policy", Grade::Warning, said).next(
+            "Rules that name them do nothing: change them with `altnet-provision policy edit`.",
+        )
     }
 
     fn check_relay(&self) -> Check {

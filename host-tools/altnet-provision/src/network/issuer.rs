@@ -83,6 +83,7 @@ impl Network {
             expires: now.after(wish.lasts),
         };
         self.change(now, |draft| {
+            let policy = draft.policy_record();
             let slot = Slot::certificate(wish.key);
             draft.add(&owner, &slot, &body, "certify the issuer")?;
             let names = &mut draft.settings.issuers;
@@ -93,7 +94,8 @@ impl Network {
                     "Make a new key where it will be used.",
                 ));
             }
-            Ok(())
+            // It may have lost the right to sign the policy that it signed.
+            draft.keep_in_force(&owner, policy.as_deref())
         })?;
         Ok(self.issuer_summary(&body))
     }

@@ -341,7 +341,7 @@ impl Network {
 
 impl super::Draft {
     /// Revokes an issuer key. What it had revoked is signed by the owner first: nothing that a
-    /// revoked key revoked stands.
+    /// revoked key revoked stands. So is the policy, if it had signed that.
     pub(super) fn revoke_issuer(
         &mut self,
         owner: &altnet_core::records::SigningSecret,
@@ -361,6 +361,7 @@ impl super::Draft {
         for bytes in revocations {
             self.again(owner, &bytes)?;
         }
+        let policy = self.policy_record();
         let target = RevocationTarget::Issuer(key);
         let mut short = heapless::String::new();
         for character in reason.chars() {
@@ -378,6 +379,7 @@ impl super::Draft {
             &Slot::revocation(&target),
             &body,
             "revoke the issuer key",
-        )
+        )?;
+        self.keep_in_force(owner, policy.as_deref())
     }
 }

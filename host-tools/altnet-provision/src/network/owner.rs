@@ -105,8 +105,9 @@ impl Network {
         let own = self.settings.issuer;
         let issuer_secret = secrets.issuer(&own);
         self.change(now, |draft| {
+            let policy = draft.policy_record();
             draft.change_owners(&signer, &owners, now)?;
-            draft.sign_anew(&signer, issuer_secret.as_ref(), now)
+            draft.sign_anew(&signer, issuer_secret.as_ref(), policy.as_deref(), now)
         })
     }
 
@@ -138,8 +139,9 @@ impl Network {
         let issuer = secrets.issuer(&self.settings.issuer);
         let dir = self.dir.clone();
         self.change(now, |draft| {
+            let policy = draft.policy_record();
             draft.change_owners(&recovery, &stay, now)?;
-            draft.sign_anew(&owner, issuer.as_ref(), now)?;
+            draft.sign_anew(&owner, issuer.as_ref(), policy.as_deref(), now)?;
             // The key is on disk before the change that needs it.
             secrets.write(&dir)
         })?;
@@ -152,7 +154,16 @@ impl Network {
     /// [`Error::Input`] if it is too large.
     pub fn share(&self) -> Result<Zeroizing<String>> {
         let bundle = Bundle {
-            records: super::bundle::needed(&self.registry),
+            // With the policy, so that the next one has a serial of its own.
+            records: super::bundle::needed(&self.registry)
+                .into_iter()
+                .chain(
+                    self.registry
+                        .policy()
+                        .and(self.registry.bytes(&Slot::POLICY))
+                        .map(<[u8]>::to_vec),
+                )
+                .collect(),
             fixed_endpoints: self.entry_endpoints().into_iter().take(4).collect(),
             petname: Some(self.name.clone()),
             ..Bundle::default()
@@ -197,13 +208,14 @@ impl Network {
         let mut settings = settings_of(&registry, &issuer);
         settings.entries.push(entry("found".into(), vec![endpoint]));
         let mut draft = Draft::of(registry, settings, now)?;
+        let policy = draft.policy_record();
         draft.change_owners(&recovery, &owners, now)?;
         let slot = Slot::certificate(issuer.public());
         let body = certificate(&issuer, now);
         draft.add(&owner, &slot, &body, "certify this computer")?;
-        draft.sign_anew(&owner, Some(&issuer), now)?;
+        draft.sign_anew(&owner, Some(&issuer), policy.as_deref(), now)?;
         let records = draft.bytes();
-        let network = build(home, &name, draft.settings, &records, &secrets)?;
+        let network = build(home, &name, draft.settings, &records, &[], &secrets)?;
         Ok((network, secrets))
     }
 }
@@ -301,14 +313,14 @@ pub fn adopt(
         "certify this computer",
     )?;
     let records = draft.bytes();
-    let network = build(home, &name, draft.settings, &records, &secrets)?;
+    let network = build(home, &name, draft.settings, &records, &[], &secrets)?;
     // The key is in the network's own directory now.
     files::remove(&waiting.join(secrets::FILE));
     Ok(network)
 }
 
 impl Draft {
-    fn of(registry: Registry, settings: Settings, now: UnixTime) -> Result<Self> {
+    pub(super) fn of(registry: Registry, settings: Settings, now: UnixTime) -> Result<Self> {
         let mut clock = altnet_core::clock::Clock::new(UnixTime::EPOCH);
         clock.set_running(now, altnet_wire::time::Instant::ZERO);
         Ok(Self {
@@ -316,10 +328,11 @@ impl Draft {
             registry,
             clock,
             rng: altnet_core::rng::Rng::new(crate::chance::bytes()?),
+            policy_text: None,
         })
     }
 
-    fn bytes(&self) -> Vec<Vec<u8>> {
+    pub(super) fn bytes(&self) -> Vec<Vec<u8>> {
         self.registry
             .iter()
             .map(|(_, bytes)| bytes.to_vec())
@@ -348,11 +361,13 @@ impl Draft {
         self.take(&bytes, "change the owners")
     }
 
-    /// Signs anew what stands aside since an owner left, and revokes its issuers that could invite.
+    /// Signs anew what stands aside since an owner left, `policy` too if it was in force before
+    /// that, and revokes its issuers that could invite.
     fn sign_anew(
         &mut self,
         owner: &SigningSecret,
         issuer: Option<&SigningSecret>,
+        policy: Option<&[u8]>,
         now: UnixTime,
     ) -> Result<()> {
         let own = issuer.map(SigningSecret::public);
@@ -375,6 +390,7 @@ impl Draft {
         for key in revoke {
             self.revoke_issuer(owner, key, "its owner was removed", now)?;
         }
+        self.keep_in_force(owner, policy)?;
         let Some(issuer) = issuer else {
             return Ok(());
         };
