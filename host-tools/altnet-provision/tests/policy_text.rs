@@ -71,6 +71,20 @@ fn the_starter_is_the_rule_that_networks_began_with() {
 }
 
 #[test]
+fn the_readmes_policies_compile() {
+    let readme = include_str!("../../../README.md");
+    let blocks = readme.split("```toml\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
+    let policies: Vec<&str> = blocks.filter(|block| block.contains("[[rules]]")).collect();
+    assert_eq!(policies.len(), 2);
+    for policy in policies {
+        // Not every computer that runs tests has the time zone database.
+        let found = compiled(&policy.replace("Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3"));
+        assert_eq!(found.draft.rules.len(), 1);
+    }
+}
+
+#[test]
 fn a_name_without_a_word_before_it_is_the_only_thing_called_so() {
     assert_eq!(
         to_of(&rule("members", "wiki")),
