@@ -170,6 +170,45 @@ impl Town {
     }
 }
 
+#[test]
+fn a_published_policy_comes_to_every_node_and_what_it_allows_is_carried() {
+    let town = Town::new();
+    let policy = "[[rules]]\nname = \"wiki-for-a\"\nfrom = [\"site:1\"]\nto = [\"host:wiki\"]\nservices = [\"udp/80\"]\n";
+    std::fs::write(town.first.file("policy.toml"), policy).unwrap();
+    town.first.online(&["sync"]);
+    let plan = town.first.online(&["policy", "plan", "policy.toml"]);
+    let all = |rows: &Value, side: &str| {
+        let rows = rows.as_array().unwrap().clone();
+        let names = rows
+            .into_iter()
+            .flat_map(|row| row[side].as_array().unwrap().clone());
+        names.collect::<Vec<_>>()
+    };
+    assert!(plan["gains"].as_array().unwrap().is_empty(), "{plan}");
+    // Routers are not what is behind them.
+    let losers = all(&plan["loses"], "from");
+    for one in ["device:house-a", "device:relay1", "site:1", "site:2"] {
+        assert!(losers.contains(&one.into()), "{one}: {plan}");
+    }
+    let done = town
+        .first
+        .online(&["policy", "publish", "policy.toml", "--yes"]);
+    let publish = &done["publish"];
+    assert_eq!(
+        (&publish["refused"], &publish["pending"]),
+        (&0.into(), &0.into()),
+        "{done}"
+    );
+    for node in town.nodes() {
+        node.comes_to_believe("the policy", |registry| {
+            registry.policy().is_some_and(|(serial, ..)| serial.0 == 2)
+        });
+    }
+    let hosts = town.first.online(&["host", "list"]);
+    let wiki = hosts["hosts"][0]["address"].as_str().unwrap();
+    town.carries(2, wiki.parse().unwrap());
+}
+
 /// A gateway comes in by an invite that `computer` makes.
 fn comes_in(computer: &Computer, called: &str, seed: u8) -> Running {
     let args = ["invite", "create", "--name", called, "--role", "gateway"];

@@ -5,7 +5,7 @@ mod common;
 use altnet_core::policy::Draft;
 use altnet_provision::policy::{Allowed, Compiled, Plan, STARTER, compile, write};
 use altnet_wire::policy::Atom;
-use common::town::{drafts, member, registry, site};
+use common::town::{drafts, member, registry, site, with_many};
 use common::{NOW, name};
 use proptest::prelude::*;
 
@@ -344,6 +344,20 @@ fn a_plan_shows_what_an_exclusive_profile_takes() {
     assert!(plan.gains.is_empty());
     let from: Vec<_> = plan.loses.iter().flat_map(|row| row.from.clone()).collect();
     assert_eq!(from, ["device:eve-tablet"]);
+}
+
+#[test]
+fn a_plan_for_a_thousand_members_is_a_few_lines() {
+    let registry = with_many(1000);
+    let draft = |text: &str| compile(text, "p", &registry, NOW).unwrap().draft;
+    let (old, new) = (draft(&rule("ann", "wiki")), draft(STARTER));
+    let plan = Plan::new(Some(&old), &new, &registry).unwrap();
+    let text = plan.text();
+    assert!(text.lines().count() < 10, "{text}");
+    assert!(plan.gains.iter().any(|row| row.from.len() > 1000));
+    let pairs: usize = plan.gains.iter().map(|row| row.pairs).sum();
+    // Six names and apps, for each member and machine but themselves.
+    assert!((6 * 1000..7 * 1010).contains(&pairs), "{pairs}");
 }
 
 #[test]

@@ -42,6 +42,11 @@ fn sign<T: Body>(by: &SigningSecret, network: NetworkId, body: &T, serial: u64) 
 /// Two homes and a cabin without a gateway, three people, four devices, four named machines, two
 /// apps.
 pub fn registry() -> Registry {
+    with_many(0)
+}
+
+/// The same, and so many devices more, of nobody and in no group.
+pub fn with_many(more: u16) -> Registry {
     let (owner, issuer) = (secret(201), secret(202));
     let genesis = Genesis {
         name: name("town"),
@@ -102,6 +107,20 @@ pub fn registry() -> Registry {
             replaces: None,
         };
         apply(sign(&issuer, network, &membership, 1));
+        for number in 0..if called == "box" { more } else { 0 } {
+            let [high, low] = number.to_be_bytes();
+            let mut seed = [7; 32];
+            (seed[0], seed[1]) = (high, low);
+            let mut id = [200; 16];
+            (id[0], id[1]) = (high, low);
+            let one = Membership {
+                member: MemberId(id),
+                name: name(&format!("device-{number}")),
+                device: SigningSecret::from_bytes(&seed).public(),
+                ..membership.clone()
+            };
+            apply(sign(&issuer, network, &one, 1));
+        }
     }
     for (number, called, last) in [
         (1, "wiki", 7),
