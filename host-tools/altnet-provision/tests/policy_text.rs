@@ -181,6 +181,18 @@ fn names_are_looked_up_and_slips_are_refused() {
 }
 
 #[test]
+fn slips_in_words_and_in_names_are_told_together() {
+    let text = rule("group:famliy", "wiki").replace("tcp/80", "http");
+    let text = format!(
+        "[sites]\nhome = \"1\"\n{}",
+        text.replace("wiki", "host:tv@home")
+    );
+    let faults = compile(&text, "p", &registry(), NOW).unwrap_err().faults;
+    let lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
+    assert_eq!(lines, [2, 5, 7], "{faults:?}");
+}
+
+#[test]
 fn what_can_not_stand_somewhere_is_refused() {
     fault(&rule("members", "members"), "members are no target");
     fault(&rule("hosts", "wiki"), "that is only a target");

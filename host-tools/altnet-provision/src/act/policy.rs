@@ -240,15 +240,16 @@ fn in_lines(faults: &Faults) -> String {
     text
 }
 
-/// Shows the plan and asks, unless nothing changes or it was agreed to before.
-fn confirm(session: &Session<'_>, plan: &Plan, yes: bool) -> Result<()> {
+/// Shows the plan and asks, unless nothing changes or it was agreed to before. Returns whether it
+/// was shown.
+fn confirm(session: &Session<'_>, plan: &Plan, yes: bool) -> Result<bool> {
     if yes || !plan.changes {
-        return Ok(());
+        return Ok(false);
     }
     if ask::is_attended() && !session.global.json {
         eprint!("{}", plan.text());
         if ask::consent("Put it in force?") {
-            return Ok(());
+            return Ok(true);
         }
     }
     Err(Error::NeedsConsent {
@@ -261,21 +262,18 @@ fn publish(session: &Session<'_>, text: &Text, yes: bool) -> Result<Report> {
     let (mut network, secrets) = session.unlock_to_change()?;
     let compiled = text.compile(&network, session)?;
     let plan = plan(&network, &compiled)?;
-    confirm(session, &plan, yes)?;
+    let is_shown = confirm(session, &plan, yes)?;
     let done = network.publish_policy(&secrets, &text.text, &compiled, session.now)?;
-    let report = warned(told(&network, &done, &plan), &compiled);
+    let report = warned(told(&network, &done, &plan, is_shown), &compiled);
     let report = report.with("warnings", &compiled.warnings);
     Ok(handed_on(session, report, &mut network, &secrets, &done))
 }
 
-fn told(network: &Network, done: &PolicyPublished, plan: &Plan) -> Report {
+fn told(network: &Network, done: &PolicyPublished, plan: &Plan, is_shown: bool) -> Report {
+    let shown = if is_shown { String::new() } else { plan.text() };
     let rules = text::count(done.rules, "rule");
     let said = match done.changed {
-        true => format!(
-            "{}Policy {} is signed, with {rules}.",
-            plan.text(),
-            done.serial
-        ),
+        true => format!("{shown}Policy {} is signed, with {rules}.", done.serial),
         false => format!("Policy {}, which is in force, says the same.", done.serial),
     };
     let report = Report::new(said, done)
@@ -339,9 +337,9 @@ fn revert(session: &Session<'_>, serial: u64, yes: bool) -> Result<Report> {
         what: format!("policy {serial} can't be put to work: {error}"),
         next: "Choose another one from `altnet-provision policy history`.".into(),
     })?;
-    confirm(session, &plan, yes)?;
+    let is_shown = confirm(session, &plan, yes)?;
     let done = network.revert_policy(&secrets, serial, session.now)?;
-    let report = told(&network, &done, &plan).with("reverted_to", &serial);
+    let report = told(&network, &done, &plan, is_shown).with("reverted_to", &serial);
     Ok(handed_on(session, report, &mut network, &secrets, &done))
 }
 

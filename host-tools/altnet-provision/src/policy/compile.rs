@@ -46,8 +46,8 @@ pub fn compile(
     registry: &Registry,
     now: UnixTime,
 ) -> Result<Compiled, Faults> {
-    let source = Source::read(text, file)?;
-    let mut compiler = Compiler::new(text, &source, registry);
+    let (source, report) = Source::read_on(text);
+    let mut compiler = Compiler::new(report, &source, registry);
     let draft = compiler.draft(now);
     let body = compiler.body(&draft);
     match compiler.report.finish(file) {
@@ -81,9 +81,8 @@ struct Compiler<'s> {
 }
 
 impl<'s> Compiler<'s> {
-    fn new(text: &'s str, source: &'s Source, registry: &'s Registry) -> Self {
+    fn new(mut report: Reporter<'s>, source: &'s Source, registry: &'s Registry) -> Self {
         let (mut groups, mut people) = given(registry);
-        let mut report = Reporter::new(text);
         let mut domains = BTreeSet::new();
         for (name, _) in &source.domains {
             // In the record both are groups: whoever came into the group would be a target of what

@@ -169,7 +169,13 @@ fn settings(draft: &Draft, registry: &Registry) -> BTreeMap<String, String> {
         settings.insert(format!("site {site}"), name.to_string());
     }
     for (group, of) in &draft.groups {
-        settings.insert(format!("group {group}"), writer.references(of).join(", "));
+        let kind = if writer.is_domain(group) {
+            "domain"
+        } else {
+            "group"
+        };
+        let of = writer.references(of).join(", ");
+        settings.insert(format!("{kind} {group}"), of.replace("named:", ""));
     }
     for profile in &draft.profiles {
         let named = if profile.exclusive {

@@ -84,15 +84,22 @@ impl Source {
     /// # Errors
     /// [`Faults`].
     pub fn read(text: &str, file: &str) -> Result<Self, Faults> {
+        let (source, report) = Self::read_on(text);
+        match report.finish(file) {
+            Some(faults) => Err(faults),
+            None => Ok(source),
+        }
+    }
+
+    /// Reads what can be read, so that what follows from it can be looked at too before all faults
+    /// are told.
+    pub(super) fn read_on(text: &str) -> (Self, Reporter<'_>) {
         let mut reader = Reader {
             report: Reporter::new(text),
             hours: None,
         };
         let source = reader.document(text);
-        match reader.report.finish(file) {
-            Some(faults) => Err(faults),
-            None => Ok(source),
-        }
+        (source, reader.report)
     }
 }
 
@@ -298,7 +305,12 @@ impl Reader<'_> {
                 self.report.fault(&name.span, message, NEXT);
             }
             match number {
-                None => self.report.fault(&span, "that is no site's number", NEXT),
+                None => {
+                    self.report.fault(&span, "that is no site's number", NEXT);
+                    // The name is known all the same, of some site: no text with a fault is used.
+                    let some = words::site_number("0");
+                    sites.extend(some.map(|value| (name, At { value, span })));
+                }
                 Some(value) => match sites.iter().find(|(_, other)| other.value == value) {
                     Some((other, _)) => {
                         let message = format!("site {value} is called {} already", other.value);
@@ -317,11 +329,11 @@ impl Reader<'_> {
         let mut people = Vec::new();
         for (key, value) in self.table(value, "people", NEXT).into_iter().flatten() {
             let Some(name) = self.name(key) else { continue };
-            let Some(table) = self.table(value, "a person", NEXT) else {
-                continue;
-            };
-            self.only(table, &PERSON, "a person");
-            let devices = table.get("devices");
+            let table = self.table(value, "a person", NEXT);
+            if let Some(table) = table {
+                self.only(table, &PERSON, "a person");
+            }
+            let devices = table.and_then(|table| table.get("devices"));
             let devices = devices
                 .map(|value| self.words(value, device))
                 .unwrap_or_default();

@@ -113,6 +113,11 @@ impl<'d> Writer<'d> {
         text
     }
 
+    /// Whether a group is nothing but names that fit.
+    pub(super) fn is_domain(&self, group: &Name) -> bool {
+        self.domains.contains(group)
+    }
+
     pub(super) fn references(&self, atoms: &BTreeSet<Atom>) -> Vec<String> {
         atoms.iter().map(|atom| self.reference(atom)).collect()
     }
@@ -124,7 +129,7 @@ impl<'d> Writer<'d> {
             Atom::Apps => "apps".into(),
             Atom::Anything => "anything".into(),
             Atom::Person(name) => format!("person:{name}"),
-            Atom::Group(name) if self.domains.contains(name) => format!("domain:{name}"),
+            Atom::Group(name) if self.is_domain(name) => format!("domain:{name}"),
             Atom::Group(name) => format!("group:{name}"),
             Atom::Device(member) => format!("device:{}", self.device(member)),
             Atom::Site(site) => format!("site:{}", self.site(*site)),
