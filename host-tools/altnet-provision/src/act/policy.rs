@@ -381,6 +381,9 @@ fn edit(session: &Session<'_>, yes: bool) -> Result<Report> {
                 if ask::consent("Edit it again?") {
                     continue;
                 }
+                if !session.global.json {
+                    eprintln!("The text waits: `altnet-provision policy edit` goes on with it.");
+                }
                 return Err(Error::Policy(faults));
             }
             Err(error) => return Err(error),

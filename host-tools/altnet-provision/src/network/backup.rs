@@ -199,3 +199,83 @@ fn same_network(home: &Home, settings: &Settings) -> Result<Option<Name>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(dir: &Path) -> (crate::network::Created, Passphrase) {
+        let passphrase = Passphrase::new("pass").unwrap().with_less_work(2);
+        let name = "home".parse().unwrap();
+        let now = UnixTime::from_secs(1_800_000_000);
+        let made = Network::create(&Home::at(dir.join("old")), &name, &passphrase, now).unwrap();
+        (made, passphrase)
+    }
+
+    fn sealed(dir: &Path, value: &impl Serialize, passphrase: &Passphrase) -> std::path::PathBuf {
+        let path = dir.join("backup");
+        let plain = postcard::to_allocvec(value).unwrap();
+        std::fs::write(&path, sealed::seal(&plain, passphrase).unwrap()).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_backup_of_the_first_version_is_brought_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, passphrase) = made(dir.path());
+        let first = FirstBackup {
+            magic: MAGIC,
+            version: 1,
+            name: made.network.name.clone(),
+            made: UnixTime::EPOCH,
+            settings: made.network.settings.encode(),
+            secrets: made.secrets.encode().to_vec(),
+            records: made
+                .network
+                .registry
+                .iter()
+                .map(|(_, b)| b.to_vec())
+                .collect(),
+        };
+        let path = sealed(dir.path(), &first, &passphrase);
+        let back = restore(&Home::at(dir.path().join("new")), &path, None, &passphrase).unwrap();
+        assert_eq!(back.id(), made.network.id());
+        assert_eq!(back.policy().unwrap().serial, 1);
+    }
+
+    #[test]
+    fn a_backup_writes_only_files_of_a_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, passphrase) = made(dir.path());
+        for bad in [
+            "../out",
+            "policies/../../out",
+            "policies/1.sh",
+            "policies/01.toml",
+            "keys.age",
+            "/out",
+            "",
+        ] {
+            let backup = Backup {
+                magic: MAGIC,
+                version: VERSION,
+                name: made.network.name.clone(),
+                made: UnixTime::EPOCH,
+                settings: made.network.settings.encode(),
+                secrets: made.secrets.encode().to_vec(),
+                records: made
+                    .network
+                    .registry
+                    .iter()
+                    .map(|(_, b)| b.to_vec())
+                    .collect(),
+                policies: vec![(bad.to_owned(), b"x".to_vec())],
+            };
+            let path = sealed(dir.path(), &backup, &passphrase);
+            let home = Home::at(dir.path().join("new"));
+            let error = restore(&home, &path, None, &passphrase).unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }), "{bad}: {error}");
+            assert!(!home.path().exists(), "{bad}");
+        }
+    }
+}

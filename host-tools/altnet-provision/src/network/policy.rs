@@ -460,3 +460,105 @@ impl Draft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+    use crate::network::{Created, Grade, Invited, IssuerWish, Target};
+    use crate::sealed::Passphrase;
+    use crate::secrets;
+    use altnet_wire::record::{Revocation, RevocationTarget, Roles};
+    use std::time::Duration;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    fn network(dir: &Path) -> Created {
+        let passphrase = Passphrase::new("pass").unwrap().with_less_work(2);
+        let name = "home".parse().unwrap();
+        Network::create(&Home::at(dir), &name, &passphrase, NOW).unwrap()
+    }
+
+    #[test]
+    fn a_thiefs_policy_is_kept_until_the_owner_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = network(dir.path());
+        let (mut network, secrets) = (made.network, made.secrets);
+        let (first, thief) = (network.policy().unwrap(), secrets::generate().unwrap());
+        let wish = IssuerWish {
+            name: "server".parse().unwrap(),
+            key: thief.public(),
+            rights: Rights::POLICY,
+            roles: Roles::empty(),
+            site: None,
+            lasts: Duration::from_secs(86_400),
+        };
+        network.add_issuer(&secrets, &wish, NOW).unwrap();
+        let mut theirs = first.draft.clone();
+        theirs.rules.clear();
+        let body = theirs.encode().unwrap();
+        let signed = network.change(NOW, |draft| draft.add_policy(&thief, &body));
+        signed.unwrap();
+        assert_eq!(network.policy().unwrap().signer, thief.public());
+        let target = Target::Issuer(thief.public());
+        let revoked = network.revoke(&secrets, &target, Invited::Keep, "stolen", NOW);
+        revoked.unwrap();
+        let kept = network.policy().unwrap();
+        assert_eq!((kept.serial, kept.draft), (3, theirs));
+        assert!(network.registry.owners().contains(&kept.signer));
+        let head = network.registry.heads().next().unwrap().2;
+        assert_eq!(head.policy_serial.0, 3);
+        let last = network.policy_before(2, &thief.public());
+        assert_eq!(last, Some(first.serial));
+        network.revert_policy(&secrets, 1, NOW).unwrap();
+        let back = network.policy().unwrap();
+        assert_eq!((back.serial, back.draft), (4, first.draft));
+        let serials: Vec<u64> = network
+            .policy_history()
+            .0
+            .iter()
+            .map(|p| p.serial)
+            .collect();
+        assert_eq!(serials, [4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_policy_that_stands_aside_is_told_and_not_brought_back_by_another_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = network(dir.path());
+        let (mut network, secrets) = (made.network, made.secrets);
+        let owner = secrets.owners().into_iter().next().unwrap();
+        let target = RevocationTarget::Issuer(network.settings.issuer);
+        let body = Revocation {
+            target,
+            issued: NOW,
+            reason: heapless::String::new(),
+        };
+        // As another computer would that knows of no policy.
+        let slot = Slot::revocation(&target);
+        let revoked = network.change(NOW, |draft| draft.add(&owner, &slot, &body, "revoke"));
+        revoked.unwrap();
+        assert!(network.policy().is_none() && network.policy_text().is_none());
+        let checks = network.doctor(Some(&secrets), NOW);
+        let check = checks.iter().find(|check| check.check == "policy").unwrap();
+        assert_eq!(check.grade, Grade::Problem);
+        assert!(
+            check.message.contains("may not any more"),
+            "{}",
+            check.message
+        );
+        let changed = network.change(NOW, |draft| {
+            let policy = draft.policy_record();
+            draft.keep_in_force(&owner, policy.as_deref())
+        });
+        changed.unwrap();
+        assert!(network.policy().is_none());
+        // What was in force can still be looked at.
+        let (history, damaged) = network.policy_history();
+        assert_eq!(
+            (history.len(), history[0].in_force, damaged.len()),
+            (1, false, 0)
+        );
+        assert_eq!(network.old_policy(1).unwrap().1, STARTER);
+    }
+}
