@@ -12,6 +12,7 @@
 extern crate std;
 
 pub mod address;
+pub mod audit;
 pub mod canonical;
 pub mod control;
 pub mod endpoint;

@@ -9,6 +9,7 @@ use core::net::{Ipv6Addr, SocketAddr};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{SignedHead, Testimony};
 use crate::hash::Hash;
 use crate::id::{ControlKey, MemberId, Name, NetworkId, NodeId, Serial, SigningKey};
 
@@ -124,6 +125,19 @@ pub enum Request<'a> {
         /// Its signature over [`operator_proof`].
         proof: SignatureHalves,
     },
+    /// To countersign how far the asker's audit log has come: [`Reply::Witnessed`] if it goes on
+    /// from what the asked one holds of it, [`Reply::Holds`] if not.
+    Witness {
+        /// The log's head.
+        head: SignedHead,
+        /// The sequence after which `digests` begin.
+        from: u64,
+        /// The digests of all entries after `from` up to the head, 32 bytes each, at most
+        /// [`crate::audit::MAX_DIGESTS`].
+        digests: &'a [u8],
+        /// Whether the asker can't show anything older any more.
+        is_all: bool,
+    },
 }
 
 /// What the holder of an owner's or issuer's key signs in [`Request::Prove`]: bound to the
@@ -199,6 +213,11 @@ pub enum Reply<'a> {
     Done,
     /// Not done.
     Refused(Refusal),
+    /// The audit log's head is countersigned.
+    Witnessed(Testimony),
+    /// Not countersigned: this is what the asked one holds of that log, and what was shown does
+    /// not go on from it.
+    Holds(SignedHead),
 }
 
 /// Why something was not done. One clear sentence each.
@@ -422,6 +441,44 @@ mod tests {
                 reply: Reply::Refused(Refusal::InviteUsedUp),
             },
             &[2, 2, 5, 6],
+        );
+        let head = crate::audit::AuditHead {
+            sequence: 300,
+            hash: [7; 32],
+            time: crate::time::UnixTime::from_secs(5),
+        };
+        let signature = [[8; 32], [9; 32]];
+        let head = SignedHead { head, signature };
+        let signed = [&[0xac, 2][..], &[7; 32], &[5], &[8; 32], &[9; 32]].concat();
+        check(
+            &Message::Request {
+                id: 3,
+                request: Request::Witness {
+                    head,
+                    from: 299,
+                    digests: &[6; 32],
+                    is_all: true,
+                },
+            },
+            &[&[1, 3, 9][..], &signed, &[0xab, 2, 32], &[6; 32], &[1]].concat(),
+        );
+        check(
+            &Message::Reply {
+                id: 3,
+                reply: Reply::Witnessed(Testimony {
+                    since: 1,
+                    at: crate::time::UnixTime::EPOCH,
+                    signature,
+                }),
+            },
+            &[&[2, 3, 6, 1, 0][..], &[8; 32], &[9; 32]].concat(),
+        );
+        check(
+            &Message::Reply {
+                id: 3,
+                reply: Reply::Holds(head),
+            },
+            &[&[2, 3, 7][..], &signed].concat(),
         );
         let mut presence = Presence {
             sequence: 7,
