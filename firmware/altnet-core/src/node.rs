@@ -18,6 +18,7 @@ mod calls;
 mod command;
 mod counters;
 mod data;
+mod decisions;
 mod directory;
 mod event;
 mod facts;
@@ -33,6 +34,7 @@ mod output;
 mod peers;
 mod permission;
 mod presence;
+mod refusals;
 mod relays;
 mod renewal;
 mod requests;
@@ -41,6 +43,7 @@ mod state;
 mod storage;
 mod view;
 mod views;
+mod witness;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -56,11 +59,13 @@ use altnet_wire::time::{Instant, UnixTime};
 pub use apps::MAX_NOTE_BYTES;
 pub use command::{Command, CommandError};
 pub use counters::{Counters, DROP_REASONS, DropReason};
+pub use decisions::Decision;
 pub use event::{Event, JoinError};
 pub use identity::{BadIdentity, Identity};
 pub use join::read_invitation;
 pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
+pub use refusals::Refused;
 pub use state::{Slot, Stored};
 pub use view::{
     AppView, CallerView, DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView,
@@ -84,8 +89,9 @@ use relays::RelayLink;
 use sessions::Session;
 use state::Saves;
 
-/// Facts tells at most this many at a time; the oldest give way to newer ones.
-const EVENTS: usize = 64;
+/// Facts told at most this many at a time; the oldest give way to newer ones. One page of records
+/// may hold nearly a hundred that decide something.
+const EVENTS: usize = 192;
 
 /// Acknowledgements that wait for the disk at a time.
 const WAITING: usize = 128;
@@ -226,6 +232,8 @@ pub struct Node<A: Aead> {
     unheard: command::Unheard,
     held: gate::Held,
     links: heapless::Vec<links::LinkState, MAX_LINKS>,
+    refusals: refusals::Refusals,
+    witnesses: witness::Witnesses,
     timers: housekeeping::Timers,
 }
 
@@ -294,6 +302,8 @@ impl<A: Aead> Node<A> {
             unheard: command::Unheard::default(),
             held: gate::Held::default(),
             links: heapless::Vec::new(),
+            refusals: refusals::Refusals::default(),
+            witnesses: witness::Witnesses::new(now),
             timers: housekeeping::Timers::new(now),
         };
         node.load(stored, now);

@@ -70,6 +70,7 @@ impl<A: Aead> Node<A> {
             Ok(verdict) => Ok(verdict),
             Err(reason) => {
                 self.counters.drop(reason);
+                self.refusals.refuse_packet(reason);
                 let kind = match reason {
                     DropReason::NoRoute => ErrorKind::NoRoute,
                     DropReason::Denied | DropReason::ForeignSource => ErrorKind::Prohibited,
@@ -160,6 +161,10 @@ impl<A: Aead> Node<A> {
             Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
             None => Err(DropReason::NotOurs),
         };
+        match result {
+            Ok(_) => self.refusals.passed(),
+            Err(reason) => self.refusals.refuse_datagram(reason),
+        }
         result.map_err(|reason| self.counters.drop(reason))
     }
 
@@ -206,6 +211,7 @@ impl<A: Aead> Node<A> {
                     .heard(peer, from, kind, now)
                     .ok_or(DropReason::Stranger)?;
                 let via = self.via(node, peer, now);
+                self.refusals.sealed_by(node);
                 self.pass_gate(node, via, frame, now)
             }
             Opened::Keepalive { peer, from } | Opened::Handshake { peer, from } => {

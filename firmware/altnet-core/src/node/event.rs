@@ -1,12 +1,16 @@
 //! Facts a node tells. The ids are stable: programs match on them, people read the text.
 
+use alloc::boxed::Box;
 use core::fmt;
 use core::net::SocketAddr;
 
+use altnet_wire::audit::AuditHead;
 use altnet_wire::endpoint::Endpoint;
-use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, Serial};
+use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, RecordId, Serial, SigningKey};
 use altnet_wire::message::Refusal;
 
+use super::Decision;
+use crate::audit::proof::{Rewrite, Witnessed};
 use crate::path::Change;
 use crate::policy::RulesError;
 
@@ -129,6 +133,50 @@ pub enum Event {
         /// Why.
         why: RulesError,
     },
+    /// A member opened a control session with this node, or this node with it.
+    Arrived {
+        /// Who.
+        node: NodeId,
+    },
+    /// A record came that decides over others.
+    Decided {
+        /// What it says.
+        what: Box<Decision>,
+        /// The record.
+        record: RecordId,
+        /// Who signed it.
+        signer: SigningKey,
+    },
+    /// A member countersigned how far this node's audit log has come.
+    Witnessed {
+        /// Who.
+        node: NodeId,
+        /// Its word.
+        witnessed: Box<Witnessed>,
+    },
+    /// A member's audit log does not go on from what it showed before.
+    PastRewritten {
+        /// Who.
+        node: NodeId,
+        /// What it signed then and now.
+        rewrite: Box<Rewrite>,
+    },
+    /// A member can't show how its audit log got from where it was to where it is.
+    PastNotShown {
+        /// Who.
+        node: NodeId,
+        /// The last sequence that was shown.
+        from: u64,
+        /// The sequence that is vouched for now.
+        to: u64,
+    },
+    /// A member holds a head of this node's audit log, signed by this node, that is not in it.
+    PastContradicted {
+        /// Who.
+        node: NodeId,
+        /// What it holds.
+        held: AuditHead,
+    },
 }
 
 impl Event {
@@ -156,6 +204,12 @@ impl Event {
             Self::PolicyChanged { .. } => "policy-changed",
             Self::PolicyGone => "policy-gone",
             Self::PolicyUnusable { .. } => "policy-unusable",
+            Self::Arrived { .. } => "arrived",
+            Self::Decided { .. } => "decided",
+            Self::Witnessed { .. } => "witnessed",
+            Self::PastRewritten { .. } => "past-rewritten",
+            Self::PastNotShown { .. } => "past-not-shown",
+            Self::PastContradicted { .. } => "past-contradicted",
         }
     }
 }
@@ -236,6 +290,32 @@ impl Event {
             Self::PolicyUnusable { why } => {
                 write!(f, "the policy can't be used here, so nothing is allowed: {why}")
             }
+            Self::Arrived { node } => write!(f, "a session with {} stands", name(*node)),
+            Self::Decided { what, .. } => write!(f, "{what}"),
+            Self::Witnessed { node, witnessed } => {
+                let (node, through) = (name(*node), witnessed.head.sequence);
+                write!(
+                    f,
+                    "{node} countersigned our audit log up to entry {through}"
+                )
+            }
+            Self::PastRewritten { node, rewrite } => write!(
+                f,
+                "{} rewrote the past of its audit log: what it shows does not go on from entry {}, which it had signed",
+                name(*node),
+                rewrite.held.head.sequence
+            ),
+            Self::PastNotShown { node, from, to } => write!(
+                f,
+                "{} can't show how its audit log got from entry {from} to entry {to}",
+                name(*node)
+            ),
+            Self::PastContradicted { node, held } => write!(
+                f,
+                "{} holds entry {} of our audit log as we had signed it, and it is not in the log: the log was rewritten, or restored from an older copy",
+                name(*node),
+                held.sequence
+            ),
         }
     }
 }

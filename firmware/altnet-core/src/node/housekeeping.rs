@@ -73,6 +73,7 @@ impl<A: Aead> Node<A> {
         self.tend_announcements(now);
         self.tend_rotation(now);
         self.tend_app_tunnels(now);
+        self.tend_witnesses(now);
         let peers = self.tend_peers(now).min(self.tend_gates(now));
         self.timers.housekeeping_at(peers);
         let registrations = self.registrations_deadline();

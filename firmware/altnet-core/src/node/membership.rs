@@ -219,6 +219,7 @@ impl<A: Aead> Node<A> {
     /// who left goes first, then keys and paths, then what is admitted anew.
     pub(super) fn records_changed(&mut self, before: u64, now: Instant) {
         self.save_records();
+        self.tell_decisions(before);
         let Some(network) = &self.network else {
             return;
         };
@@ -379,6 +380,8 @@ impl<A: Aead> Node<A> {
         self.saves.changed(Slot::Network);
         self.saves.changed(Slot::Issuer);
         self.saves.changed(Slot::Cursor);
+        self.saves.changed(Slot::Witnessed);
+        self.witnesses.clear();
         for node in core::mem::take(&mut self.last_paths).into_keys() {
             self.saves.changed(Slot::LastPath(node));
         }

@@ -397,6 +397,7 @@ impl<A: Aead> Node<A> {
         if self.meet(node, now).is_none() {
             return;
         }
+        self.tell(Event::Arrived { node });
         let endpoint = self.control.endpoint(session);
         let mut former = None;
         if let Some(peer) = self.peers.get_mut(&node) {

@@ -100,6 +100,12 @@ impl<A: Aead> Node<A> {
             Request::Introduce { to, presence } => {
                 Some(self.introduce(standing, *to, presence, now))
             }
+            Request::Witness {
+                head,
+                from,
+                digests,
+                is_all,
+            } => Some(self.witness(standing, head, *from, digests, *is_all, now)),
         }
     }
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
+use altnet_wire::audit::AuditHead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::Frame;
@@ -57,6 +58,8 @@ pub(super) enum Asked {
     Renew,
     /// To be introduced.
     Introduce,
+    /// To have our audit log countersigned up to this head, and whether that is all of it.
+    Witness(AuditHead, bool),
 }
 
 /// One established session.
@@ -379,6 +382,11 @@ impl<A: Aead> Node<A> {
                 self.announced(node, said, *refused, now);
             }
             (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),
+            (Asked::Witness(head, is_whole), reply) => {
+                if let Some(node) = self.member_at(session) {
+                    self.witness_replied(session, node, (head, is_whole), reply, now);
+                }
+            }
             (Asked::Renew, Reply::Refused(Refusal::Revoked)) => {
                 self.tell(Event::JoinFailed {
                     why: super::JoinError::Refused(Refusal::Revoked),

@@ -33,6 +33,8 @@ pub enum Slot {
     LastPath(NodeId),
     /// The keys of the app on this device with this key. Holds secrets.
     App(SigningKey),
+    /// The heads of other members' audit logs that this node vouched for.
+    Witnessed,
     /// A record.
     Record(RecordSlot),
     /// Something that an interrupted change left behind, to be removed.
@@ -47,6 +49,7 @@ impl fmt::Display for Slot {
             Self::Issuer => f.write_str("issuer"),
             Self::Floor => f.write_str("floor"),
             Self::Cursor => f.write_str("cursor"),
+            Self::Witnessed => f.write_str("witnessed"),
             Self::Tai(key) => {
                 f.write_str("tai-")?;
                 base32_fmt(key, f)

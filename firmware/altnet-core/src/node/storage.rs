@@ -130,6 +130,9 @@ impl<A: Aead> Node<A> {
         registry.mark_saved();
         self.load_issuer(stored, &registry);
         self.load_paths(stored);
+        if let Some(kept) = stored.get("witnessed") {
+            self.witnesses.load(kept);
+        }
         if let Some(cursor) = stored
             .get("cursor")
             .and_then(|bytes| postcard::from_bytes::<(NodeId, u64, u64)>(bytes).ok())
@@ -193,6 +196,7 @@ impl<A: Aead> Node<A> {
             }
             Slot::LastPath(node) => postcard::to_allocvec(self.last_paths.get(node)?).ok()?,
             Slot::App(key) => self.app_bytes(key)?,
+            Slot::Witnessed => self.witnesses.bytes()?,
             Slot::Stray(_) => return None,
             Slot::Record(slot) => {
                 let registry = match (&self.network, &self.joining) {
