@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use altnet_fuzz::{TARGETS, machines, parsers, policies, world};
+use altnet_fuzz::{TARGETS, audit, machines, parsers, policies, world};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -16,6 +16,7 @@ fn main() -> std::io::Result<()> {
             policies::seeds(name),
             machines::seeds(name),
             world::seeds(name),
+            audit::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

@@ -8,6 +8,7 @@
 //! Decoders are also held to their law: what was read and is written again is the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bytes;
 pub mod fixtures;
 pub mod machines;
@@ -33,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("link", parsers::link),
     ("bundle", parsers::bundle),
     ("identity", parsers::identity),
+    ("audit", audit::audit),
     ("registry", machines::registry),
     ("control", machines::control),
     ("engine", machines::engine),

@@ -220,6 +220,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
 }
 
 fn messages() -> Vec<Vec<u8>> {
+    use altnet_wire::audit::{AuditHead, SignedHead, Testimony};
     use altnet_wire::message::{
         Candidate, CandidateKind, Cursor, Find, Hello, Message, Notice, Presence, Refusal, Reply,
         Request, pack, packed_len,
@@ -242,6 +243,15 @@ fn messages() -> Vec<Vec<u8>> {
     let reply = |reply| Message::Reply { id: 7, reply };
     let records = &chain[..];
     let heads = heapless::Vec::new();
+    let signature = [[5; 32], [6; 32]];
+    let head = SignedHead {
+        head: AuditHead {
+            sequence: 7,
+            hash: [8; 32],
+            time: fixtures::FOUNDED,
+        },
+        signature,
+    };
     let all = [
         Message::Hello(Hello {
             network: network.id,
@@ -275,6 +285,18 @@ fn messages() -> Vec<Vec<u8>> {
             presence,
         }),
         Message::Notice(Notice::Changed { records, cursor }),
+        request(Request::Witness {
+            head,
+            from: 6,
+            digests: &[4; 32],
+            is_all: false,
+        }),
+        reply(Reply::Witnessed(Testimony {
+            since: 1,
+            at: fixtures::FOUNDED,
+            signature,
+        })),
+        reply(Reply::Holds(head)),
     ];
     let mut out = vec![0; MAX_MESSAGE_BYTES];
     all.iter()

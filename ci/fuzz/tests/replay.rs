@@ -82,6 +82,7 @@ targets! {
     link: 5000,
     bundle: 1500,
     identity: 2000,
+    audit: 3000,
     registry: 600,
     control: 800,
     engine: 800,
