@@ -162,10 +162,16 @@ pub enum Method {
     Policy,
     /// What policy says of a flow.
     PolicyCheck,
+    /// Entries of the audit log.
+    AuditRead,
+    /// Whether the audit log is as it was written, and who vouches for it.
+    AuditVerify,
+    /// The newest heads of other members' audit logs that this node vouched for.
+    AuditHeads,
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 15] = [
+    const ALL: [(&'static str, Self, Role); 18] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -181,12 +187,27 @@ impl Method {
         ("events", Self::Events, Role::Read),
         ("policy", Self::Policy, Role::Read),
         ("policy-check", Self::PolicyCheck, Role::Read),
+        // Who came and who was refused is not for every user of this machine.
+        ("audit-read", Self::AuditRead, Role::Operate),
+        ("audit-verify", Self::AuditVerify, Role::Operate),
+        ("audit-heads", Self::AuditHeads, Role::Operate),
     ];
 
     /// The method called `name` and the least role that may use it.
     pub fn find(name: &str) -> Option<(Self, Role)> {
         let found = Self::ALL.iter().find(|(known, ..)| *known == name);
         found.map(|(_, method, role)| (*method, *role))
+    }
+
+    /// Whether it changes something here, so that the audit log has who asked for it: whatever is
+    /// not for everybody, but for what only looks.
+    pub fn is_act(self) -> bool {
+        let looks = matches!(
+            self,
+            Self::Ping | Self::AuditRead | Self::AuditVerify | Self::AuditHeads
+        );
+        let found = Self::ALL.iter().find(|(_, known, _)| *known == self);
+        !looks && found.is_some_and(|(.., role)| *role > Role::Read)
     }
 
     /// Its name.
@@ -240,6 +261,8 @@ mod tests {
             assert_eq!(method.name(), name);
         }
         assert!(Method::find("leave").unwrap().1 == Role::Own);
+        assert!(Method::Rotate.is_act() && Method::Join.is_act());
+        assert!(!Method::Ping.is_act() && !Method::Status.is_act());
         assert!(Method::find("nothing").is_none());
     }
 }

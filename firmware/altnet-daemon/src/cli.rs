@@ -16,7 +16,9 @@ use crate::api::Method;
 use crate::api::client::{Client, ClientError};
 use crate::api::types;
 use crate::config::{self, Config};
+use audit::AuditCommand;
 
+mod audit;
 mod table;
 
 /// How often a starting altnetd is tried, and how long apart: five seconds together.
@@ -94,6 +96,9 @@ enum Command {
     Metrics,
     /// What happens, until interrupted.
     Events,
+    /// What happened, in a log that nobody can change unseen.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// A completion script for a shell.
     Completion {
         /// The shell.
@@ -186,6 +191,7 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);
             Ok(())
         }
+        Command::Audit(command) if audit::offline(command, arguments.json, out)? => Ok(()),
         _ => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
@@ -306,6 +312,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
             session.show(Method::Metrics, none, print).await
         }
         Command::Events => events(&mut session).await,
+        Command::Audit(command) => audit::ask(&mut session, command).await,
         Command::Config(_) | Command::Completion { .. } => Ok(()),
     }
 }

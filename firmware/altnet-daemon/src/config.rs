@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use altnet_core::audit;
 use altnet_core::limits::Limits;
 use altnet_wire::id::{Name, SiteId};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use crate::tun::MIN_MTU_BYTES;
 mod check;
 mod file;
 
-use check::{interface, lans, mtu, public_addresses};
+use check::{audit_bytes, interface, lans, mtu, public_addresses};
 pub use file::{ConfigError, Place};
 
 /// Where the file is unless somebody says otherwise.
@@ -60,6 +61,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Relaying for members.
     pub relay: Relay,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// `[network]`
@@ -171,6 +174,16 @@ pub struct Relay {
     pub clients: u16,
 }
 
+/// `[audit]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// The most that the audit log takes of the state directory's disk, in bytes, 65536 to
+    /// 1073741824. 8388608 hold more than 30 days of a busy home; the oldest entries go first.
+    #[serde(deserialize_with = "audit_bytes")]
+    pub max_bytes: u32,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -186,6 +199,7 @@ impl Default for Config {
             api: Api::default(),
             metrics: Metrics::default(),
             relay: Relay::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -220,6 +234,14 @@ impl Default for Api {
     }
 }
 
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            max_bytes: audit::Limits::ROUTER.max_bytes,
+        }
+    }
+}
+
 impl Default for Relay {
     fn default() -> Self {
         Self {
@@ -229,6 +251,18 @@ impl Default for Relay {
 }
 
 impl Config {
+    /// Every key or section that differs from `old`.
+    pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
+        let mut keys = self.restart_needed_since(old);
+        if self.lan != old.lan {
+            keys.push("[[lan]]");
+        }
+        if self.log != old.log {
+            keys.push("log");
+        }
+        keys
+    }
+
     /// What needs a restart to change, compared with `old`.
     pub fn restart_needed_since(&self, old: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
@@ -253,6 +287,7 @@ impl Config {
         check("[api]", self.api == old.api);
         check("[metrics]", self.metrics == old.metrics);
         check("[relay]", self.relay == old.relay);
+        check("[audit]", self.audit == old.audit);
         keys
     }
 }
@@ -314,6 +349,8 @@ mod tests {
             listen = "127.0.0.1:9551"
             [relay]
             clients = 16
+            [audit]
+            max_bytes = 1048576
             "#,
         )
         .unwrap();

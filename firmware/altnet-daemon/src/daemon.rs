@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use altnet_core::audit::Limits;
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::io::unix::AsyncFd;
@@ -17,8 +18,12 @@ use tokio::task::LocalSet;
 
 use crate::api::Role;
 use crate::api::server::{Access, Listener};
+use crate::audit::keeper::Keeper;
+use crate::audit::{self, Files};
+use crate::clock;
 use crate::config::{self, Config, Others};
 use crate::dns::{self, upstream};
+use crate::gateway::audit::Audit;
 use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
 use crate::gateway::port::Port;
@@ -121,9 +126,15 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         // The power went while it left: what is left of the network goes now.
         store.clear(LEAVING_SLOT)?;
     }
+    let files = open_audit(&config, &owner).with_context(|| {
+        let path = config.state_directory.join(audit::DIRECTORY);
+        format!("can't open the audit log in {}", path.display())
+    })?;
     let mut stored = birth::load(&store)?;
     let origin = Origin::new(stored.remove(PLACE_SLOT).as_deref(), &found, &place);
-    let node = birth::make_node(&config, stored)?;
+    let mut node = birth::make_node(&config, stored)?;
+    // What is noted of the start is dated.
+    node.handle_clock(clock::calendar(), clock::now());
 
     let port = Port::open(config.listen_port).with_context(|| {
         let port = config.listen_port;
@@ -175,6 +186,12 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     privileges::drop_to(user)?;
     // A thread has the privileges of its beginning.
     let store = Writer::start(store).context("can't start a thread")?;
+    let limits = Limits::of(config.audit.max_bytes);
+    let now = clock::now();
+    let (log, entries) = files
+        .open_log(limits, node.calendar(now), now)
+        .context("can't read the audit log")?;
+    let keeper = Keeper::start(files).context("can't start a thread")?;
     crate::info!(
         "altnetd {} runs, UDP port {}",
         env!("CARGO_PKG_VERSION"),
@@ -183,6 +200,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     Ok(Gateway {
         node,
         store,
+        audit: Audit::new(log, entries, keeper),
         lans: Lans::new(&config, solicited_to),
         config,
         port,
@@ -222,6 +240,13 @@ fn make_run_directory(directory: &Path, owner: &User) -> io::Result<()> {
         chown(directory, Some(owner.user), Some(owner.group))?;
     }
     Ok(())
+}
+
+/// Opens the directory of the audit log, and gives it to `owner`.
+fn open_audit(config: &Config, owner: &User) -> io::Result<Files> {
+    let files = Files::make(&config.state_directory.join(audit::DIRECTORY))?;
+    files.give_to(owner.user, owner.group)?;
+    Ok(files)
 }
 
 fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {

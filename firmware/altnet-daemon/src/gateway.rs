@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use altnet_core::audit::{Fact, Kind};
 use altnet_core::lan::HOP_LIMIT;
 use altnet_core::names::{Answer, Carrier};
 use altnet_core::node::{Event, Node, Output, Slot, Verdict};
@@ -34,6 +35,7 @@ use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
 use crate::{clock, log};
 
+pub mod audit;
 pub mod birth;
 mod calls;
 pub mod lan;
@@ -42,6 +44,7 @@ pub mod port;
 pub mod saving;
 pub mod signals;
 
+use audit::Audit;
 use calls::Pending;
 use lan::{Lans, Solicited};
 use port::Port;
@@ -78,6 +81,8 @@ pub struct Gateway {
     pub node: Node<RingAead>,
     /// Its state, on the way to the disk.
     pub store: Writer<Directory>,
+    /// The audit log, likewise.
+    pub audit: Audit,
     /// The configuration in force.
     pub config: Config,
     /// The UDP port.
@@ -156,6 +161,7 @@ enum Input {
     Call(Call),
     Wish(Wish),
     Written(Done),
+    Audited(io::Result<()>),
     Change,
     Signal(Signal),
     Time,
@@ -175,6 +181,7 @@ impl Gateway {
         let mut buffer = Box::new([0; FRAME_BYTES]);
         let mut frame = Frame::new(&mut buffer[..]);
         self.set_clock();
+        self.begin_audit();
         self.note_origin(&mut frame);
         let ended = loop {
             let deadline = self.settle(&mut frame);
@@ -198,6 +205,7 @@ impl Gateway {
                     let _ = wish.send(self.metrics_page());
                 }
                 Input::Written(done) => self.written(done),
+                Input::Audited(outcome) => self.audit.appended(outcome),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
@@ -236,16 +244,24 @@ impl Gateway {
             self.state.send_again = self.lans.send_again(now);
         }
         let pending = self.expire_calls(now);
+        let audit = loop {
+            let (until, is_told) = self.tend_audit(now);
+            if !is_told {
+                break until;
+            }
+            deadline = self.drain(frame);
+        };
         deadline
             .min(self.state.look)
             .min(self.state.save_again)
             .min(self.state.forget_at)
             .min(self.state.send_again)
             .min(pending)
+            .min(audit)
     }
 
     async fn next_input(&mut self, signals: &mut Signals, deadline: Instant) -> Input {
-        let (inboxes, store) = (&mut self.inboxes, &mut self.store);
+        let (inboxes, store, audit) = (&mut self.inboxes, &mut self.store, &mut self.audit);
         let sleep = async {
             match clock::sleep_until(deadline) {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -260,6 +276,7 @@ impl Gateway {
             result = self.tun.readable() => ready(Input::Lan, result, "the TUN device"),
             result = self.port.readable() => ready(Input::Wan, result, "the UDP port"),
             Some(done) = store.done() => Input::Written(done),
+            Some(outcome) = audit.done() => Input::Audited(outcome),
             Some(inquiry) = inboxes.inquiries.recv() => Input::Inquiry(inquiry),
             Some(solicited) = inboxes.solicited.recv() => Input::Solicited(solicited),
             Some(call) = inboxes.calls.recv() => Input::Call(call),
@@ -352,6 +369,7 @@ impl Gateway {
 
     /// Logs a fact, tells it to listeners, and ends the calls that waited for it.
     fn tell(&mut self, event: &Event) {
+        self.note_event(event);
         let text = event.with_names(|node| self.node.name_of(node)).to_string();
         match event {
             Event::Pong { .. } => crate::debug!("{text}"),
@@ -381,6 +399,7 @@ impl Gateway {
         let index = crate::link::index_of(self.tun.name());
         self.state.is_tun_gone = index.ok() != Some(self.tun.index());
         self.set_clock();
+        self.note_refusals();
         self.serve_lans(now);
         self.tell_interfaces(now);
     }
@@ -493,6 +512,8 @@ impl Gateway {
             self.lans.reconfigure(&config);
             self.state.look = clock::now();
         }
+        let changed = config.changed_since(&self.config).join(", ");
+        self.note(Fact::new(Kind::CONFIGURED).detail(changed));
         self.config.lan = config.lan;
         self.config.log = config.log;
         crate::info!("configuration read again");
@@ -503,6 +524,9 @@ impl Gateway {
         self.node.close_links(clock::now());
         self.drain(frame);
         self.complain(Links::undo);
+        self.note_refusals();
+        let calendar = self.node.calendar(clock::now());
+        audit::close(self.audit, calendar);
         self.store.finish();
         crate::info!("stopped");
     }

@@ -1,5 +1,5 @@
-//! The socket's serving end. It reads lines, finds out who asks, refuses what they may not,
-//! and hands the rest to the gateway one at a time.
+//! The socket's serving end. It reads lines, finds out who asks and whether they may, and hands
+//! what they ask to the gateway one at a time.
 
 use std::fs;
 use std::io;
@@ -18,11 +18,15 @@ use super::{
     ApiError, Code, MAX_CLIENTS, MAX_LINE_BYTES, Method, Outcome, Request, Response, Role, VERSION,
 };
 
-/// A request that may be done, on its way to the gateway.
+/// A request on its way to the gateway.
 #[derive(Debug)]
 pub struct Call {
     /// What is asked.
     pub method: Method,
+    /// By which user (`SO_PEERCRED`).
+    pub user: u32,
+    /// Whether who asks may. If not, it is only noted and answered so.
+    pub is_allowed: bool,
     /// With what.
     pub params: Value,
     /// Where the answer goes.
@@ -142,7 +146,7 @@ impl Client {
         let mut line = Vec::new();
         while read_line(&mut reader, &mut line).await? {
             let (id, outcome) = match serde_json::from_slice::<Request>(&line) {
-                Ok(request) => (request.id, self.answer(request, role).await),
+                Ok(request) => (request.id, self.answer(request, peer.uid(), role).await),
                 Err(e) => (
                     0,
                     Err(bad_request(format!("the line is not a request: {e}"))),
@@ -168,7 +172,12 @@ impl Client {
         Ok(())
     }
 
-    async fn answer(&self, request: Request, role: Option<Role>) -> Result<Answer, ApiError> {
+    async fn answer(
+        &self,
+        request: Request,
+        user: u32,
+        role: Option<Role>,
+    ) -> Result<Answer, ApiError> {
         if request.v != VERSION {
             return Err(bad_request(format!(
                 "version {} is not spoken here, only {VERSION}",
@@ -182,14 +191,8 @@ impl Client {
                 "update altnet and altnetd to the same version",
             ));
         };
-        if role.is_none_or(|role| role < needed) {
-            return Err(ApiError::new(
-                Code::Forbidden,
-                format!("you may not use {}", method.name()),
-                "use sudo, or join the operators' group (altnet.toml, [api] operators)",
-            ));
-        }
-        if method == Method::Events {
+        let is_allowed = role.is_some_and(|role| role >= needed);
+        if is_allowed && method == Method::Events {
             return Ok(Answer::Events(self.events.subscribe()));
         }
         let gone = || {
@@ -202,12 +205,23 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let call = Call {
             method,
+            user,
+            is_allowed,
             params: request.params,
             reply,
         };
         self.calls.send(call).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?.map(Answer::Value)
     }
+}
+
+/// What somebody is told who may not.
+pub(crate) fn forbidden(method: Method) -> ApiError {
+    ApiError::new(
+        Code::Forbidden,
+        format!("you may not use {}", method.name()),
+        "use sudo, or join the operators' group (altnet.toml, [api] operators)",
+    )
 }
 
 enum Answer {
@@ -347,7 +361,11 @@ mod tests {
             tokio::task::spawn_local(listener.serve(access, calls, events.clone()));
             tokio::task::spawn_local(async move {
                 while let Some(call) = inbox.recv().await {
-                    let _ = call.reply.send(Ok(call.params));
+                    let answer = match call.is_allowed {
+                        true => Ok(call.params),
+                        false => Err(forbidden(call.method)),
+                    };
+                    let _ = call.reply.send(answer);
                 }
             });
             test(path.clone(), events).await;

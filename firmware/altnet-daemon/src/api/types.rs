@@ -170,6 +170,128 @@ pub struct Metrics {
     pub text: String,
 }
 
+/// Parameters of `audit-read`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditRead {
+    /// Entries behind this one; without it from the first that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Of these, so many of the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+}
+
+/// Result of `audit-read`: a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// In order.
+    pub entries: Vec<AuditEntry>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
+/// An entry of the audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditEntry {
+    /// Its number.
+    pub sequence: u64,
+    /// When.
+    pub time: String,
+    /// Whether the time was known; else it was then or later.
+    pub time_known: bool,
+    /// What happened: a word that stays.
+    pub kind: String,
+    /// About whom or what.
+    pub subject: String,
+    /// More.
+    pub detail: String,
+    /// How often.
+    pub count: u64,
+    /// The chain's hash before it, in hexadecimal.
+    pub previous: String,
+    /// The chain's hash after it.
+    pub hash: String,
+    /// The entry as it is on disk, base64: what the hash is of.
+    pub bytes: String,
+}
+
+/// Parameters of `audit-verify`: a head that is known from elsewhere, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditKnown {
+    /// Its entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// The chain's hash there, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+}
+
+/// Result of `audit-verify`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditVerdict {
+    /// The first thing that is wrong; nothing else is said then.
+    pub fault: Option<String>,
+    /// The first entry that is kept.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// The chain's hash there, in hexadecimal.
+    pub hash: String,
+    /// How many there are.
+    pub entries: u64,
+    /// In how many files.
+    pub segments: u64,
+    /// Who countersigned it.
+    pub covers: Vec<AuditCover>,
+    /// Countersignatures that could not be compared with what is kept.
+    pub unchecked: u64,
+}
+
+/// What one member vouches for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditCover {
+    /// Its device key.
+    pub witness: String,
+    /// Its name; none if it is no member now, or not known to be one.
+    pub name: Option<String>,
+    /// The last entry that it vouches for, with all before it.
+    pub through: u64,
+    /// The entry since which it was shown every step.
+    pub since: u64,
+    /// When it last said so, by its own clock, if it knew the time.
+    pub at: Option<String>,
+    /// Its countersignatures in the log.
+    pub testimonies: u64,
+}
+
+/// Result of `audit-heads`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHeads {
+    /// The newest of each member that asked.
+    pub heads: Vec<AuditHead>,
+}
+
+/// How far another member's audit log had come when this node vouched for it last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditHead {
+    /// The member's name, or its device key if it has none now.
+    pub name: String,
+    /// The entry.
+    pub sequence: u64,
+    /// The chain's hash there, in hexadecimal.
+    pub hash: String,
+    /// The entry since which this node was shown every step.
+    pub since: u64,
+    /// When that was, by the member's clock.
+    pub time: String,
+}
+
 /// A line of `events`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -1,8 +1,8 @@
 //! Results as people read them: aligned columns, no colours, no borders.
 
 use crate::api::types::{
-    Host, Hosts, Joined, Left, Peer, Peers, Policy, Pong, Record, Records, Rotated, Status, Step,
-    Verdict, Why,
+    AuditCover, AuditEntry, AuditHead, AuditHeads, AuditVerdict, Host, Hosts, Joined, Left, Peer,
+    Peers, Policy, Pong, Record, Records, Rotated, Status, Step, Verdict, Why,
 };
 
 /// Rows under a heading, each column as wide as its widest cell.
@@ -249,6 +249,77 @@ pub fn hosts(Hosts { hosts }: &Hosts) -> String {
         .map(|host| vec![host.name.clone(), host.address.clone()])
         .collect();
     columns(&["NAME", "ADDRESS"], &rows)
+}
+
+/// One entry, on one line.
+pub fn audit_entry(entry: &AuditEntry) -> String {
+    let time = match entry.time_known {
+        true => entry.time.clone(),
+        false => format!("{} or later", entry.time),
+    };
+    let mut line = format!("{:>6}  {time}  {:<15}", entry.sequence, entry.kind);
+    for text in [&entry.subject, &entry.detail] {
+        if !text.is_empty() {
+            line.push_str("  ");
+            line.push_str(text);
+        }
+    }
+    if entry.count > 1 {
+        line.push_str(&format!("  ({} times)", entry.count));
+    }
+    line.trim_end().into()
+}
+
+pub fn audit_verdict(found: &AuditVerdict) -> String {
+    let mut text = format!(
+        "every entry is as it was written: {} to {}, {} in {} files\nlast hash: {}\n",
+        found.first, found.last, found.entries, found.segments, found.hash
+    );
+    let (known, others): (Vec<&AuditCover>, Vec<_>) =
+        found.covers.iter().partition(|cover| cover.name.is_some());
+    if let Some(through) = known.iter().map(|cover| cover.through).max() {
+        text.push_str(&format!("countersigned by members up to entry {through}\n"));
+    } else {
+        text.push_str("no member countersigned it\n");
+    }
+    if !others.is_empty() {
+        text.push_str("keys that are not known here to be members' vouch for nothing\n");
+    }
+    let row = |cover: &AuditCover| {
+        vec![
+            cover.name.clone().unwrap_or_else(|| cover.witness.clone()),
+            cover.through.to_string(),
+            cover.since.to_string(),
+            or_dash(cover.at.clone()),
+            cover.testimonies.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = known.into_iter().chain(others).map(row).collect();
+    if !rows.is_empty() {
+        text.push_str(&columns(
+            &["WITNESS", "UP TO", "SHOWN SINCE", "SAID AT", "TIMES"],
+            &rows,
+        ));
+    }
+    text
+}
+
+pub fn audit_heads(AuditHeads { heads }: &AuditHeads) -> String {
+    if heads.is_empty() {
+        return "this node vouched for no other member's audit log yet\n".into();
+    }
+    let row = |head: &AuditHead| {
+        vec![
+            head.name.clone(),
+            format!("{}:{}", head.sequence, head.hash),
+            head.since.to_string(),
+            head.time.clone(),
+        ]
+    };
+    columns(
+        &["MEMBER", "HEAD", "SHOWN SINCE", "TIME"],
+        &heads.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use altnet_core::audit::Limits;
 use altnet_wire::record::MAX_FIXED_ENDPOINTS;
 use serde::{Deserialize, Deserializer};
 
@@ -36,6 +37,18 @@ pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::
         )));
     }
     Ok(mtu)
+}
+
+pub(super) fn audit_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    const MOST: u32 = 1 << 30;
+    let bytes = u32::deserialize(deserializer)?;
+    if !(Limits::LEAST_BYTES..=MOST).contains(&bytes) {
+        return Err(serde::de::Error::custom(format_args!(
+            "max_bytes of the audit log is {} (some weeks of a quiet home) to {MOST}",
+            Limits::LEAST_BYTES
+        )));
+    }
+    Ok(bytes)
 }
 
 pub(super) fn public_addresses<'de, D: Deserializer<'de>>(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Gateway;
-use crate::api::server::Call;
+use crate::api::server::{Call, forbidden};
 use crate::api::{ApiError, Code, Method, VERSION, types};
 use crate::clock;
 
@@ -30,6 +30,7 @@ type Reply = oneshot::Sender<Result<Value, ApiError>>;
 #[derive(Debug)]
 pub struct Pending {
     what: What,
+    user: u32,
     until: Instant,
     reply: Reply,
 }
@@ -42,29 +43,54 @@ enum What {
     Ping(NodeId),
 }
 
+impl What {
+    const fn method(self) -> Method {
+        match self {
+            Self::Join => Method::Join,
+            Self::Leave => Method::Leave,
+            Self::Rotate => Method::Rotate,
+            Self::Ping(_) => Method::Ping,
+        }
+    }
+}
+
 impl Gateway {
     /// Answers a call, or keeps it until an event does.
     pub(super) fn handle_call(&mut self, call: Call) {
         let now = clock::now();
+        if !call.is_allowed {
+            self.note_forbidden(call.user, call.method);
+            // Whoever asked may be gone.
+            let _ = call.reply.send(Err(forbidden(call.method)));
+            return;
+        }
         let begun = match call.method {
             Method::Join => self.join(call.params, now),
             Method::Leave => self.begin_leaving(now),
             Method::Rotate => self.begin(Command::Rotate, What::Rotate, now),
             Method::Ping => self.ping(call.params, now),
+            Method::AuditRead | Method::AuditVerify => {
+                self.ask_audit(call.method, call.params, call.reply, now);
+                return;
+            }
             method => {
-                // Whoever asked may be gone.
-                let _ = call.reply.send(self.answer_now(method, call.params, now));
+                let answer = self.answer_now(method, call.params, now);
+                self.note_act(call.user, method, &answer);
+                let _ = call.reply.send(answer);
                 return;
             }
         };
         match begun {
             Ok((what, patience)) => self.state.pending.push(Pending {
                 what,
+                user: call.user,
                 until: now.after(patience),
                 reply: call.reply,
             }),
             Err(e) => {
-                let _ = call.reply.send(Err(e));
+                let answer = Err(e);
+                self.note_act(call.user, call.method, &answer);
+                let _ = call.reply.send(answer);
             }
         }
     }
@@ -117,7 +143,14 @@ impl Gateway {
             Method::Policy => json_of(self.node.policy_view(now)),
             Method::PolicyCheck => self.check_flow(params(given)?, now),
             Method::Metrics => json_of(json!({ "text": self.metrics_page() })),
-            Method::Join | Method::Leave | Method::Rotate | Method::Ping | Method::Events => {
+            Method::AuditHeads => Ok(self.audit_heads()),
+            Method::Join
+            | Method::Leave
+            | Method::Rotate
+            | Method::Ping
+            | Method::Events
+            | Method::AuditRead
+            | Method::AuditVerify => {
                 Err(bad(format!("{} has no answer of its own", method.name())))
             }
         }
@@ -217,9 +250,10 @@ impl Gateway {
     /// Ends the calls that waited for `event`.
     pub(super) fn end_calls(&mut self, event: &Event) {
         let mut waiting = Vec::with_capacity(self.state.pending.len());
-        for pending in self.state.pending.drain(..) {
+        for pending in std::mem::take(&mut self.state.pending) {
             match answer(pending.what, event) {
                 Some(answer) => {
+                    self.note_act(pending.user, pending.what.method(), &answer);
                     let _ = pending.reply.send(answer);
                 }
                 None => waiting.push(pending),
@@ -231,9 +265,11 @@ impl Gateway {
     /// Ends the calls whose patience is over; returns when the next one's is.
     pub(super) fn expire_calls(&mut self, now: Instant) -> Instant {
         let mut waiting = Vec::with_capacity(self.state.pending.len());
-        for pending in self.state.pending.drain(..) {
+        for pending in std::mem::take(&mut self.state.pending) {
             if pending.until <= now {
-                let _ = pending.reply.send(Err(too_late(pending.what)));
+                let answer = Err(too_late(pending.what));
+                self.note_act(pending.user, pending.what.method(), &answer);
+                let _ = pending.reply.send(answer);
             } else if !pending.reply.is_closed() {
                 waiting.push(pending);
             }
@@ -351,7 +387,7 @@ fn json_of(value: impl serde::Serialize) -> Result<Value, ApiError> {
     })
 }
 
-fn params<T: DeserializeOwned>(given: Value) -> Result<T, ApiError> {
+pub(super) fn params<T: DeserializeOwned>(given: Value) -> Result<T, ApiError> {
     serde_json::from_value(given).map_err(|e| bad(format!("the parameters are wrong: {e}")))
 }
 
