@@ -373,6 +373,9 @@ impl Gateway {
         let text = event.with_names(|node| self.node.name_of(node)).to_string();
         match event {
             Event::Pong { .. } => crate::debug!("{text}"),
+            Event::PastRewritten { .. } | Event::PastContradicted { .. } => {
+                crate::warning!("{text}");
+            }
             _ => crate::info!("{text}"),
         }
         self.state.event_id += 1;

@@ -126,6 +126,9 @@ pub struct Verified {
     pub covers: Vec<Cover>,
     /// Countersignatures of heads that are no longer kept, or too far back to be compared.
     pub unchecked: u64,
+    /// The last entry that says that a member holds another past of this log, signed by this
+    /// device. The files fit themselves, and are not what was there before.
+    pub contradicted: Option<u64>,
 }
 
 /// Verifies segment after segment, in bounded memory.
@@ -197,8 +200,10 @@ impl Verifier {
                 sequence: head.sequence,
             });
         }
-        if entry.kind == Kind::WITNESSED {
-            self.weigh(entry)?;
+        match entry.kind {
+            Kind::WITNESSED => self.weigh(entry)?,
+            Kind::CONTRADICTED => self.found.contradicted = Some(entry.sequence),
+            _ => {}
         }
         if self.recent.len() >= RECENT {
             self.recent.pop_front();

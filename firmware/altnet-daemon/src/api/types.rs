@@ -233,7 +233,7 @@ pub struct AuditKnown {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AuditVerdict {
-    /// The first thing that is wrong; nothing else is said then.
+    /// The first thing that is wrong.
     pub fault: Option<String>,
     /// The first entry that is kept.
     pub first: u64,

@@ -126,8 +126,13 @@ fn good(found: &Verified, names: &BTreeMap<SigningKey, String>) -> types::AuditV
         at: (cover.at != altnet_wire::time::UnixTime::EPOCH).then(|| cover.at.to_string()),
         testimonies: cover.testimonies,
     };
+    let contradicted = |entry| {
+        format!(
+            "entry {entry} says that a member holds another past of this log, signed by this device: it was rewritten, or restored from an older copy"
+        )
+    };
     types::AuditVerdict {
-        fault: None,
+        fault: found.contradicted.map(contradicted),
         first: found.first,
         last: found.last.sequence,
         hash: HEXLOWER.encode(&found.last.hash),
@@ -140,9 +145,11 @@ fn good(found: &Verified, names: &BTreeMap<SigningKey, String>) -> types::AuditV
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::written;
+    use super::super::tests::{CLOCK, drain, written};
     use super::*;
+    use altnet_core::audit::{Fact, Kind, Limits};
     use altnet_wire::audit;
+    use altnet_wire::time::Instant;
 
     fn numbers(page: &types::AuditPage) -> Vec<u64> {
         page.entries.iter().map(|entry| entry.sequence).collect()
@@ -213,10 +220,20 @@ mod tests {
             fault.contains("after entry 19") || fault.contains("cut off"),
             "{fault}"
         );
-        let mut changed = bytes;
+        let mut changed = bytes.clone();
         changed[segment::HEADER_BYTES + 40] ^= 1;
         files.append(1, 0, &changed).unwrap();
         let fault = verify(&files, &known, &names).unwrap().fault.unwrap();
         assert_eq!(fault, "entry 1 was changed");
+        // It fits itself, and somebody knows better.
+        files.append(1, 0, &bytes).unwrap();
+        let (mut log, _) = files
+            .open_log(Limits::of(64 << 10), CLOCK, Instant::ZERO)
+            .unwrap();
+        log.record(Fact::new(Kind::CONTRADICTED), CLOCK, Instant::ZERO);
+        drain(&files, &mut log);
+        let found = verify(&files, &known, &names).unwrap();
+        assert!(found.fault.unwrap().contains("another past"));
+        assert_eq!(found.last, 21);
     }
 }

@@ -124,13 +124,12 @@ fn conclude(
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(value)?)?;
-    }
     if let Some(fault) = &found.fault {
         anyhow::bail!("the audit log is not as it was written: {fault}");
     }
-    if !json {
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(value)?)?;
+    } else {
         write!(out, "{}", table::audit_verdict(found))?;
     }
     Ok(())

@@ -139,6 +139,12 @@ fn a_countersignature_says_who_vouches_for_what() {
 }
 
 #[test]
+fn a_log_that_a_member_knows_otherwise_says_so() {
+    let files = countersigned(|_, _| Fact::new(Kind::CONTRADICTED).about("house-b"));
+    assert_eq!(judge(&files).unwrap().contradicted, Some(11));
+}
+
+#[test]
 fn a_log_rewritten_around_a_countersignature_is_found() {
     // Every check is made anew, as somebody would who has the device: the signature is not.
     let files = countersigned(|log, witness| testify(log, witness, [7; 32]));
