@@ -13,7 +13,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use altnet_core::audit::{Limits, Link, Log, segment};
+use altnet_core::audit::segment::Tail;
+use altnet_core::audit::{End, Limits, Link, Log, segment};
 use altnet_core::clock::Estimate;
 use altnet_wire::time::Instant;
 
@@ -92,7 +93,10 @@ impl Files {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| {
                 let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
-                digits.parse().ok()
+                digits
+                    .parse()
+                    .ok()
+                    .filter(|number| name == file_name(*number))
             });
             if let Some(number) = number {
                 let bytes = entry.metadata()?.len();
@@ -146,7 +150,7 @@ impl Files {
     }
 
     fn file(&self, segment: u64) -> PathBuf {
-        self.path.join(format!("{PREFIX}{segment:020}{SUFFIX}"))
+        self.path.join(file_name(segment))
     }
 
     /// The log that goes on from what is here, and what its newest entries add to the chain.
@@ -163,7 +167,14 @@ impl Files {
         let mut links = Vec::new();
         let mut tail = None;
         while let Some((last, _)) = segments.last() {
-            tail = segment::resume(&self.read(*last)?, &mut |link| links.push(link));
+            tail = match self.read(*last) {
+                Ok(bytes) => segment::resume(&bytes, &mut |link| links.push(link)),
+                Err(e) => {
+                    // A house without its network for the sake of a log would be worse.
+                    crate::error!("a file of the audit log can't be read: {e}; going on behind it");
+                    Some(behind(*last))
+                }
+            };
             if tail.is_some() {
                 break;
             }
@@ -173,10 +184,28 @@ impl Files {
         }
         if let [.., (before, _), _] = segments.as_slice() {
             let mut older = Vec::new();
-            segment::resume(&self.read(*before)?, &mut |link| older.push(link));
+            let bytes = self.read(*before).unwrap_or_default();
+            segment::resume(&bytes, &mut |link| older.push(link));
             links.splice(0..0, older);
         }
         Ok((Log::new(limits, segments, tail, clock, now), links))
+    }
+}
+
+fn file_name(segment: u64) -> String {
+    format!("{PREFIX}{segment:020}{SUFFIX}")
+}
+
+/// Where to go on when it can't be known how far a segment goes: behind whatever may be in it.
+fn behind(segment: u64) -> Tail {
+    Tail {
+        end: End {
+            sequence: segment.saturating_sub(1),
+            ..End::default()
+        },
+        whole_bytes: 0,
+        torn_bytes: 0,
+        stray: Some(segment.saturating_add(MAX_FILE_BYTES)),
     }
 }
 
@@ -266,6 +295,25 @@ pub(crate) mod tests {
                 torn > segment::HEADER_BYTES
             );
         }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_stops_nobody_and_shows() {
+        let home = tempfile::tempdir().unwrap();
+        let files = Files::make(home.path()).unwrap();
+        written(&files, 10);
+        // Neither is a segment's.
+        fs::write(home.path().join("audit-1.log"), b"x").unwrap();
+        fs::write(home.path().join("notes"), b"x").unwrap();
+        fs::remove_file(files.file(1)).unwrap();
+        fs::create_dir(files.file(1)).unwrap();
+        let log = written(&files, 1);
+        assert!(log.end().sequence > 10);
+        let segments = files.segments().unwrap();
+        assert_eq!(segments.len(), 2);
+        let bytes = files.read(segments[1].0).unwrap();
+        let first = segment::entries(&bytes).next().unwrap().0.entry.kind;
+        assert_eq!(first, Kind::BROKEN);
     }
 
     #[test]

@@ -525,6 +525,7 @@ impl Gateway {
     fn close(mut self, frame: &mut Frame<'_>) {
         // The first of the goodbyes leaves at once; the next would keep us for seconds.
         self.node.close_links(clock::now());
+        self.node.keep_heads();
         self.drain(frame);
         self.complain(Links::undo);
         self.note_refusals();

@@ -156,6 +156,30 @@ fn members_countersign_each_others_logs() {
 }
 
 #[test]
+fn what_is_held_of_others_is_written_once_an_hour_and_at_the_end() {
+    let mut homes = homes(607);
+    let (a, relay) = (homes.a, homes.relay);
+    let mut book = Book::of("a", 3);
+    hear(&mut homes, a, &book.links.clone());
+    let written = |homes: &mut Homes| homes.world.disk(relay).get("witnessed").cloned();
+    homes.world.run(seconds(300));
+    let held: Vec<_> = homes.world.node(relay).witnessed_heads().collect();
+    assert_eq!((held.len(), written(&mut homes)), (1, None));
+    homes.world.with(relay, |node, _| node.keep_heads());
+    homes.world.restart(relay);
+    let again: Vec<_> = homes.world.node(relay).witnessed_heads().collect();
+    assert_eq!(again, held);
+    let (mut changes, mut last) = (0, written(&mut homes));
+    for _ in 0..12 {
+        act(&mut homes, a, &mut book, 1);
+        let now = written(&mut homes);
+        changes += usize::from(now != last);
+        last = now;
+    }
+    assert!((5..=12).contains(&changes), "{changes}");
+}
+
+#[test]
 fn a_log_that_says_nothing_new_is_shown_once() {
     let mut homes = homes(602);
     let a = homes.a;

@@ -97,6 +97,13 @@ impl<A: Aead> Node<A> {
         }
     }
 
+    /// The driver is about to stop: what is held of others is kept before its hour.
+    pub fn keep_heads(&mut self) {
+        if core::mem::take(&mut self.witnesses.others.is_unsaved) {
+            self.saves.changed(Slot::Witnessed);
+        }
+    }
+
     /// Shows how far our log has come, and keeps what is held of others, when it is time.
     pub(super) fn tend_witnesses(&mut self, now: Instant) {
         let others = &mut self.witnesses.others;
