@@ -64,8 +64,9 @@ impl Fact {
                 .about(name(*node))
                 .detail(format_args!("holds entry {}, signed by us", held.sequence)),
             // Who signed it stands in the entry of the decision.
-            Event::PolicyChanged { serial, rules } => fact(Kind::POLICY_IN_FORCE)
-                .detail(format_args!("serial {serial}, {rules} rules")),
+            Event::PolicyChanged { serial, rules } => {
+                fact(Kind::POLICY_IN_FORCE).detail(format_args!("serial {serial}, {rules} rules"))
+            }
             Event::PolicyGone => fact(Kind::POLICY_GONE).detail("nothing is allowed"),
             Event::PolicyUnusable { why } => fact(Kind::POLICY_UNUSABLE).detail(why),
             Event::PathChanged { .. }

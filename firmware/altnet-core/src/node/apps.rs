@@ -341,8 +341,10 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        self.from_app(app, frame, now)
-            .map_err(|reason| self.counters.drop(reason))
+        self.from_app(app, frame, now).map_err(|reason| {
+            self.refusals.refuse_packet(reason);
+            self.counters.drop(reason)
+        })
     }
 
     fn from_app(

@@ -171,6 +171,10 @@ impl<A: Aead> Node<A> {
             Ok(()) => self.inbound(node, via, frame, now),
             Err(_) => Err(DropReason::TooLarge),
         };
+        if let Err(reason) = judged {
+            self.refusals.sealed_by(node);
+            self.refusals.refuse_datagram(reason);
+        }
         Some(judged.map_err(|reason| self.counters.drop(reason)).ok())
     }
 
