@@ -603,6 +603,4 @@ impl FlowTable {
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;

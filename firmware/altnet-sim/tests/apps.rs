@@ -264,7 +264,7 @@ fn only_a_member_with_the_role_runs_apps() {
     let try_to = |homes: &mut Homes, called: &str| {
         homes
             .world
-            .with(phone, |node, now| node.handle_command(add(&called), now))
+            .with(phone, |node, now| node.handle_command(add(called), now))
     };
     assert_eq!(try_to(&mut homes, "chat"), Err(CommandError::NotMember));
     join(&mut homes.world, phone, invited(link));

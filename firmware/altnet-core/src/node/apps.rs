@@ -341,13 +341,13 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        self.from_app(app, frame, now).map_err(|reason| {
+        self.outbound_of_app(app, frame, now).map_err(|reason| {
             self.refusals.refuse_packet(reason);
             self.counters.drop(reason)
         })
     }
 
-    fn from_app(
+    fn outbound_of_app(
         &mut self,
         app: Ipv6Addr,
         frame: &mut Frame<'_>,

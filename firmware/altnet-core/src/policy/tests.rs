@@ -1,6 +1,8 @@
 //! The rule `members-to-hosts` on packets of real bytes, and the flow table against a list that is searched
 //! from end to end.
 
+mod model;
+
 use super::*;
 use crate::ip::testing::{echo, fragment, packet, tcp, udp};
 use altnet_wire::address::Prefix;
@@ -70,7 +72,7 @@ impl Known {
     }
 }
 
-pub(super) fn name(text: &str) -> Name {
+fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 

@@ -1,13 +1,14 @@
 //! The rules against a model that reads every one of them for every flow, in plain words.
 
-use super::tests::name;
-use super::*;
+use super::name;
+use crate::policy::*;
 use altnet_wire::address::{self, Prefix};
 use altnet_wire::id::{MemberId, Name, NetworkId, Serial, SigningKey, SiteId};
 use altnet_wire::policy::{Atom, Pattern, Span, Window};
 use altnet_wire::record::{Membership, Roles};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -27,7 +28,7 @@ const fn member(number: u8) -> MemberId {
 /// One who has an address, as the model sees it.
 #[derive(Clone, Debug)]
 enum Somebody {
-    Device(Membership),
+    Device(Box<Membership>),
     Host(SiteId, Name),
     App(MemberId, Name),
     Site(SiteId),
@@ -63,11 +64,11 @@ fn town() -> Vec<(Prefix, Somebody)> {
         let own = Prefix::host(address::node_address(&NETWORK, &membership.device));
         if let Some(site) = membership.site {
             let router = Prefix::host(address::site_gateway(&NETWORK, site));
-            town.push((router, Somebody::Device(membership.clone())));
+            town.push((router, Somebody::Device(membership.clone().into())));
             let lan = address::site_prefix(&NETWORK, site);
             town.push((lan, Somebody::Site(site)));
         }
-        town.push((own, Somebody::Device(membership)));
+        town.push((own, Somebody::Device(membership.into())));
     }
     for (number, host, last) in [(1, "wiki", 7), (2, "media-tv", 7), (2, "nas", 8)] {
         let mut octets = address::site_prefix(&NETWORK, site(number))
