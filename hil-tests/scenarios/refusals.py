@@ -119,9 +119,10 @@ def refuse(name: str, place: Place, relay: Place, *command: str) -> str:
 
 
 def state(place: Place) -> dict[str, str]:
-    """What a place's node keeps on disk, by content."""
+    """What a place's node keeps on disk, by content; not its audit log, which says that something was refused."""
     root = place.path("/var/lib/altnet")
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()}
+    files = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "audit"]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def records(place: Place) -> list:
