@@ -8,6 +8,7 @@
 
 pub mod aead;
 pub mod api;
+pub mod apps;
 pub mod audit;
 pub mod cli;
 pub mod clock;
