@@ -4,7 +4,7 @@
 //! peer that policy lets reach an app reaches the ports it offers and no other part of the house.
 //! In: whole IPv6 packets for an app's address, which the node's policy has let through. Out: IPv6
 //! packets from that address, through one queue for all apps. What callers send is carried to the
-//! app's [`Target`]; an HTTP app is told with each request who asks ([`http`]).
+//! app's [`Target`]; an HTTP app is told with each request who asks.
 //!
 //! Promises: connections, buffers and queues are bounded by [`Limits`], time by [`Patience`];
 //! nothing a caller sends panics, and no more is read from either side than the other takes.

@@ -344,7 +344,7 @@ mod tests {
     use crate::apps::Kind;
     use proptest::prelude::*;
     use smoltcp::phy::ChecksumCapabilities;
-    use smoltcp::wire::{IpAddress, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+    use smoltcp::wire::{Icmpv6Packet, IpAddress, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
     const OWN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 
@@ -503,6 +503,39 @@ mod tests {
     }
 
     proptest! {
+        /// Bytes that only pretend to be TCP, with a right checksum, so that they are looked into.
+        #[test]
+        fn no_bytes_break_it(
+            pieces in proptest::collection::vec(
+                (proptest::collection::vec(any::<u8>(), 20..100), any::<bool>(), any::<bool>()),
+                0..40,
+            ),
+        ) {
+            let (mut stack, mut packets) = stack(|_| {});
+            open(&mut stack, &mut packets, 1, seconds(0));
+            for (mut bytes, is_known, is_tcp) in pieces {
+                if is_known {
+                    bytes[..4].copy_from_slice(&[3, 0xe8, 0, 80]);
+                }
+                let mut packet = segment(1, TcpControl::None, 0, None, &[]);
+                packet.truncate(40);
+                packet[5] = bytes.len() as u8;
+                let (caller, own) = (IpAddress::Ipv6(caller(1)), IpAddress::Ipv6(OWN));
+                if is_tcp {
+                    TcpPacket::new_unchecked(&mut bytes).fill_checksum(&caller, &own);
+                } else {
+                    packet[6] = 58;
+                    bytes[0] = 128;
+                    Icmpv6Packet::new_unchecked(&mut bytes).fill_checksum(&self::caller(1), &OWN);
+                }
+                packet.extend(bytes);
+                stack.handle_packet(packet, seconds(1));
+                stack.settle(seconds(1));
+                while packets.try_recv().is_ok() {}
+            }
+            prop_assert!(stack.connections.len() <= 16);
+        }
+
         /// Whatever callers send, in whatever order, bounds hold and nothing is left for ever.
         #[test]
         fn no_segments_break_it(
