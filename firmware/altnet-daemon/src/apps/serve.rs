@@ -169,3 +169,101 @@ pub(super) fn reason(error: &ConnectError) -> Refusal {
         ConnectError::Silent { .. } => Refusal::TargetSilent,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use altnet_wire::frame::{FRAME_BYTES, Frame};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpSocket, TcpStream, UnixListener};
+
+    use super::*;
+    use crate::apps::{App, OUTBOX, QUESTIONS, Target};
+    use crate::netlink::{Address, Netlink};
+    use crate::testing::in_namespace;
+    use crate::tun::Tun;
+
+    const APP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1);
+    const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
+
+    /// Carries packets between the kernel and an app.
+    async fn carry_packets(tun: Tun, app: Arc<App>, mut packets: mpsc::Receiver<Packet>) {
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        loop {
+            tokio::select! {
+                readable = tun.readable() => {
+                    readable.unwrap();
+                    while tun.try_read(&mut frame).unwrap() {
+                        // What isn't for the app, or more than it takes, is lost.
+                        let _ = app.deliver(frame.packet());
+                    }
+                }
+                Some(packet) = packets.recv() => tun.write(&packet).unwrap(),
+            }
+        }
+    }
+
+    async fn connect(port: u16) -> std::io::Result<TcpStream> {
+        loop {
+            let socket = TcpSocket::new_v6()?;
+            match socket.bind((KERNEL, 0).into()) {
+                Ok(()) => return socket.connect((APP, port).into()).await,
+                // The address is the kernel's own a moment after it says so.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    #[test]
+    fn linux_talks_to_an_app() {
+        in_namespace("linux_talks_to_an_app", async {
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("app.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let (outbox, packets) = mpsc::channel(OUTBOX);
+            let (questions, _asked) = mpsc::channel(QUESTIONS);
+            let config = AppConfig::new("echo", APP, Target::Unix(path), Kind::Tcp);
+            let app = Arc::new(App::start(config, outbox, questions).unwrap());
+
+            let tun = Tun::open("altnet0").unwrap();
+            let mut netlink = Netlink::open().unwrap();
+            netlink.bring_up(tun.index(), Some(1280)).unwrap();
+            let own = Address {
+                interface: tun.index(),
+                address: KERNEL,
+                prefix_bits: 64,
+            };
+            netlink.add_address(own).unwrap();
+
+            tokio::spawn(carry_packets(tun, Arc::clone(&app), packets));
+            let sent: Vec<u8> = (0..1024 * 1024u32).map(|i| (i * 31) as u8).collect();
+            let mut stream = connect(80).await.unwrap();
+            let (mut target, _) = listener.accept().await.unwrap();
+            let (mut reader, mut writer) = stream.split();
+            let mut heard = Vec::new();
+            let echo = async {
+                let (mut reader, mut writer) = target.split();
+                tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+                writer.shutdown().await.unwrap();
+            };
+            let write = async {
+                writer.write_all(&sent).await.unwrap();
+                writer.shutdown().await.unwrap();
+            };
+            let (_, _, read) = tokio::join!(echo, write, reader.read_to_end(&mut heard));
+            read.unwrap();
+            assert!(heard == sent);
+
+            let refused = connect(81).await.unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+
+            drop(listener);
+            let mut stream = connect(80).await.unwrap();
+            let broken = stream.read_u8().await.unwrap_err();
+            assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+            assert_eq!(app.stats().refused(Refusal::TargetRefused), 1);
+        });
+    }
+}
