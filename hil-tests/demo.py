@@ -46,7 +46,7 @@ def main() -> int:
     else:
         table(facts)
     good = facts["page_ok"] and facts["canary_seen_lan"] and not facts["plaintext_seen"]
-    return 0 if good and facts["denied_ok"] and facts["revoked_gap_ms"] is not None else 1
+    return 0 if good and facts["app_ok"] and facts["denied_ok"] and facts["revoked_gap_ms"] is not None else 1
 
 
 def arguments() -> argparse.Namespace:
@@ -92,6 +92,7 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
     say(f"\n{indent(page)}")
     rtt_ms = ping(client_a, story.url())
     path = altnet.path_between_homes(story)
+    app = opened(story, address, canary)
     denied = refused(story, address)
     gap_ms = revoked_gap(story)
 
@@ -104,6 +105,7 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
         "path": path,
         "nat": [kind_a, kind_b],
         "rtt_ms": rtt_ms,
+        **app,
         **denied,
         "revoked_gap_ms": gap_ms,
         "canary_seen_lan": in_home_b.contains(canary),
@@ -115,6 +117,27 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
         "client_resolver": resolver,
         "client_processes": witness.stop(),
         "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def opened(story: altnet.Story, address: str, canary: str) -> dict:
+    """The app of home B, opened by client A by its name, which tells the app who asks whatever client A claims."""
+    client, gateway = story.internet.a.client, story.internet.a.gateway
+    url = story.url().replace("wiki", "notes")
+    lie = ("-H", "Altnet-Caller-Person: owner", "-H", "altnet_caller_member: house-b")
+    say(f"\n[client-a] opens {url}, and claims to be its owner")
+    words = ("curl", "-6", "--silent", "--fail", "--max-time", "10", *lie, url)
+    answer = json.loads(wait_for("the app to answer", lambda: client.run(*words, check=False).stdout or None, timeout_s=30))
+    told = {name: value for name, value in answer["headers"] if "caller" in name}
+    say(indent(json.dumps(told, indent=2)))
+    own = altnet.altnet(story.internet.b.gateway, "app", "list")["apps"][0]
+    host = altnet.altnet(gateway, "policy", "check", address, "notes", "80")
+    honest = told.get("altnet-caller-address") == address and told.get("altnet-caller-member") == "house-a" and "owner" not in told.values()
+    return {
+        "app_ok": canary in answer["text"] and honest and host["target"] == own["address"],
+        "app_url": url,
+        "app_rule": host["rule"],
+        "app_caller": told,
     }
 
 

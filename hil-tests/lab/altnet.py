@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARIES = TARGET / "release"
 SHELL = ("bash", "-euo", "pipefail", "-c")
+NOTES_PORT = "8000"  # as in the README
 PYTHON = os.path.realpath(sys.executable)
 
 
@@ -53,6 +54,8 @@ class Story:
         self.internet.b.client.start(
             PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log="client-b-http.log"
         )
+        notes = pathlib.Path(__file__).with_name("notes.py")
+        self.internet.b.client.start(PYTHON, str(notes), NOTES_PORT, page, log="client-b-notes.log")
 
     def tell(self, before=lambda step: None, without: frozenset[str] | set[str] = frozenset()) -> None:
         """Types the README's steps at their places, but not at those of `without`.

@@ -1,9 +1,10 @@
 """A page of home B, read on a computer of home A."""
 
+import json
 import subprocess
 
-from lab import captures
-from lab.altnet import ROOT, Story, path_between_homes
+from lab import captures, clients
+from lab.altnet import ROOT, Story, altnet, path_between_homes
 from lab.places import CannotRunHere, Lab, wait_for
 
 
@@ -15,6 +16,51 @@ def page_over_relay() -> None:
 def page_direct() -> None:
     """A reachable gateway: the page comes directly, sealed, and the relay is left alone."""
     check("portcone", "public", path="direct")
+
+
+def an_app_is_reached_by_its_own_key() -> None:
+    """An app of home B: by its name and key, told who asks whatever the caller claims, and nothing beside it."""
+    canary = captures.canary()
+    with Lab() as lab:
+        story = Story(lab, "portcone", "public", page=canary)
+        wire = captures.Capture(story.internet.bridge, "br0")
+        story.tell()
+        client, gateway_b = story.internet.a.client, story.internet.b.gateway
+        address = clients.address(client)
+        url = story.url().replace("wiki", "notes")
+        claims = ["Altnet-Caller-Person: owner", "altnet_caller_member: house-b", "ALTNET-CALLER-ADDRESS: ::1", "X-Forwarded-For: 10.0.0.1",
+                  "Connection: altnet-caller-address", "Altnet-App: other"]
+        words = ["curl", "-6", "--silent", "--fail", "--max-time", "10", *(word for claim in claims for word in ("-H", claim)), url]
+
+        def told() -> list:
+            answer = json.loads(wait_for("the app to answer", lambda: client.run(*words, check=False).stdout or None, timeout_s=60))
+            assert canary in answer["text"], "another app answered"
+            return [tuple(header) for header in answer["headers"]]
+
+        def check(headers: list) -> None:
+            ours = {name: value for name, value in headers if "altnet" in name or "forwarded" in name}
+            assert len(ours) == len([name for name, _ in headers if "altnet" in name or "forwarded" in name]), f"one twice: {headers}"
+            assert ours["altnet-caller-address"] == address and ours["altnet-caller-member"] == "house-a", ours
+            assert ours["altnet-app"] == "notes" and ours["x-forwarded-for"] == address, ours
+            assert not {"owner", "house-b", "::1", "10.0.0.1", "other"} & set(ours.values()), f"a claim got through: {ours}"
+
+        check(told())
+        print("told who asks")
+        app = altnet(gateway_b, "app", "list")["apps"][0]
+        beside = [f"http://[{app['address']}]:8000/", f"http://[{clients.address(story.internet.b.client)}]:8000/"]
+        for other in beside:
+            done = client.run("curl", "-6", "--silent", "--max-time", "3", other, check=False)
+            assert done.returncode in (7, 28), f"{other} was reached"
+        print("and nothing beside it")
+        story.stop(gateway_b)
+        story.start(gateway_b)
+        check(told())
+        assert altnet(gateway_b, "app", "list")["apps"][0]["address"] == app["address"], "it has another address after a restart"
+        gateway_b.run("altnet", "app", "remove", "notes")
+        gone = client.run("curl", "-6", "--silent", "--max-time", "5", url, check=False)
+        assert gone.returncode != 0, "it answers although it was removed"
+        wire.stop()
+        assert not wire.contains(canary), "the page crossed the internet in the clear"
 
 
 def chromium_opens_the_page() -> None:
@@ -50,5 +96,5 @@ def check(kind_a: str, kind_b: str, path: str) -> None:
         assert not wire.contains(canary), "the page crossed the internet in the clear"
 
 
-SCENARIOS = [page_over_relay, page_direct]
+SCENARIOS = [page_over_relay, page_direct, an_app_is_reached_by_its_own_key]
 LONG = [chromium_opens_the_page]

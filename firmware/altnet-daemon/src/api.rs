@@ -158,6 +158,12 @@ pub enum Method {
     Metrics,
     /// What happens from now on.
     Events,
+    /// The apps of this node.
+    Apps,
+    /// Make an app with keys of its own.
+    AppAdd,
+    /// Give an app up.
+    AppRemove,
     /// The policy in force, at a glance.
     Policy,
     /// What policy says of a flow.
@@ -171,7 +177,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 18] = [
+    const ALL: [(&'static str, Self, Role); 21] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -185,6 +191,9 @@ impl Method {
         ("hosts", Self::Hosts, Role::Read),
         ("metrics", Self::Metrics, Role::Read),
         ("events", Self::Events, Role::Read),
+        ("apps", Self::Apps, Role::Read),
+        ("app-add", Self::AppAdd, Role::Operate),
+        ("app-remove", Self::AppRemove, Role::Operate),
         ("policy", Self::Policy, Role::Read),
         ("policy-check", Self::PolicyCheck, Role::Read),
         // Who came and who was refused is not for every user of this machine.

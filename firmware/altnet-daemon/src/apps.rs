@@ -359,6 +359,11 @@ impl Apps {
         app.is_some_and(|app| app.deliver(packet).is_ok())
     }
 
+    /// The app that a packet from its queue comes from.
+    pub fn sender(packet: &[u8]) -> Option<Ipv6Addr> {
+        link::source(packet)
+    }
+
     /// The running apps.
     pub fn iter(&self) -> impl Iterator<Item = &App> {
         self.running.values()

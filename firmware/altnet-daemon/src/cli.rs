@@ -86,6 +86,9 @@ enum Command {
     },
     /// Make new tunnel keys now.
     Rotate,
+    /// Apps with keys, an address and a name of their own.
+    #[command(subcommand)]
+    App(AppCommand),
     /// Names of machines on this gateway's LAN.
     #[command(subcommand)]
     Host(HostCommand),
@@ -119,6 +122,31 @@ enum PolicyCommand {
         /// A port like 80 or udp/53, or ping; without one all that is allowed.
         service: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum AppCommand {
+    /// Share one server and nothing around it: it gets keys, an address and a name of its own.
+    Add {
+        /// Its name.
+        name: String,
+        /// The server: HOST:PORT, [ADDRESS]:PORT or unix:/PATH.
+        #[arg(long, value_name = "HOST:PORT")]
+        to: String,
+        /// It speaks HTTP: each request tells it who asks, in headers that callers can't write.
+        #[arg(long)]
+        http: bool,
+        /// A TCP port that callers use [default: 80 with --http, else the server's]
+        #[arg(long = "port", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        ports: Vec<u16>,
+    },
+    /// Take an app away; its keys are forgotten.
+    Remove {
+        /// The name.
+        name: String,
+    },
+    /// The apps on this node.
+    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -292,6 +320,28 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
             session.show(Method::Leave, none, table::left).await
         }
         Command::Rotate => session.show(Method::Rotate, none, table::rotated).await,
+        Command::App(AppCommand::Add {
+            name,
+            to,
+            http,
+            ports,
+        }) => {
+            let app = types::NewApp {
+                name: name.clone(),
+                to: to.clone(),
+                http: *http,
+                ports: ports.clone(),
+            };
+            session.show(Method::AppAdd, app, table::app_added).await
+        }
+        Command::App(AppCommand::Remove { name }) => {
+            let text = format!("{name} is gone, and its keys are forgotten\n");
+            let name = types::HostName { name: name.clone() };
+            session
+                .show(Method::AppRemove, name, |_: &Value| text)
+                .await
+        }
+        Command::App(AppCommand::List) => session.show(Method::Apps, none, table::apps).await,
         Command::Host(HostCommand::Add { name, address }) => {
             let host = types::Host {
                 name: name.clone(),

@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::api::Role;
 use crate::api::server::{Access, Listener};
+use crate::apps::Apps;
 use crate::audit::keeper::Keeper;
 use crate::audit::{self, Files};
 use crate::clock;
@@ -159,6 +160,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let (calls_to, calls) = mpsc::channel(INBOX);
     let (inquiries_to, inquiries) = mpsc::channel(INBOX);
     let (wishes_to, wishes) = mpsc::channel(INBOX);
+    let (apps, app_packets, callers) = Apps::new();
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
 
     let names = config.dns.serve.then(|| {
@@ -209,12 +211,15 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         netlink,
         changes,
         names,
+        apps,
         events,
         inboxes: Inboxes {
             calls,
             inquiries,
             solicited,
             wishes,
+            app_packets,
+            callers,
         },
         origin,
         place,

@@ -25,6 +25,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::aead::RingAead;
 use crate::api::server::Call;
+use crate::apps::{Apps, Packet, WhoIs};
 use crate::config::Config;
 use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
@@ -35,6 +36,7 @@ use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
 use crate::{clock, log};
 
+mod apps;
 pub mod audit;
 pub mod birth;
 mod calls;
@@ -73,6 +75,10 @@ pub struct Inboxes {
     pub solicited: mpsc::Receiver<Solicited>,
     /// Metrics over HTTP.
     pub wishes: mpsc::Receiver<Wish>,
+    /// Packets of apps.
+    pub app_packets: mpsc::Receiver<Packet>,
+    /// Apps that want to know who calls.
+    pub callers: mpsc::Receiver<WhoIs>,
 }
 
 /// Everything the loop works with.
@@ -99,6 +105,8 @@ pub struct Gateway {
     pub lans: Lans,
     /// Name service, if it is on.
     pub names: Option<Arc<Service>>,
+    /// The apps of this node.
+    pub apps: Apps,
     /// Listeners to what happens.
     pub events: broadcast::Sender<Arc<str>>,
     /// What other tasks send.
@@ -161,6 +169,8 @@ enum Input {
     Call(Call),
     Wish(Wish),
     Written(Done),
+    App(Packet),
+    Who(WhoIs),
     Audited(io::Result<()>),
     Change,
     Signal(Signal),
@@ -182,6 +192,7 @@ impl Gateway {
         let mut frame = Frame::new(&mut buffer[..]);
         self.set_clock();
         self.begin_audit();
+        self.host_apps();
         self.note_origin(&mut frame);
         let ended = loop {
             let deadline = self.settle(&mut frame);
@@ -205,6 +216,8 @@ impl Gateway {
                     let _ = wish.send(self.metrics_page());
                 }
                 Input::Written(done) => self.written(done),
+                Input::App(packet) => self.take_apps(packet, &mut frame),
+                Input::Who(who) => self.tell_who(who),
                 Input::Audited(outcome) => self.audit.appended(outcome),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
@@ -280,6 +293,8 @@ impl Gateway {
             Some(inquiry) = inboxes.inquiries.recv() => Input::Inquiry(inquiry),
             Some(solicited) = inboxes.solicited.recv() => Input::Solicited(solicited),
             Some(call) = inboxes.calls.recv() => Input::Call(call),
+            Some(packet) = inboxes.app_packets.recv() => Input::App(packet),
+            Some(who) = inboxes.callers.recv() => Input::Who(who),
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
             signal = signals.next() => Input::Signal(signal),
@@ -329,8 +344,10 @@ impl Gateway {
                 }
             }
             // It was for the node itself, which may want to answer.
-            // Nothing makes an app on this node as long as nothing here ends its connections.
-            Verdict::App { .. } => {}
+            Verdict::App { .. } => {
+                // What it has no room for is counted there.
+                self.apps.deliver(frame.packet());
+            }
             Verdict::Consumed => {
                 self.drain(frame);
             }
@@ -383,6 +400,9 @@ impl Gateway {
         // No listener is no fault.
         let _ = self.events.send(line.into());
         self.end_calls(event);
+        if matches!(event, Event::Joined { .. } | Event::Left { .. }) {
+            self.host_apps();
+        }
         let place_may_change = matches!(
             event,
             Event::Joined { .. }

@@ -85,6 +85,51 @@ pub struct Flow {
     pub service: Option<String>,
 }
 
+/// Parameters of `app-add`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewApp {
+    /// Its name.
+    pub name: String,
+    /// The server it stands for: `host:port`, `[address]:port` or `unix:/path`.
+    pub to: String,
+    /// Whether it speaks HTTP/1.1 and is told who calls.
+    #[serde(default)]
+    pub http: bool,
+    /// The TCP ports that callers use; the usual one if none.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+}
+
+/// An app, an entry of [`Apps`] and the result of `app-add`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct App {
+    /// Its name.
+    pub name: String,
+    /// The name to type into a browser.
+    pub fqdn: String,
+    /// Its address.
+    pub address: String,
+    /// The server it stands for.
+    pub to: String,
+    /// Whether it speaks HTTP and is told who calls.
+    pub http: bool,
+    /// The TCP ports that callers use.
+    pub ports: Vec<u16>,
+    /// Connections now.
+    pub connections: u32,
+    /// Connections since altnetd started.
+    pub accepted: u64,
+}
+
+/// Result of `apps`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apps {
+    /// In the order of their addresses.
+    pub apps: Vec<App>,
+}
+
 /// Result of `policy`.
 pub type Policy = node::PolicyView;
 /// Result of `policy-check`.

@@ -42,6 +42,11 @@ pub(super) struct Segment {
     pub is_opening: bool,
 }
 
+/// The source of an IPv6 packet.
+pub(super) fn source(packet: &[u8]) -> Option<Ipv6Addr> {
+    address(packet, 8)
+}
+
 /// The destination of an IPv6 packet.
 pub(super) fn destination(packet: &[u8]) -> Option<Ipv6Addr> {
     address(packet, 24)

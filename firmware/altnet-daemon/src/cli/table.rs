@@ -1,8 +1,8 @@
 //! Results as people read them: aligned columns, no colours, no borders.
 
 use crate::api::types::{
-    AuditCover, AuditEntry, AuditHead, AuditHeads, AuditVerdict, Host, Hosts, Joined, Left, Peer,
-    Peers, Policy, Pong, Record, Records, Rotated, Status, Step, Verdict, Why,
+    App, Apps, AuditCover, AuditEntry, AuditHead, AuditHeads, AuditVerdict, Host, Hosts, Joined,
+    Left, Peer, Peers, Policy, Pong, Record, Records, Rotated, Status, Step, Verdict, Why,
 };
 
 /// Rows under a heading, each column as wide as its widest cell.
@@ -110,6 +110,40 @@ pub fn status(status: &Status) -> String {
         lines.push(("waits for", wait.clone()));
     }
     facts(&lines)
+}
+
+pub fn app_added(app: &App) -> String {
+    let ports: Vec<String> = app.ports.iter().map(u16::to_string).collect();
+    format!(
+        "{} ({}) leads to {} at port {}\nA policy says who may reach it; in one it is called app:{}\n",
+        app.fqdn,
+        app.address,
+        app.to,
+        ports.join(", "),
+        app.name
+    )
+}
+
+pub fn apps(Apps { apps }: &Apps) -> String {
+    if apps.is_empty() {
+        return "no apps; `altnet app add NAME --to HOST:PORT` makes one\n".into();
+    }
+    let row = |app: &App| {
+        let ports: Vec<String> = app.ports.iter().map(u16::to_string).collect();
+        let kind = if app.http { "http" } else { "tcp" };
+        vec![
+            app.fqdn.clone(),
+            format!("{kind} {}", ports.join(", ")),
+            app.to.clone(),
+            format!("{} now, {} in all", app.connections, app.accepted),
+            app.address.clone(),
+        ]
+    };
+    let rows: Vec<_> = apps.iter().map(row).collect();
+    columns(
+        &["NAME", "PORTS", "LEADS TO", "CONNECTIONS", "ADDRESS"],
+        &rows,
+    )
 }
 
 pub fn policy(policy: &Policy) -> String {

@@ -140,6 +140,9 @@ impl Gateway {
                 )?;
                 json_of(&host)
             }
+            Method::Apps => self.apps(),
+            Method::AppAdd => self.add_app(params(given)?, now),
+            Method::AppRemove => self.remove_app(params(given)?, now),
             Method::Policy => json_of(self.node.policy_view(now)),
             Method::PolicyCheck => self.check_flow(params(given)?, now),
             Method::Metrics => json_of(json!({ "text": self.metrics_page() })),
@@ -243,7 +246,7 @@ impl Gateway {
         })
     }
 
-    fn command(&mut self, command: Command, now: Instant) -> Result<(), ApiError> {
+    pub(super) fn command(&mut self, command: Command, now: Instant) -> Result<(), ApiError> {
         Ok(self.node.handle_command(command, now)?)
     }
 
@@ -377,7 +380,7 @@ fn particulars(event: &Event) -> Value {
     }
 }
 
-fn json_of(value: impl serde::Serialize) -> Result<Value, ApiError> {
+pub(super) fn json_of(value: impl serde::Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(value).map_err(|e| {
         ApiError::new(
             Code::Failed,
@@ -391,8 +394,8 @@ pub(super) fn params<T: DeserializeOwned>(given: Value) -> Result<T, ApiError> {
     serde_json::from_value(given).map_err(|e| bad(format!("the parameters are wrong: {e}")))
 }
 
-fn bad(message: String) -> ApiError {
-    ApiError::new(Code::BadRequest, message, "")
+pub(super) fn bad(message: impl ToString) -> ApiError {
+    ApiError::new(Code::BadRequest, message.to_string(), "")
 }
 
 fn nobody(text: &str) -> ApiError {
@@ -422,7 +425,7 @@ fn service_of(text: &str) -> Result<(Protocol, u16), ApiError> {
     })
 }
 
-fn name_of(text: &str) -> Result<Name, ApiError> {
+pub(super) fn name_of(text: &str) -> Result<Name, ApiError> {
     Name::new(text).map_err(|e| bad(format!("{text:?} can't be a name: {e}")))
 }
 
