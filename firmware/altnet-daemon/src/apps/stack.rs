@@ -484,6 +484,43 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_reads_holds_up_no_end() {
+        let (mut stack, mut packets) = stack(|_| {});
+        let own = open(&mut stack, &mut packets, 2, seconds(0));
+        let accepted = stack.accept().unwrap();
+        stack.release(accepted.socket, false, seconds(0));
+        stack.settle(seconds(0));
+        let mut seq = 101;
+        // More than its buffer holds.
+        for _ in 0..5 {
+            let data = segment(2, TcpControl::None, seq, Some(own + 1), &[7; 1000]);
+            stack.handle_packet(data, seconds(0));
+            stack.settle(seconds(0));
+            seq += 1000;
+        }
+        let end = segment(2, TcpControl::Fin, seq, Some(own + 1), &[]);
+        stack.handle_packet(end, seconds(0));
+        stack.settle(seconds(0));
+        assert_eq!((stack.connections.len(), stack.stats().connections), (1, 0));
+    }
+
+    #[test]
+    fn a_caller_may_come_back_by_the_same_port() {
+        let (mut stack, mut packets) = stack(|_| {});
+        for n in 1..=3 {
+            let own = open(&mut stack, &mut packets, 2, seconds(n));
+            let accepted = stack.accept().unwrap();
+            stack.release(accepted.socket, false, seconds(n));
+            stack.settle(seconds(n));
+            let end = segment(2, TcpControl::Fin, 101, Some(own + 1), &[]);
+            stack.handle_packet(end, seconds(n));
+            stack.settle(seconds(n));
+            assert_eq!((stack.connections.len(), stack.stats().connections), (1, 0));
+            while packets.try_recv().is_ok() {}
+        }
+    }
+
+    #[test]
     fn what_waits_gives_way_to_what_comes() {
         let (mut stack, mut packets) = stack(|config| config.limits.connections = 1);
         let own = open(&mut stack, &mut packets, 2, seconds(0));

@@ -564,6 +564,22 @@ async fn an_answer_waits_for_a_slow_caller() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_upload_is_not_a_silent_target() {
+    let (server, config) = Server::start(|_| OK.into()).await;
+    let net = Net::start(config, Wire::default());
+    let mut call = net.call(caller(1, 2), 80);
+    let head = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    call.write_all(head.as_bytes()).await.unwrap();
+    for byte in b"slow!" {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        call.write_u8(*byte).await.unwrap();
+    }
+    let heard = read_message(&mut call).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 200 "), "{heard}");
+    assert!(server.requests()[0].ends_with("\r\n\r\nslow!"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_that_never_ends_is_let_go() {
     let (_server, config) = Server::start(|_| OK.into()).await;
     let net = Net::start(config, Wire::default());

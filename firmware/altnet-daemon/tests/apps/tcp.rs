@@ -182,9 +182,12 @@ async fn a_slow_target_holds_the_caller_up() {
     let taken = usize::try_from(net.app.stats().received_bytes).unwrap();
     assert!(taken < MIB, "{taken} bytes went somewhere");
 
+    // The caller is told at once that there is room, and need not find out by trying.
+    let began = tokio::time::Instant::now();
     let mut heard = Vec::new();
     target.read_to_end(&mut heard).await.unwrap();
     assert!(heard == sent);
+    assert!(began.elapsed() < Duration::from_millis(100));
 }
 
 #[tokio::test(start_paused = true)]
