@@ -278,6 +278,7 @@ fn serve_api(
             Others::Refused => None,
             Others::Read => Some(Role::Read),
         },
+        own_process: i32::try_from(std::process::id()).ok(),
     };
     tokio::task::spawn_local(listener.serve(access, calls, events));
     Ok(())

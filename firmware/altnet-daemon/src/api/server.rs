@@ -42,6 +42,9 @@ pub struct Access {
     pub operators: Option<u32>,
     /// The role of everybody else.
     pub others: Option<Role>,
+    /// altnetd's own process, which asks for nothing: an app that leads to the socket would give
+    /// its callers what altnetd may.
+    pub own_process: Option<i32>,
 }
 
 impl Access {
@@ -138,6 +141,14 @@ struct Client {
 impl Client {
     async fn serve(&self, stream: UnixStream) -> io::Result<()> {
         let peer = stream.peer_cred()?;
+        if self
+            .access
+            .own_process
+            .is_some_and(|own| peer.pid() == Some(own))
+        {
+            crate::warning!("an app leads to altnetd's own socket; it is turned away");
+            return Ok(());
+        }
         let mut groups = peer_groups(&stream).unwrap_or_default();
         groups.push(peer.gid());
         let role = self.access.role(peer.uid(), &groups);
@@ -329,6 +340,7 @@ mod tests {
             own_user: 900,
             operators: Some(902),
             others: None,
+            own_process: None,
         }
     }
 
@@ -382,6 +394,7 @@ mod tests {
             },
             operators: None,
             others: role,
+            own_process: None,
         }
     }
 
@@ -394,6 +407,21 @@ mod tests {
                 let answer: Value = client.call(Method::Status, &params).await.unwrap();
                 assert_eq!(answer, params);
             }
+        });
+    }
+
+    #[test]
+    fn an_app_is_no_way_to_the_api() {
+        let own_process = i32::try_from(std::process::id()).ok();
+        let access = Access {
+            own_process,
+            ..everybody(Some(Role::Own))
+        };
+        with_server(access, async |path, _| {
+            let mut client = Client::connect(&path).await.unwrap();
+            let none = serde_json::json!({});
+            let answer = client.call::<Value>(Method::Status, &none).await;
+            assert!(matches!(answer, Err(ClientError::Broken(_))), "{answer:?}");
         });
     }
 
