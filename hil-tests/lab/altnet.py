@@ -55,7 +55,7 @@ class Story:
             PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log="client-b-http.log"
         )
         notes = pathlib.Path(__file__).with_name("notes.py")
-        self.internet.b.client.start(PYTHON, str(notes), NOTES_PORT, page, log="client-b-notes.log")
+        self.internet.b.client.start(PYTHON, str(notes), NOTES_PORT, str(folder / "index.html"), log="client-b-notes.log")
 
     def tell(self, before=lambda step: None, without: frozenset[str] | set[str] = frozenset()) -> None:
         """Types the README's steps at their places, but not at those of `without`.

@@ -1,10 +1,11 @@
-"""A server on a computer of home B that an app leads to: says a text, and what it was told of who asks.
+"""A server on a computer of home B that an app leads to: says what is in a file, and what it was told of who asks.
 
-    notes.py PORT TEXT
+    notes.py PORT FILE
 """
 
 import http.server
 import json
+import pathlib
 import socket
 import sys
 
@@ -15,7 +16,7 @@ class Notes(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:  # noqa: N802 (the library's name)
-        body = json.dumps({"text": sys.argv[2], "headers": [[name.lower(), value] for name, value in self.headers.items()]}).encode()
+        body = json.dumps({"text": pathlib.Path(sys.argv[2]).read_text(), "headers": [[name.lower(), value] for name, value in self.headers.items()]}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -24,7 +24,7 @@ use crate::ip::{About, AboutTransport, Fragment, PacketInfo, Protocol, Transport
 use flow::{Class, Flow, FlowTable, Found, Key};
 use fragment::FragmentTable;
 use roster::{Roster, Standing};
-use table::{Finding, RuleIndex};
+use table::Finding;
 
 mod calendar;
 mod draft;
@@ -33,143 +33,12 @@ pub mod fragment;
 mod roster;
 mod rules;
 mod table;
+mod verdict;
 
 pub use draft::{Draft, DraftProfile, DraftRule, STALE_AFTER_S};
 pub use roster::{Enrolled, What};
 pub use rules::{Rules, RulesError};
-
-/// The rule that decided; [`Policy::rule_name`] has its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleId(RuleIndex);
-
-impl RuleId {
-    /// No rule allows it.
-    pub const DEFAULT_DENY: Self = Self(RuleIndex::MAX);
-    /// Outside the hours of the profile of who begins.
-    pub const PROFILE_HOURS: Self = Self(RuleIndex::MAX - 1);
-    /// There is no policy, or none that can be put to work.
-    pub const NO_POLICY: Self = Self(RuleIndex::MAX - 2);
-}
-
-/// Why a packet was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// An address that is unspecified, loopback, link-local or multicast.
-    NotRoutable,
-    /// Going out with a source that isn't ours, or coming in for a destination that isn't.
-    NotOurs,
-    /// Going out to ourselves, or coming in from ourselves.
-    Looped,
-    /// The source belongs to no current member.
-    NotAMember,
-    /// The destination belongs to no current member, and the packet answers nothing.
-    NoSuchTarget,
-    /// No rule allows the source to begin this.
-    NoRule,
-    /// A rule would allow it at another time, or if this node were in step.
-    Closed,
-    /// An ICMPv6 message that is never carried between sites: neighbor discovery and the like.
-    LinkLocalIcmp,
-    /// An echo reply that nobody asked for.
-    Unsolicited,
-    /// An ICMPv6 error about no flow in the table.
-    ErrorWithoutFlow,
-    /// A later fragment whose first was not admitted, or not yet.
-    FragmentWithoutFirst,
-    /// A fragment that overlaps the first one (RFC 5722).
-    OverlappingFragment,
-    /// Nothing follows the IPv6 header.
-    Empty,
-}
-
-/// What policy says of a packet, and by which rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    rule: RuleId,
-    refused: Option<DropReason>,
-}
-
-impl Verdict {
-    const fn admit(rule: RuleId) -> Self {
-        Self {
-            rule,
-            refused: None,
-        }
-    }
-
-    const fn refuse(reason: DropReason) -> Self {
-        Self {
-            rule: RuleId::DEFAULT_DENY,
-            refused: Some(reason),
-        }
-    }
-
-    const fn refuse_by(rule: RuleId, reason: DropReason) -> Self {
-        Self {
-            rule,
-            refused: Some(reason),
-        }
-    }
-
-    /// Whether the packet may pass.
-    pub const fn is_allowed(&self) -> bool {
-        self.refused.is_none()
-    }
-
-    /// The rule that decided.
-    pub const fn rule(&self) -> RuleId {
-        self.rule
-    }
-
-    /// Why it may not pass; nothing if it may.
-    pub const fn drop_reason(&self) -> Option<DropReason> {
-        self.refused
-    }
-}
-
-/// What the rules ask besides what they were told. Answered from the records in force.
-pub trait Facts {
-    /// Whether we speak for `address`: this node's own, its apps', or its site's /64.
-    fn is_ours(&self, address: Ipv6Addr) -> bool;
-
-    /// Whether a membership that ends then has ended, as far as can be told.
-    fn is_ended(&self, expires: UnixTime) -> bool;
-}
-
-/// What a flow is judged by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowInfo {
-    /// Who begins it.
-    pub source: Ipv6Addr,
-    /// With whom.
-    pub destination: Ipv6Addr,
-    /// By which protocol.
-    pub protocol: Protocol,
-    /// The destination's port, 0 where the protocol has none.
-    pub port: u16,
-}
-
-impl FlowInfo {
-    /// The flow that a packet would begin.
-    const fn of(packet: &PacketInfo) -> Self {
-        let port = match packet.transport {
-            Transport::Tcp {
-                destination_port, ..
-            }
-            | Transport::Udp {
-                destination_port, ..
-            } => destination_port,
-            _ => 0,
-        };
-        Self {
-            source: packet.source,
-            destination: packet.destination,
-            protocol: packet.protocol,
-            port,
-        }
-    }
-}
+pub use verdict::{BUILT_IN, DropReason, Facts, FlowInfo, RuleId, Verdict};
 
 /// How large the tables may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,18 +47,23 @@ pub struct PolicyLimits {
     pub flows: u32,
     /// Fragmented packets on their way at a time.
     pub fragments: u32,
+    /// Ranges of ports of a source and a target that a policy may come to.
+    pub rows: u32,
 }
 
 impl PolicyLimits {
-    /// A gateway on Linux: under 1 MB.
+    /// A gateway on Linux: under 1 MB, and at most another for its rules.
     pub const ROUTER: Self = Self {
         flows: 8192,
         fragments: 64,
+        // Overlapping ranges of ports are cut, so there may be more than a policy names.
+        rows: 4 * altnet_wire::policy::MAX_ROWS as u32,
     };
-    /// A microcontroller: about 12 KB.
+    /// A microcontroller: about 12 KB, and at most 16 for its rules.
     pub const MICRO: Self = Self {
         flows: 128,
         fragments: 8,
+        rows: 512,
     };
 }
 
@@ -275,12 +149,12 @@ impl Policy {
     /// The name of a rule, as people and tools see it.
     pub fn rule_name(&self, rule: RuleId) -> &str {
         match rule {
-            RuleId::DEFAULT_DENY => "default-deny",
-            RuleId::PROFILE_HOURS => "profile-hours",
-            RuleId::NO_POLICY => "no-policy",
+            RuleId::DEFAULT_DENY => BUILT_IN[0],
+            RuleId::PROFILE_HOURS => BUILT_IN[1],
+            RuleId::NO_POLICY => BUILT_IN[2],
             RuleId(index) => {
                 let name = self.rules.as_ref().and_then(|rules| rules.name(index));
-                name.map_or("default-deny", altnet_wire::id::Name::as_str)
+                name.map_or(BUILT_IN[0], altnet_wire::id::Name::as_str)
             }
         }
     }

@@ -9,6 +9,8 @@
 //! choose its own name; hosts are a name and the site whose gateway answers for it; apps are a name
 //! and the member that runs it. So nobody comes under a rule by calling itself something.
 
+mod check;
+
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -98,7 +100,7 @@ impl Pattern {
         pattern.is_valid().then_some(pattern)
     }
 
-    fn is_valid(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         let stars = self.0.bytes().filter(|byte| *byte == b'*').count();
         let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-*".contains(&b);
         !self.0.is_empty() && stars <= 1 && self.0.bytes().all(is_letter)
@@ -156,7 +158,7 @@ pub enum Atom {
 
 impl Atom {
     /// Whether it can't be a source.
-    const fn is_only_target(&self) -> bool {
+    pub(super) const fn is_only_target(&self) -> bool {
         matches!(
             self,
             Self::Hosts | Self::Apps | Self::Anything | Self::Named(_)
@@ -381,240 +383,62 @@ impl<'a> Policy<'a> {
         policy.check()?;
         Ok(policy)
     }
+}
 
-    fn check(&self) -> Result<(), BadPolicy> {
-        let mut sizes = Sizes {
-            atoms: 0,
-            names: count(&self.names, "names", MAX_RULES + MAX_ATOMS)?,
-            windows: count(&self.windows, "windows", MAX_WINDOWS)?,
-            groups: (0, 0),
-            members: None,
-            only_targets: [0; MAX_ATOMS / 64],
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_pattern_stands_for_the_names_that_fit() {
+        let check = |pattern: &str, name: &str, fits: bool| {
+            let name = Name::new(name).unwrap();
+            assert_eq!(
+                Pattern::new(pattern).unwrap().fits(&name),
+                fits,
+                "{pattern} {name}"
+            );
         };
-        self.check_atoms(&mut sizes)?;
-        check_zone(&self.zone)?;
-        for site in self.sites.iter() {
-            sizes.name(site?.1)?;
-        }
-        for window in self.windows.iter() {
-            check_window(&window?)?;
-        }
-        self.check_groups(&mut sizes)?;
-        self.check_rules(&sizes)
-    }
-
-    fn check_atoms(&self, sizes: &mut Sizes) -> Result<(), BadPolicy> {
-        let mut last: Option<Atom> = None;
-        for (place, atom) in (0u16..).zip(self.atoms.iter()) {
-            let atom = atom?;
-            if usize::from(place) >= MAX_ATOMS {
-                return Err(too_many("atoms", MAX_ATOMS));
-            }
-            match &atom {
-                Atom::Named(pattern) if !pattern.is_valid() => {
-                    return Err(BadPolicy::Impossible("a pattern"));
-                }
-                Atom::Members => sizes.members = Some(place),
-                // Groups stand side by side, because atoms are in order.
-                Atom::Group(_) if sizes.groups.1 == 0 => sizes.groups = (place, place + 1),
-                Atom::Group(_) => sizes.groups.1 = place + 1,
-                _ => {}
-            }
-            if atom.is_only_target() {
-                sizes.set_only_target(place);
-            }
-            if last.is_some_and(|last| last >= atom) {
-                return Err(BadPolicy::Order("atoms"));
-            }
-            sizes.atoms += 1;
-            last = Some(atom);
-        }
-        Ok(())
-    }
-
-    fn check_groups(&self, sizes: &mut Sizes) -> Result<(), BadPolicy> {
-        let mut last: Option<InGroup> = None;
-        count(&self.groups, "members of groups", MAX_ROWS)?;
-        for pair in self.groups.iter() {
-            let pair = pair?;
-            sizes.atom(pair.atom)?;
-            if !sizes.is_group(pair.group) {
-                return Err(BadPolicy::NoSuch("a group"));
-            }
-            if sizes.is_group(pair.atom) || sizes.members == Some(pair.atom) {
-                return Err(BadPolicy::Impossible("a member of a group"));
-            }
-            if last.is_some_and(|last| last >= pair) {
-                return Err(BadPolicy::Order("groups"));
-            }
-            if sizes.is_only_target(pair.atom) {
-                sizes.set_only_target(pair.group);
-            }
-            last = Some(pair);
-        }
-        count(&self.profiles, "profiles", MAX_WINDOWS)?;
-        for profile in self.profiles.iter() {
-            let profile = profile?;
-            if !sizes.is_group(profile.group) {
-                return Err(BadPolicy::NoSuch("a group"));
-            }
-            sizes.window(profile.window)?;
-        }
-        Ok(())
-    }
-
-    fn check_rules(&self, sizes: &Sizes) -> Result<(), BadPolicy> {
-        let (mut rules, mut rows) = (0usize, 0usize);
-        for rule in self.rules.iter() {
-            let rule = rule?;
-            rules += 1;
-            if rules > MAX_RULES {
-                return Err(too_many("rules", MAX_RULES));
-            }
-            sizes.name(rule.name)?;
-            sizes.window(rule.window)?;
-            let (mut sources, mut targets, mut services) = (0usize, 0usize, 0usize);
-            for place in rule.from.iter() {
-                let place = place?;
-                sizes.atom(place)?;
-                if sizes.is_only_target(place) {
-                    return Err(BadPolicy::Impossible("a source"));
-                }
-                sources += 1;
-            }
-            for place in rule.to.iter() {
-                let place = place?;
-                sizes.atom(place)?;
-                if sizes.members == Some(place) {
-                    return Err(BadPolicy::Impossible("a target"));
-                }
-                targets += 1;
-            }
-            for service in rule.services.iter() {
-                check_service(&service?)?;
-                services += 1;
-            }
-            let pairs = sources.saturating_mul(targets);
-            rows = rows.saturating_add(pairs.saturating_mul(services));
-            if rows > MAX_ROWS {
-                return Err(too_many(
-                    "combinations of source, target and service",
-                    MAX_ROWS,
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How much there is of what rules name by its place, and what is at some places.
-struct Sizes {
-    atoms: usize,
-    names: usize,
-    windows: usize,
-    /// The first group and the end of groups.
-    groups: (u16, u16),
-    members: Option<u16>,
-    /// One bit an atom.
-    only_targets: [u64; MAX_ATOMS / 64],
-}
-
-impl Sizes {
-    const fn is_group(&self, place: u16) -> bool {
-        self.groups.0 <= place && place < self.groups.1
-    }
-
-    fn is_only_target(&self, place: u16) -> bool {
-        let word = self.only_targets.get(usize::from(place) / 64);
-        word.is_some_and(|word| word >> (place % 64) & 1 == 1)
-    }
-
-    fn set_only_target(&mut self, place: u16) {
-        if let Some(word) = self.only_targets.get_mut(usize::from(place) / 64) {
-            *word |= 1 << (place % 64);
+        check("media-*", "media-tv", true);
+        check("media-*", "media", false);
+        check("*-tv", "media-tv", true);
+        check("a*a", "a", false);
+        check("a*a", "aa", true);
+        check("wiki", "wiki", true);
+        check("wiki", "wiki2", false);
+        check("*", "anything", true);
+        for bad in ["", "a*b*", "A", "a.b", &"x".repeat(64)] {
+            assert_eq!(Pattern::new(bad), None, "{bad}");
         }
     }
 
-    fn atom(&self, place: u16) -> Result<(), BadPolicy> {
-        holds(place.into(), self.atoms, "an atom")
+    #[test]
+    fn a_service_is_written_as_people_write_it() {
+        let ports = |protocol, first_port, last_port| Service {
+            protocol: Some(protocol),
+            first_port,
+            last_port,
+        };
+        let check = |service: Service, text: &str| assert_eq!(service.to_string(), text);
+        check(ports(6, 80, 80), "tcp 80");
+        check(ports(17, 5000, 5100), "udp 5000-5100");
+        check(Service::all_of(Some(6)), "tcp");
+        check(Service::all_of(Some(58)), "ping");
+        check(Service::all_of(Some(132)), "protocol 132");
+        check(Service::ANY, "anything");
     }
 
-    fn name(&self, place: u16) -> Result<(), BadPolicy> {
-        holds(place.into(), self.names, "a name")
-    }
-
-    fn window(&self, place: Option<u8>) -> Result<(), BadPolicy> {
-        place.map_or(Ok(()), |place| {
-            holds(place.into(), self.windows, "a window")
-        })
-    }
-}
-
-fn holds(place: usize, size: usize, what: &'static str) -> Result<(), BadPolicy> {
-    if place < size {
-        Ok(())
-    } else {
-        Err(BadPolicy::NoSuch(what))
-    }
-}
-
-const fn too_many(what: &'static str, limit: usize) -> BadPolicy {
-    BadPolicy::TooMany { what, limit }
-}
-
-fn count<'a, T: Serialize + Deserialize<'a>>(
-    run: &Run<'a, T>,
-    what: &'static str,
-    limit: usize,
-) -> Result<usize, BadPolicy> {
-    let mut count = 0;
-    for value in run.iter() {
-        value?;
-        count += 1;
-        if count > limit {
-            return Err(too_many(what, limit));
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Policy::decode(&bytes);
+            let run: Run<'_, Rule<'_>> = Run::new(&bytes);
+            // Every value takes at least a byte.
+            prop_assert!(run.iter().count() <= bytes.len());
+            prop_assert!(run.values().count() <= run.iter().count());
         }
-    }
-    Ok(count)
-}
-
-fn check_service(service: &Service) -> Result<(), BadPolicy> {
-    let all_ports = service.first_port == 0 && service.last_port == u16::MAX;
-    let has_ports = matches!(service.protocol, Some(Service::TCP | Service::UDP));
-    if service.first_port > service.last_port || !(all_ports || has_ports) {
-        return Err(BadPolicy::Impossible("ports"));
-    }
-    Ok(())
-}
-
-fn check_window(window: &Window) -> Result<(), BadPolicy> {
-    let is_span = |span: &Span| {
-        span.days != 0
-            && span.days < 0x80
-            && span.opens_min < DAY_MINUTES
-            && (1..=DAY_MINUTES).contains(&span.closes_min)
-    };
-    if window.spans.iter().all(is_span) {
-        Ok(())
-    } else {
-        Err(BadPolicy::Impossible("hours"))
-    }
-}
-
-fn check_zone(zone: &Zone) -> Result<(), BadPolicy> {
-    // RFC 9636 section 3.3.1: offsets within a day and an hour.
-    let is_offset = |minutes: i16| minutes.unsigned_abs() <= 25 * 60;
-    let is_switch = |switch: &Switch| {
-        (1..=12).contains(&switch.month)
-            && (1..=5).contains(&switch.week)
-            && switch.weekday <= 6
-            && switch.minute.unsigned_abs() <= 7 * DAY_MINUTES
-    };
-    let is_summer =
-        |s: &Summer| is_offset(s.offset_min) && is_switch(&s.begins) && is_switch(&s.ends);
-    if is_offset(zone.offset_min) && zone.summer.as_ref().is_none_or(is_summer) {
-        Ok(())
-    } else {
-        Err(BadPolicy::Impossible("a time zone"))
     }
 }

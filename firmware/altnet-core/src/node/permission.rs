@@ -34,7 +34,8 @@ impl<A: Aead> Node<A> {
             self.policy.set_roster(network.registry.enrolled());
         } else {
             let had = core::mem::replace(&mut self.policy_id, id).is_some();
-            let rules = held.map(|(serial, _, body)| Rules::new(body, serial));
+            let limits = &self.config.policy;
+            let rules = held.map(|(serial, _, body)| Rules::within(body, serial, limits));
             let event = match &rules {
                 Some(Ok(rules)) => Some(Event::PolicyChanged {
                     serial: rules.serial(),

@@ -5,16 +5,13 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use altnet_wire::id::{Name, Serial};
-use altnet_wire::policy::{Atom, BadPolicy, InGroup, MAX_ROWS, Policy, Window, Zone};
+use altnet_wire::policy::{Atom, BadPolicy, InGroup, Policy, Rule, Window, Zone};
 use altnet_wire::time::UnixTime;
 
+use super::PolicyLimits;
 use super::calendar::{self, Conditions, FRESH};
 use super::roster::What;
 use super::table::{Grant, RuleIndex, Symbol, Table};
-
-/// Most rows that the rules of a policy may come to on a router: overlapping ranges of ports are
-/// cut, so there may be more than the policy names.
-const MAX_COMPILED_ROWS: usize = 4 * MAX_ROWS;
 
 /// Why a policy that is in order can't be put to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,8 +20,10 @@ pub enum RulesError {
     /// Its body is no policy.
     #[error(transparent)]
     Bad(#[from] BadPolicy),
-    /// Its ranges of ports overlap in too many ways.
-    #[error("the policy's rules overlap in more ways than the {limit} there is room for")]
+    /// It combines more sources, targets and ranges of ports than there is room for here.
+    #[error(
+        "the policy's rules come to more than the {limit} combinations of source, target and ports there is room for"
+    )]
     TooLarge {
         /// Rows that there is room for.
         limit: usize,
@@ -55,16 +54,28 @@ struct Profile {
 }
 
 impl Rules {
-    /// Reads and compiles the body of a policy record.
+    /// Reads and compiles the body of a policy record, as a router does.
     ///
     /// # Errors
     /// See [`RulesError`].
     pub fn new(body: &[u8], serial: Serial) -> Result<Self, RulesError> {
-        Self::with_limit(body, serial, MAX_COMPILED_ROWS)
+        Self::within(body, serial, &PolicyLimits::ROUTER)
     }
 
-    fn with_limit(body: &[u8], serial: Serial, limit: usize) -> Result<Self, RulesError> {
+    /// Reads and compiles the body of a policy record where there is so much room.
+    ///
+    /// # Errors
+    /// See [`RulesError`].
+    pub fn within(body: &[u8], serial: Serial, limits: &PolicyLimits) -> Result<Self, RulesError> {
         let policy = Policy::decode(body)?;
+        let limit = limits.rows as usize;
+        let combined = |rule: Rule<'_>| {
+            rule.from.values().count() * rule.to.values().count() * rule.services.values().count()
+        };
+        // Before anything is gathered.
+        if policy.rules.values().map(combined).sum::<usize>() > limit {
+            return Err(RulesError::TooLarge { limit });
+        }
         let atoms: Box<[Atom]> = policy.atoms.values().collect();
         let labels: Vec<Name> = policy.names.values().collect();
         let mut grants = Vec::new();

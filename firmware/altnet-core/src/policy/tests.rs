@@ -331,6 +331,7 @@ fn a_flood_of_unanswered_flows_leaves_the_answered_ones() {
     let limits = PolicyLimits {
         flows: 8,
         fragments: 1,
+        ..PolicyLimits::MICRO
     };
     let facts = house_a();
     let mut policy = facts.policy(limits, [1; 16]);
@@ -523,7 +524,7 @@ proptest! {
     fn the_flow_table_does_what_a_plain_list_does(steps in proptest::collection::vec(step(), 0..120), limit in 1u32..12, seed: [u8; 16]) {
         let all: BTreeSet<Ipv6Addr> = (0..4).map(address).collect();
         let mut facts = Known { ours: (0..2).map(address).collect(), members: all.clone(), targets: all };
-        let mut policy = facts.policy(PolicyLimits { flows: limit, fragments: 2 }, seed);
+        let mut policy = facts.policy(PolicyLimits { flows: limit, fragments: 2, ..PolicyLimits::MICRO }, seed);
         let mut model = Model { flows: Vec::new(), limit: limit as usize };
         let mut now = 0;
         for step in steps {
@@ -565,7 +566,7 @@ proptest! {
 
     #[test]
     fn no_packet_makes_policy_panic(packets in proptest::collection::vec((any::<bool>(), any::<u8>(), proptest::collection::vec(0u8..70, 0..90)), 0..20)) {
-        let mut policy = house_a().policy(PolicyLimits { flows: 2, fragments: 1 }, [0; 16]);
+        let mut policy = house_a().policy(PolicyLimits { flows: 2, fragments: 1, ..PolicyLimits::MICRO }, [0; 16]);
         for (inbound, next, payload) in packets {
             let Ok(info) = PacketInfo::parse(&packet(CLIENT, WIKI, next, &payload)) else { continue };
             if inbound {

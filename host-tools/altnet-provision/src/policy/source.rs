@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use altnet_core::policy::BUILT_IN;
 use altnet_core::policy::STALE_AFTER_S;
 use altnet_wire::id::{Name, SiteId};
 use altnet_wire::policy::{Pattern, Service, Window, Zone};
@@ -433,6 +434,11 @@ impl Reader<'_> {
                 let next = "Choose another name: verdicts are told by it.";
                 self.report.fault(&rule.name.span, message, next);
             }
+            if BUILT_IN.contains(&rule.name.value.as_str()) {
+                let message = format!("a rule can't be called {}", rule.name.value);
+                let next = "Choose another name: verdicts that no rule gave are called so.";
+                self.report.fault(&rule.name.span, message, next);
+            }
             rules.push(rule);
         }
         rules
@@ -573,6 +579,8 @@ mod tests {
             "means nothing without hours",
         );
         check("[[rules]]\nname = \"Web\"", "2:8: `Web` is not a name");
+        let named = rule.replace("\"web\"", "\"no-policy\"") + "services = [\"any\"]";
+        check(&named, "2:8: a rule can't be called no-policy");
         check(
             "[rules]\nname = \"web\"",
             "rules are a list. Write [[rules]]",

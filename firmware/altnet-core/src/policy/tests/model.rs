@@ -411,6 +411,10 @@ fn a_policy_without_room_is_refused() {
     draft.rules[0].from = many(128);
     draft.rules[0].to = many(128);
     assert!(draft.encode().is_ok());
+    let body = draft.encode().unwrap();
+    assert!(Rules::new(&body, Serial(1)).is_ok());
+    let small = Rules::within(&body, Serial(1), &PolicyLimits::MICRO);
+    assert!(matches!(small, Err(RulesError::TooLarge { limit: 512 })));
     draft.rules[0].to = many(129);
     assert!(matches!(
         draft.encode(),

@@ -219,6 +219,7 @@ impl<'d> AtWork<'d> {
         let limits = PolicyLimits {
             flows: 1,
             fragments: 1,
+            ..PolicyLimits::ROUTER
         };
         let mut policy = Policy::new(limits, [0; 16]);
         policy.set_rules(
