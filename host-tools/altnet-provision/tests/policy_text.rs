@@ -78,9 +78,13 @@ fn the_readmes_policies_compile() {
     let policies: Vec<&str> = blocks.filter(|block| block.contains("[[rules]]")).collect();
     assert_eq!(policies.len(), 2);
     for policy in policies {
-        // Not every computer that runs tests has the time zone database.
-        let found = compiled(&policy.replace("Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3"));
-        assert_eq!(found.draft.rules.len(), 1);
+        // Not every computer that runs tests has the time zone database, and the town's devices are
+        // called otherwise.
+        let policy = policy
+            .replace("Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3")
+            .replace("@house-b", "@box");
+        let rules = policy.matches("[[rules]]").count();
+        assert_eq!(compiled(&policy).draft.rules.len(), rules);
     }
 }
 

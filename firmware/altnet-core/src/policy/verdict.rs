@@ -7,7 +7,7 @@ use altnet_wire::time::UnixTime;
 use super::table::RuleIndex;
 use crate::ip::{PacketInfo, Protocol, Transport};
 
-/// The rule that decided; [`Policy::rule_name`] has its name.
+/// The rule that decided; [`super::Policy::rule_name`] has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub(super) RuleIndex);
 
