@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "altnet-daemon": ENGINE,
     "altnet-embassy": ENGINE,
     "altnet-provision": {WIRE, CORE},
+    "altnet-login": set(),
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
     "altnet-fuzz": ENGINE | {"altnet-sim", "altnet-daemon", "altnet-provision"},
