@@ -187,6 +187,12 @@ SERVICE = group(("protocol", optional(byte)), ("first_port", varint), ("last_por
 RULE = group(
     ("name", varint), ("from", run(varint)), ("to", run(varint)), ("services", run(SERVICE)),
     ("window", optional(byte)), ("needs_fresh_head", boolean))
+# What a policy has since version 2.
+POLICY_2 = [
+    ("vouchers", run(group(("at", varint), ("who", varint)))),
+    ("sponsors", run(group(
+        ("who", varint), ("most", varint), ("depth", byte), ("groups", run(varint))))),
+]
 EPOCH = group(("epoch", varint), ("key", fixed))
 REDEMPTION = group(("invite", fixed), ("session", fixed), ("proof", fixed))
 
@@ -243,6 +249,8 @@ KINDS = {
 
 def record(case):
     number, shape = KINDS[case["kind"]]
+    if (case["kind"], case["version"]) == ("policy", 2):
+        shape = shape + POLICY_2
     body = group(*shape)(case["body"])
     seed = fixed(case["seed"])
     before = (

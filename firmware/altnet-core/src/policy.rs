@@ -35,7 +35,7 @@ mod rules;
 mod table;
 mod verdict;
 
-pub use draft::{Draft, DraftProfile, DraftRule, STALE_AFTER_S};
+pub use draft::{Draft, DraftProfile, DraftRule, DraftSponsor, STALE_AFTER_S};
 pub use roster::{Enrolled, What};
 pub use rules::{Rules, RulesError};
 pub use verdict::{BUILT_IN, DropReason, Facts, FlowInfo, RuleId, Verdict};

@@ -12,7 +12,7 @@ use altnet_core::limits::Limits;
 use altnet_core::records::{self, SigningSecret};
 use altnet_core::registry::Applied;
 use altnet_wire::address;
-use altnet_wire::envelope::Envelope;
+use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::Serial;
 use altnet_wire::id::{NodeId, SigningKey, record_id};
 use altnet_wire::record::*;
@@ -297,6 +297,25 @@ fn issuer_cases(town: &Town) -> Vec<Case> {
         fields: FULL_POLICY.into(),
         bytes: town.opaque(&town.issuer, 8, 1, &full_policy_body()),
     });
+    let mut out = vec![0; RecordKind::POLICY.max_bytes()];
+    let body = full_policy_body_2();
+    let kind = RecordKind::POLICY;
+    let second = records::sign_body(
+        &town.issuer,
+        town.network,
+        kind,
+        2,
+        &body,
+        Serial(2),
+        &mut out,
+    );
+    let first = FULL_POLICY.strip_suffix('}').unwrap();
+    cases.push(Case {
+        label: "policy",
+        seed: 5,
+        fields: format!("{first}, {FULL_POLICY_2}}}"),
+        bytes: second.unwrap().to_vec(),
+    });
     cases.push(Case {
         label: "network-head",
         seed: 5,
@@ -312,6 +331,9 @@ fn issuer_cases(town: &Town) -> Vec<Case> {
     });
     cases
 }
+
+/// What [`full_policy_body_2`] has besides.
+const FULL_POLICY_2: &str = r#""vouchers": [{"at": 3, "who": 0}, {"at": 5, "who": 1}, {"at": 6, "who": 2}], "sponsors": [{"who": 3, "most": 300, "depth": 2, "groups": [2, 4]}, {"who": 0, "most": 1, "depth": 1, "groups": []}]"#;
 
 /// [`full_policy_body`] as it is written: what rules name, by their places.
 const FULL_POLICY: &str = r#"{"issued": 1790000080, "zone": {"offset_min": 60, "summer": {"offset_min": 120, "begins": {"month": 3, "week": 5, "weekday": 0, "minute": 120}, "ends": {"month": 10, "week": 5, "weekday": 0, "minute": -60}}}, "stale_after_s": 86400, "atoms": ["members", {"person": "ann"}, {"group": "children"}, {"group": "family"}, {"group": "things"}, {"device": "14141414141414141414141414141414"}, {"site": 3}, {"host": [3, "wiki"]}, {"app": ["14141414141414141414141414141414", "chat"]}, "hosts", "apps", "anything", {"named": "media-*"}], "names": ["cabin", "care", "web"], "sites": [[3, 0]], "windows": [{"spans": [{"days": 31, "opens_min": 1080, "closes_min": 1440}, {"days": 96, "opens_min": 480, "closes_min": 60}], "open_without_clock": false}, {"spans": [{"days": 127, "opens_min": 0, "closes_min": 1440}], "open_without_clock": true}], "groups": [{"atom": 1, "group": 3}, {"atom": 6, "group": 4}, {"atom": 12, "group": 4}], "profiles": [{"group": 2, "exclusive": true, "window": 0}], "rules": [{"name": 2, "from": [0, 1], "to": [7, 8, 9, 10], "services": [{"protocol": 6, "first_port": 80, "last_port": 80}, {"protocol": 17, "first_port": 5000, "last_port": 5100}], "window": null, "needs_fresh_head": false}, {"name": 1, "from": [3, 5], "to": [6, 11], "services": [{"protocol": null, "first_port": 0, "last_port": 65535}, {"protocol": 58, "first_port": 0, "last_port": 65535}], "window": 1, "needs_fresh_head": true}]}"#;

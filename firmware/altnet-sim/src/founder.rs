@@ -12,6 +12,7 @@ use altnet_core::registry::{Registry, Slot};
 use altnet_core::rng::Rng;
 use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, Serial, SigningKey, SiteId};
+use altnet_wire::policy::Policy;
 use altnet_wire::record::{
     Genesis, HostRecord, IssuerCertificate, OwnerChange, RevocationTarget, Rights, Roles,
 };
@@ -80,6 +81,8 @@ impl Founder {
     /// Puts a policy in force, and says so in a head. Returns both records.
     pub fn publish_policy(&mut self, draft: &Draft) -> [Vec<u8>; 2] {
         let body = draft.encode().expect("a test's policy is in order");
+        let read = Policy::decode_versioned(&body);
+        let (version, _) = read.expect("a draft makes policies");
         let serial = self.registry.next_serial(&Slot::POLICY);
         let (secret, network) = (self.issuer.secret(), self.registry.network());
         let mut out = vec![0; RecordKind::POLICY.max_bytes()];
@@ -87,7 +90,7 @@ impl Founder {
             secret,
             network,
             RecordKind::POLICY,
-            1,
+            version,
             &body,
             serial,
             &mut out,

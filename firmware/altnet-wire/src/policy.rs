@@ -1,4 +1,5 @@
-//! Who may reach what, as an issuer signs it: the body of [`RecordKind::POLICY`], version 1.
+//! Who may reach what, as an issuer signs it: the body of [`RecordKind::POLICY`], version 2. Version 1
+//! ended before [`Policy::vouchers`] and is still read.
 //!
 //! A policy only allows: what no rule names is refused, and the order of rules decides nothing but
 //! which of several is called by name. Rules speak of [`Atom`]s by their place in one sorted table,
@@ -33,13 +34,17 @@ pub const MAX_WINDOWS: usize = 32;
 pub const MAX_SPANS: usize = 4;
 /// Most combinations of source, target and service that all rules name together.
 pub const MAX_ROWS: usize = 16_384;
+/// Most vouchers in a policy.
+pub const MAX_VOUCHERS: usize = 1024;
+/// Most lines about sponsors in a policy.
+pub const MAX_SPONSORS: usize = 64;
 /// The longest pattern in bytes.
 pub const MAX_PATTERN_BYTES: usize = 63;
 /// Minutes in a day.
 pub const DAY_MINUTES: u16 = 24 * 60;
 
 /// Values one after the other in postcard's form, read in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Run<'a, T> {
     #[serde(borrow)]
@@ -47,6 +52,15 @@ pub struct Run<'a, T> {
     #[serde(skip)]
     of: PhantomData<T>,
 }
+
+// Whatever the values are: they are read anew each time.
+impl<T> Clone for Run<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Run<'_, T> {}
 
 impl<'a, T> Run<'a, T> {
     /// A run of these bytes; what they hold is found out when it is read.
@@ -310,6 +324,33 @@ pub struct Rule<'a> {
     pub needs_fresh_head: bool,
 }
 
+/// That somebody may say who logged in from a device behind it, which has no key to prove it by.
+/// What no voucher covers is not counted, here or elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Voucher {
+    /// The place of the gateway: an [`Atom::Device`], [`Atom::Site`] or [`Atom::Group`].
+    pub at: u16,
+    /// The place of whom it may say this of: an [`Atom::Person`], an [`Atom::Group`] that it may
+    /// count people in, or [`Atom::Members`] for every person.
+    pub who: u16,
+}
+
+/// That members may bring others in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sponsor<'a> {
+    /// The place of the members: an [`Atom::Device`], [`Atom::Person`], [`Atom::Group`] or
+    /// [`Atom::Members`].
+    pub who: u16,
+    /// How many members each of them may have brought in at a time, at least one.
+    pub most: u16,
+    /// How long a line of sponsors may get from a member that no member brought in, at least one:
+    /// with 1 those who were brought in bring in nobody.
+    pub depth: u8,
+    /// The places of the [`Atom::Group`]s that those are in who come in so.
+    #[serde(borrow)]
+    pub groups: Run<'a, u16>,
+}
+
 /// The body of a policy record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy<'a> {
@@ -340,10 +381,58 @@ pub struct Policy<'a> {
     /// The rules.
     #[serde(borrow)]
     pub rules: Run<'a, Rule<'a>>,
+    /// Who may say who logged in, ascending.
+    #[serde(borrow)]
+    pub vouchers: Run<'a, Voucher>,
+    /// Who may bring others in; of several lines that fit a member the most generous holds.
+    #[serde(borrow)]
+    pub sponsors: Run<'a, Sponsor<'a>>,
 }
 
 impl Body for Policy<'_> {
     const KIND: RecordKind = RecordKind::POLICY;
+    const VERSION: u8 = 2;
+}
+
+/// Version 1: all but the last two sections.
+#[derive(Deserialize, Serialize)]
+struct First<'a> {
+    issued: UnixTime,
+    zone: Zone,
+    stale_after_s: u32,
+    #[serde(borrow)]
+    atoms: Run<'a, Atom>,
+    #[serde(borrow)]
+    names: Run<'a, Name>,
+    #[serde(borrow)]
+    sites: Run<'a, (SiteId, u16)>,
+    #[serde(borrow)]
+    windows: Run<'a, Window>,
+    #[serde(borrow)]
+    groups: Run<'a, InGroup>,
+    #[serde(borrow)]
+    profiles: Run<'a, Profile>,
+    #[serde(borrow)]
+    rules: Run<'a, Rule<'a>>,
+}
+
+impl<'a> From<First<'a>> for Policy<'a> {
+    fn from(first: First<'a>) -> Self {
+        Self {
+            issued: first.issued,
+            zone: first.zone,
+            stale_after_s: first.stale_after_s,
+            atoms: first.atoms,
+            names: first.names,
+            sites: first.sites,
+            windows: first.windows,
+            groups: first.groups,
+            profiles: first.profiles,
+            rules: first.rules,
+            vouchers: Run::new(&[]),
+            sponsors: Run::new(&[]),
+        }
+    }
 }
 
 /// Why the bytes are no policy.
@@ -373,15 +462,48 @@ pub enum BadPolicy {
 }
 
 impl<'a> Policy<'a> {
-    /// Reads a policy that takes up all of `bytes`, and checks everything in it, so that what
-    /// compiles it meets no surprise.
+    /// Reads a policy of either version that takes up all of `bytes`, and checks everything in it,
+    /// so that what compiles it meets no surprise.
     ///
     /// # Errors
     /// See [`BadPolicy`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, BadPolicy> {
-        let policy: Self = canonical::decode(bytes)?;
+        Self::decode_versioned(bytes).map(|(_, policy)| policy)
+    }
+
+    /// The same, with the version that these bytes are of: no bytes are of both, because one is
+    /// longer.
+    ///
+    /// # Errors
+    /// See [`BadPolicy`].
+    pub fn decode_versioned(bytes: &'a [u8]) -> Result<(u8, Self), BadPolicy> {
+        let (version, policy): (u8, Self) = match canonical::decode(bytes) {
+            Ok(policy) => (Self::VERSION, policy),
+            Err(why) => match canonical::decode::<First<'_>>(bytes) {
+                Ok(first) => (1, first.into()),
+                Err(_) => return Err(why.into()),
+            },
+        };
         policy.check()?;
-        Ok(policy)
+        Ok((version, policy))
+    }
+
+    /// The same in the oldest version that has words for it, so that nodes which are not of today
+    /// read it too. None if only this version has.
+    pub fn as_first(&self) -> Option<impl Serialize + use<'a>> {
+        let is_first = self.vouchers.is_empty() && self.sponsors.is_empty();
+        is_first.then_some(First {
+            issued: self.issued,
+            zone: self.zone,
+            stale_after_s: self.stale_after_s,
+            atoms: self.atoms,
+            names: self.names,
+            sites: self.sites,
+            windows: self.windows,
+            groups: self.groups,
+            profiles: self.profiles,
+            rules: self.rules,
+        })
     }
 }
 

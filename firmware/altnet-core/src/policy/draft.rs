@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use altnet_wire::id::{Name, SiteId};
 use altnet_wire::policy::{
-    Atom, BadPolicy, InGroup, Policy, Profile, Rule, Run, Service, Window, Zone,
+    Atom, BadPolicy, InGroup, Policy, Profile, Rule, Run, Service, Sponsor, Voucher, Window, Zone,
 };
 use altnet_wire::time::UnixTime;
 use serde::Serialize;
@@ -27,6 +27,24 @@ pub struct Draft {
     pub profiles: Vec<DraftProfile>,
     /// The rules.
     pub rules: Vec<DraftRule>,
+    /// Who may say who logged in: the gateway (a device, a site or a group) and whom it may say it
+    /// of (a person, a group, or [`Atom::Members`] for every person).
+    pub vouchers: BTreeSet<(Atom, Atom)>,
+    /// Who may bring others in.
+    pub sponsors: Vec<DraftSponsor>,
+}
+
+/// That members may bring others in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DraftSponsor {
+    /// The members: a device, a person, a group, or [`Atom::Members`].
+    pub who: Atom,
+    /// How many each of them may have brought in at a time.
+    pub most: u16,
+    /// How long a line of sponsors may get.
+    pub depth: u8,
+    /// The groups that those are in who come in so.
+    pub groups: BTreeSet<Name>,
 }
 
 /// What holds for everybody in a group, whichever rule allows.
@@ -121,6 +139,25 @@ impl Draft {
             };
             extend(&mut rules, &rule)?;
         }
+        let mut vouchers = Vec::new();
+        for (at, who) in &self.vouchers {
+            let (at, who) = (place(&atoms, at)?, place(&atoms, who)?);
+            vouchers.push(Voucher { at, who });
+        }
+        vouchers.sort_unstable();
+        let mut sponsors = Vec::new();
+        for sponsor in &self.sponsors {
+            let groups = sponsor.groups.iter().cloned().map(Atom::Group).collect();
+            let groups = places(&atoms, &groups)?;
+            let sponsor = Sponsor {
+                who: place(&atoms, &sponsor.who)?,
+                most: sponsor.most,
+                depth: sponsor.depth,
+                groups: Run::new(&groups),
+            };
+            extend(&mut sponsors, &sponsor)?;
+        }
+        let vouchers = run(vouchers.iter())?;
         let (atoms, names) = (run(atoms.iter())?, run(names.iter())?);
         let (sites, windows) = (run(sites.iter())?, run(windows.iter())?);
         let (pairs, profiles) = (run(pairs.iter())?, run(profiles.iter())?);
@@ -135,9 +172,14 @@ impl Draft {
             groups: Run::new(&pairs),
             profiles: Run::new(&profiles),
             rules: Run::new(&rules),
+            vouchers: Run::new(&vouchers),
+            sponsors: Run::new(&sponsors),
         };
         let mut body = Vec::new();
-        extend(&mut body, &policy)?;
+        match policy.as_first() {
+            Some(first) => extend(&mut body, &first)?,
+            None => extend(&mut body, &policy)?,
+        }
         Policy::decode(&body)?;
         Ok(body)
     }
@@ -153,7 +195,7 @@ impl Draft {
         let windows: Vec<Window> = policy.windows.values().collect();
         let atom = |place: u16| atoms.get(usize::from(place)).cloned();
         let window = |place: Option<u8>| windows.get(usize::from(place?)).cloned();
-        let group = |place| match atom(place) {
+        let group = |place: u16| match atom(place) {
             Some(Atom::Group(name)) => Some(name),
             _ => None,
         };
@@ -168,6 +210,16 @@ impl Draft {
                 group: group(profile.group)?,
                 exclusive: profile.exclusive,
                 window: window(profile.window),
+            })
+        });
+        let vouchers = policy.vouchers.values();
+        let vouchers = vouchers.filter_map(|voucher| Some((atom(voucher.at)?, atom(voucher.who)?)));
+        let sponsors = policy.sponsors.values().filter_map(|sponsor| {
+            Some(DraftSponsor {
+                who: atom(sponsor.who)?,
+                most: sponsor.most,
+                depth: sponsor.depth,
+                groups: sponsor.groups.values().filter_map(group).collect(),
             })
         });
         let sites = policy.sites.values();
@@ -190,6 +242,8 @@ impl Draft {
             groups,
             profiles: profiles.collect(),
             rules: rules.collect(),
+            vouchers: vouchers.collect(),
+            sponsors: sponsors.collect(),
         })
     }
 
@@ -200,7 +254,17 @@ impl Draft {
         let members = self.groups.values().flatten().cloned();
         let rules = self.rules.iter();
         let ends = rules.flat_map(|rule| rule.from.iter().chain(&rule.to).cloned());
-        let all: BTreeSet<Atom> = groups.chain(members).chain(ends).collect();
+        let vouched = self.vouchers.iter().flat_map(|(at, who)| [at, who]);
+        let sponsors = self.sponsors.iter();
+        let given = sponsors.clone().flat_map(|sponsor| &sponsor.groups);
+        let given = given.cloned().map(Atom::Group);
+        let others = vouched.chain(sponsors.map(|sponsor| &sponsor.who)).cloned();
+        let all: BTreeSet<Atom> = groups
+            .chain(members)
+            .chain(ends)
+            .chain(given)
+            .chain(others)
+            .collect();
         all.into_iter().collect()
     }
 

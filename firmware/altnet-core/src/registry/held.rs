@@ -55,9 +55,11 @@ impl Body {
         let header = envelope.header();
         let version = match header.kind {
             RecordKind::NETWORK_HEAD => NetworkHead::VERSION,
+            RecordKind::POLICY => Policy::VERSION,
             _ => 1,
         };
-        if header.version != version {
+        let is_first_policy = header.kind == RecordKind::POLICY && header.version == 1;
+        if header.version != version && !is_first_policy {
             return Ok(Self::Unknown);
         }
         let bytes = envelope.body();
@@ -78,7 +80,11 @@ impl Body {
             RecordKind::HOST => Self::Host(Box::new(record::decode(bytes).map_err(bad)?)),
             RecordKind::APP => Self::App(Box::new(record::decode(bytes).map_err(bad)?)),
             RecordKind::POLICY => {
-                Policy::decode(bytes).map_err(|_| RecordError::Body(header.kind))?;
+                let read = Policy::decode_versioned(bytes);
+                let (version, _) = read.map_err(|_| RecordError::Body(header.kind))?;
+                if version != header.version {
+                    return Err(RecordError::Body(header.kind));
+                }
                 Self::Policy
             }
             RecordKind::REVOCATION => {

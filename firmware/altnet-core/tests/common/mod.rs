@@ -3,7 +3,7 @@
 
 use altnet_core::clock::Clock;
 use altnet_core::limits::Limits;
-use altnet_core::policy::{Draft, DraftProfile, DraftRule};
+use altnet_core::policy::{Draft, DraftProfile, DraftRule, DraftSponsor};
 use altnet_core::records::{self, ControlSecret, SigningSecret};
 use altnet_core::registry::Registry;
 use altnet_tunnel::key::TunnelSecret;
@@ -59,8 +59,39 @@ pub fn policy_body() -> Vec<u8> {
     Draft::members_to_hosts(at(70)).encode().unwrap()
 }
 
-/// The body of a policy in which everything occurs that can.
+/// The body of a policy in which everything occurs that could in version 1.
 pub fn full_policy_body() -> Vec<u8> {
+    full_policy().encode().unwrap()
+}
+
+/// The same and what came with version 2.
+pub fn full_policy_body_2() -> Vec<u8> {
+    let sponsor = |who, most, depth, groups: &[&str]| DraftSponsor {
+        who,
+        most,
+        depth,
+        groups: groups.iter().map(|group| name(group)).collect(),
+    };
+    let family = Atom::Group(name("family"));
+    let device = Atom::Device(MemberId([20; 16]));
+    Draft {
+        vouchers: [
+            (family.clone(), Atom::Members),
+            (device, Atom::Person(name("ann"))),
+            (Atom::Site(site(3)), Atom::Group(name("children"))),
+        ]
+        .into(),
+        sponsors: vec![
+            sponsor(family, 300, 2, &["children", "things"]),
+            sponsor(Atom::Members, 1, 1, &[]),
+        ],
+        ..full_policy()
+    }
+    .encode()
+    .unwrap()
+}
+
+fn full_policy() -> Draft {
     let span = |days, opens_min, closes_min| Span {
         days,
         opens_min,
@@ -136,9 +167,8 @@ pub fn full_policy_body() -> Vec<u8> {
         .into(),
         profiles: vec![profile],
         rules: vec![web, care],
+        ..Draft::default()
     }
-    .encode()
-    .unwrap()
 }
 
 impl Town {

@@ -3,9 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::MAX_GROUPS;
+
 use super::{
-    Atom, BadPolicy, DAY_MINUTES, InGroup, MAX_ATOMS, MAX_ROWS, MAX_RULES, MAX_WINDOWS, Policy,
-    Run, Service, Span, Summer, Switch, Window, Zone,
+    Atom, BadPolicy, DAY_MINUTES, InGroup, MAX_ATOMS, MAX_ROWS, MAX_RULES, MAX_SPONSORS,
+    MAX_VOUCHERS, MAX_WINDOWS, Policy, Run, Service, Span, Summer, Switch, Voucher, Window, Zone,
 };
 
 impl Policy<'_> {
@@ -15,6 +17,9 @@ impl Policy<'_> {
             names: count(&self.names, "names", MAX_RULES + MAX_ATOMS)?,
             windows: count(&self.windows, "windows", MAX_WINDOWS)?,
             groups: (0, 0),
+            people: (0, 0),
+            devices: (0, 0),
+            sites: (0, 0),
             members: None,
             only_targets: [0; MAX_ATOMS / 64],
         };
@@ -27,7 +32,9 @@ impl Policy<'_> {
             check_window(&window?)?;
         }
         self.check_groups(&mut sizes)?;
-        self.check_rules(&sizes)
+        self.check_rules(&sizes)?;
+        self.check_vouchers(&sizes)?;
+        self.check_sponsors(&sizes)
     }
 
     fn check_atoms(&self, sizes: &mut Sizes) -> Result<(), BadPolicy> {
@@ -42,9 +49,10 @@ impl Policy<'_> {
                     return Err(BadPolicy::Impossible("a pattern"));
                 }
                 Atom::Members => sizes.members = Some(place),
-                // Groups stand side by side, because atoms are in order.
-                Atom::Group(_) if sizes.groups.1 == 0 => sizes.groups = (place, place + 1),
-                Atom::Group(_) => sizes.groups.1 = place + 1,
+                Atom::Person(_) => widen(&mut sizes.people, place),
+                Atom::Group(_) => widen(&mut sizes.groups, place),
+                Atom::Device(_) => widen(&mut sizes.devices, place),
+                Atom::Site(_) => widen(&mut sizes.sites, place),
                 _ => {}
             }
             if atom.is_only_target() {
@@ -86,6 +94,59 @@ impl Policy<'_> {
                 return Err(BadPolicy::NoSuch("a group"));
             }
             sizes.window(profile.window)?;
+        }
+        Ok(())
+    }
+
+    fn check_vouchers(&self, sizes: &Sizes) -> Result<(), BadPolicy> {
+        let mut last: Option<Voucher> = None;
+        count(&self.vouchers, "vouchers", MAX_VOUCHERS)?;
+        for voucher in self.vouchers.iter() {
+            let voucher = voucher?;
+            sizes.atom(voucher.at)?;
+            sizes.atom(voucher.who)?;
+            let may_vouch = [sizes.devices, sizes.sites, sizes.groups];
+            if !may_vouch.iter().any(|kind| is_among(kind, voucher.at)) {
+                return Err(BadPolicy::Impossible("who vouches"));
+            }
+            let is_person = is_among(&sizes.people, voucher.who);
+            let is_anybody = sizes.members == Some(voucher.who);
+            if !(is_person || is_anybody || sizes.is_group(voucher.who)) {
+                return Err(BadPolicy::Impossible("whom is vouched for"));
+            }
+            if last.is_some_and(|last| last >= voucher) {
+                return Err(BadPolicy::Order("vouchers"));
+            }
+            last = Some(voucher);
+        }
+        Ok(())
+    }
+
+    fn check_sponsors(&self, sizes: &Sizes) -> Result<(), BadPolicy> {
+        count(&self.sponsors, "lines about sponsors", MAX_SPONSORS)?;
+        for sponsor in self.sponsors.iter() {
+            let sponsor = sponsor?;
+            sizes.atom(sponsor.who)?;
+            let may_sponsor = [sizes.people, sizes.groups, sizes.devices];
+            let is_everybody = sizes.members == Some(sponsor.who);
+            if !is_everybody && !may_sponsor.iter().any(|kind| is_among(kind, sponsor.who)) {
+                return Err(BadPolicy::Impossible("a sponsor"));
+            }
+            if sponsor.most == 0 || sponsor.depth == 0 {
+                return Err(BadPolicy::Impossible("a sponsor who may bring in nobody"));
+            }
+            count(&sponsor.groups, "groups of a sponsor's", MAX_GROUPS)?;
+            let mut last = None;
+            for place in sponsor.groups.iter() {
+                let place = place?;
+                if !sizes.is_group(place) {
+                    return Err(BadPolicy::NoSuch("a group"));
+                }
+                if last.is_some_and(|last| last >= place) {
+                    return Err(BadPolicy::Order("groups of a sponsor's"));
+                }
+                last = Some(place);
+            }
         }
         Ok(())
     }
@@ -139,8 +200,11 @@ struct Sizes {
     atoms: usize,
     names: usize,
     windows: usize,
-    /// The first group and the end of groups.
+    /// The first group and the end of groups: atoms are in order, so a kind stands side by side.
     groups: (u16, u16),
+    people: (u16, u16),
+    devices: (u16, u16),
+    sites: (u16, u16),
     members: Option<u16>,
     /// One bit an atom.
     only_targets: [u64; MAX_ATOMS / 64],
@@ -148,7 +212,7 @@ struct Sizes {
 
 impl Sizes {
     const fn is_group(&self, place: u16) -> bool {
-        self.groups.0 <= place && place < self.groups.1
+        is_among(&self.groups, place)
     }
 
     fn is_only_target(&self, place: u16) -> bool {
@@ -175,6 +239,18 @@ impl Sizes {
             holds(place.into(), self.windows, "a window")
         })
     }
+}
+
+const fn is_among(kind: &(u16, u16), place: u16) -> bool {
+    kind.0 <= place && place < kind.1
+}
+
+/// Takes `place` in, which comes right after the others of its kind.
+const fn widen(kind: &mut (u16, u16), place: u16) {
+    if kind.1 == 0 {
+        kind.0 = place;
+    }
+    kind.1 = place + 1;
 }
 
 fn holds(place: usize, size: usize, what: &'static str) -> Result<(), BadPolicy> {

@@ -12,6 +12,7 @@ use altnet_core::records::{self, SigningSecret};
 use altnet_core::registry::Slot;
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::SigningKey;
+use altnet_wire::policy::Policy;
 use altnet_wire::record::Rights;
 use altnet_wire::time::UnixTime;
 use serde::Serialize;
@@ -27,8 +28,6 @@ use crate::settings::{Settings, as_text};
 pub(super) const WORKING_FILE: &str = "policy.toml";
 /// A text that was edited and not put in force.
 const EDITED_FILE: &str = "policy.edited.toml";
-/// The version of the record that is written.
-const VERSION: u8 = 1;
 
 /// The policy in force.
 #[derive(Clone, Debug)]
@@ -425,7 +424,13 @@ impl Draft {
         let network = self.registry.network();
         let mut out = vec![0; RecordKind::POLICY.max_bytes()];
         let kind = RecordKind::POLICY;
-        let bytes = records::sign_body(signer, network, kind, VERSION, body, serial, &mut out)
+        let (version, _) = Policy::decode_versioned(body).map_err(|error| {
+            Error::input(
+                format!("the policy is not one: {error}"),
+                "Publish it anew from its text.",
+            )
+        })?;
+        let bytes = records::sign_body(signer, network, kind, version, body, serial, &mut out)
             .map_err(|error| {
                 Error::input(
                     format!("the policy would be too large: {error}"),
