@@ -14,6 +14,7 @@ use altnet_wire::control::{ControlFrame, ControlPacket, MAX_MESSAGE_BYTES};
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::message::{self, Packed};
+use altnet_wire::policy::Run;
 use altnet_wire::record::{
     self, AppRecord, Genesis, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead,
     NodeRecord, OwnerChange, Revocation,
@@ -280,6 +281,9 @@ fn messages() -> Vec<Vec<u8>> {
         }),
         reply(Reply::Refused(Refusal::InviteExpired)),
         Message::Notice(Notice::Presence(presence.clone())),
+        Message::Notice(Notice::Logins {
+            logins: Run::new(records),
+        }),
         Message::Notice(Notice::Introduced {
             chain: records,
             presence,

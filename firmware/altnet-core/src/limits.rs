@@ -42,6 +42,8 @@ pub struct Limits {
     pub candidates_per_peer: u8,
     /// Packets held per peer while its session is being made.
     pub queued_per_peer: u8,
+    /// Logins of machines behind gateways, this one's and others'.
+    pub logins: u16,
 }
 
 impl Limits {
@@ -65,6 +67,7 @@ impl Limits {
         subscriptions: 256,
         candidates_per_peer: 8,
         queued_per_peer: 8,
+        logins: 512,
     };
 
     /// A microcontroller with some hundred kilobytes of memory.
@@ -87,5 +90,6 @@ impl Limits {
         subscriptions: 4,
         candidates_per_peer: 4,
         queued_per_peer: 1,
+        logins: 16,
     };
 }

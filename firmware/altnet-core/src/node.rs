@@ -29,6 +29,7 @@ mod intake;
 mod join;
 mod last_paths;
 mod links;
+mod logins;
 mod membership;
 mod output;
 mod peers;
@@ -68,8 +69,8 @@ pub use output::{Output, Verdict};
 pub use refusals::Refused;
 pub use state::{Slot, Stored};
 pub use view::{
-    AppView, CallerView, DirectoryView, NetworkView, PeerView, PolicyView, RecordView, RelayView,
-    Status, Step, VerdictView,
+    AppView, CallerView, DirectoryView, LoginView, NetworkView, PeerView, PolicyView, RecordView,
+    RelayView, Status, Step, VerdictView,
 };
 
 use crate::clock::Clock;
@@ -231,6 +232,7 @@ pub struct Node<A: Aead> {
     lost: data::Lost,
     unheard: command::Unheard,
     held: gate::Held,
+    logins: logins::Logins,
     links: heapless::Vec<links::LinkState, MAX_LINKS>,
     refusals: refusals::Refusals,
     witnesses: witness::Witnesses,
@@ -301,6 +303,7 @@ impl<A: Aead> Node<A> {
             lost: data::Lost::default(),
             unheard: command::Unheard::default(),
             held: gate::Held::default(),
+            logins: logins::Logins::default(),
             links: heapless::Vec::new(),
             refusals: refusals::Refusals::default(),
             witnesses: witness::Witnesses::new(now),

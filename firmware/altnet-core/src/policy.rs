@@ -36,7 +36,7 @@ mod table;
 mod verdict;
 
 pub use draft::{Draft, DraftProfile, DraftRule, DraftSponsor, STALE_AFTER_S};
-pub use roster::{Enrolled, What};
+pub use roster::{Enrolled, Login, What};
 pub use rules::{Rules, RulesError};
 pub use verdict::{BUILT_IN, DropReason, Facts, FlowInfo, RuleId, Verdict};
 
@@ -185,6 +185,19 @@ impl Policy {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Whether any rule lets a source begin anything with a destination, now or at another time.
+    pub fn may_begin(&self, source: Ipv6Addr, destination: Ipv6Addr) -> bool {
+        let (Some(rules), Some(source), Some(target)) = (
+            &self.rules,
+            self.roster.find(source),
+            self.roster.find(destination),
+        ) else {
+            return false;
+        };
+        let table = rules.table();
+        table.joins(source.sources, target.targets)
     }
 
     fn current(&self, address: Ipv6Addr, facts: &impl Facts) -> Option<Standing<'_>> {

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{SignedHead, Testimony};
 use crate::hash::Hash;
 use crate::id::{ControlKey, MemberId, Name, NetworkId, NodeId, Serial, SigningKey};
+use crate::policy::Run;
+use crate::record::MAX_GROUPS;
 
 /// The largest message in bytes: a policy record and what goes around it.
 pub const MAX_MESSAGE_BYTES: usize = 20 * 1024;
@@ -294,6 +296,27 @@ pub enum Notice<'a> {
         /// Where it is.
         presence: Presence,
     },
+    /// Who logged in from machines behind the sender, as far as policy lets the receiver be reached
+    /// by it. Said before the Hello and at each change; counts as far as the sender may vouch
+    /// ([`crate::policy::Voucher`]) and until the sender says otherwise or its session is another.
+    Logins {
+        /// Each in the place of what was said of the same address.
+        #[serde(borrow)]
+        logins: Run<'a, Login>,
+    },
+}
+
+/// That a machine behind the sender is somebody's for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The machine's address, in the /64 of the sender's site.
+    pub address: Ipv6Addr,
+    /// Who.
+    pub person: Option<Name>,
+    /// What groups they are in.
+    pub groups: Vec<Name, MAX_GROUPS>,
+    /// For how many seconds from now; 0 takes it back.
+    pub seconds: u32,
 }
 
 /// Where a node is now. Lives in memory, never in a record.

@@ -12,6 +12,7 @@ use altnet_tunnel::tai64n::Tai64n;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::envelope::{Envelope, MAX_RECORD_BYTES};
 use altnet_wire::id::{Name, NodeId};
+use altnet_wire::message::Login;
 use altnet_wire::record::{HostRecord, Roles};
 use altnet_wire::time::{Duration, Instant};
 
@@ -60,6 +61,9 @@ pub enum Command {
         /// Its name.
         name: Name,
     },
+    /// Count a machine on this gateway's LAN as a person's and as in groups, for a time (ADR 0008);
+    /// for no time takes it back.
+    Login(Box<Login>),
 }
 
 /// Why a command was not carried out. Nothing was changed.
@@ -101,6 +105,12 @@ pub enum CommandError {
     /// The engine holds as many keys as it may.
     #[error("there is no room for another tunnel key; try again in an hour")]
     NoRoomForKey,
+    /// As many are logged in as there is room for.
+    #[error("as many are logged in as this node has room for; log somebody out first")]
+    NoRoomForLogin,
+    /// Nobody is logged in there.
+    #[error("nobody is logged in from that address")]
+    NoSuchLogin,
     /// The record was refused.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -170,6 +180,8 @@ impl<A: Aead> Node<A> {
             Command::SetHost { name, address } => self.set_host(name, address, now),
             Command::AddApp { name, note } => self.add_app(name, note, now),
             Command::RemoveApp { name } => self.remove_app(&name, now),
+            Command::Login(login) if login.seconds == 0 => self.log_out(login.address, now),
+            Command::Login(login) => self.log_in(*login, now),
         }
     }
 

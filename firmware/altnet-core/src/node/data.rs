@@ -83,6 +83,7 @@ impl<A: Aead> Node<A> {
     }
 
     fn outbound(&mut self, frame: &mut Frame<'_>, now: Instant) -> Result<Verdict, DropReason> {
+        self.freshen_logins(now);
         let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
         let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
         if !network.is_ours(packet.source) {
@@ -270,6 +271,7 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        self.freshen_logins(now);
         let network = self.network.as_ref().ok_or(DropReason::NotMember)?;
         let packet = PacketInfo::parse(frame.packet()).map_err(|_| DropReason::BadPacket)?;
         let is_sources = match via {

@@ -75,7 +75,8 @@ impl<A: Aead> Node<A> {
         self.tend_app_tunnels(now);
         self.tend_witnesses(now);
         let peers = self.tend_peers(now).min(self.tend_gates(now));
-        self.timers.housekeeping_at(peers);
+        let next = peers.min(self.tend_logins(now));
+        self.timers.housekeeping_at(next);
         let registrations = self.registrations_deadline();
         self.timers.housekeeping_at(registrations);
     }

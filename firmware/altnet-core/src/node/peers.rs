@@ -431,6 +431,7 @@ impl<A: Aead> Node<A> {
         }
         self.follow_directory(session, node, now);
         self.tell_presence(node, now);
+        self.tell_logins_to(session, now);
         self.timers.housekeeping_at(now);
     }
 

@@ -24,15 +24,14 @@ impl<A: Aead> Node<A> {
     pub(super) fn take_policy(&mut self, now: Instant) {
         let Some(network) = &self.network else {
             self.policy_id = None;
+            self.logins.clear();
             self.policy.set_rules(None, core::iter::empty());
             return;
         };
         let held = network.registry.policy();
         let id = held.map(|(_, id, _)| id);
         let mut events = heapless::Vec::<Event, 1>::new();
-        if id == self.policy_id {
-            self.policy.set_roster(network.registry.enrolled());
-        } else {
+        if id != self.policy_id {
             let had = core::mem::replace(&mut self.policy_id, id).is_some();
             let limits = &self.config.policy;
             let rules = held.map(|(serial, _, body)| Rules::within(body, serial, limits));
@@ -46,8 +45,9 @@ impl<A: Aead> Node<A> {
             };
             events.extend(event);
             let rules = rules.and_then(Result::ok);
-            self.policy.set_rules(rules, network.registry.enrolled());
+            self.policy.set_rules(rules, core::iter::empty());
         }
+        self.look_up_everybody(now);
         for event in events {
             self.tell(event);
         }
@@ -100,6 +100,10 @@ impl<A: Aead> Node<A> {
         let network = self.network.as_ref().ok_or(source)?;
         let from = network.address_called(source).ok_or(source)?;
         let to = network.address_called(target).ok_or(target)?;
+        let described = |address| match self.person_text(address) {
+            Some(person) => alloc::format!("{}, {person}", network.describe(address)),
+            None => network.describe(address),
+        };
         let (allowed, rule, why) = match service {
             None => {
                 let (allowed, text) = self.services_text(from, to, now);
@@ -125,8 +129,8 @@ impl<A: Aead> Node<A> {
         Ok(VerdictView {
             source: from.to_string(),
             target: to.to_string(),
-            source_is: network.describe(from),
-            target_is: network.describe(to),
+            source_is: described(from),
+            target_is: described(to),
             allowed,
             rule,
             why,
@@ -144,6 +148,12 @@ impl<A: Aead> Node<A> {
             member: membership.member.to_string(),
             member_name: membership.name.to_string(),
             ..CallerView::default()
+        };
+        let (person, groups) = self.person_at(address).unwrap_or_default();
+        let view = CallerView {
+            person: person.map(Name::to_string),
+            groups: groups.into_iter().map(Name::to_string).collect(),
+            ..view
         };
         Some(match subject {
             Subject::Node(_) => CallerView {
@@ -166,6 +176,19 @@ impl<A: Aead> Node<A> {
                 ..view
             },
         })
+    }
+
+    /// Who is logged in at an address, in words.
+    fn person_text(&self, address: Ipv6Addr) -> Option<String> {
+        let (person, groups) = self.person_at(address)?;
+        let mut text = String::from("where ");
+        text.push_str(person.map_or("somebody", Name::as_str));
+        text.push_str(" is logged in");
+        for (at, group) in groups.iter().enumerate() {
+            text.push_str(if at == 0 { " in " } else { ", " });
+            text.push_str(group.as_str());
+        }
+        Some(text)
     }
 
     /// What policy allows between two addresses now, in words, and whether that is anything.

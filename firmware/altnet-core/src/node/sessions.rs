@@ -215,6 +215,8 @@ impl<A: Aead> Node<A> {
             Some(state) if !state.introduced => state.introduced = true,
             _ => return,
         }
+        // Before the Hello, which lets packets through.
+        self.tell_logins_to(session, now);
         let Some(network) = &self.network else {
             if let Some(joining) = &self.joining
                 && joining.session == Some(session)
@@ -314,6 +316,7 @@ impl<A: Aead> Node<A> {
             return;
         }
         self.member_arrived(session, node, now);
+        self.logins_greeted(node, now);
         self.compare_heads(session, node, &hello.heads, now);
     }
 
@@ -416,6 +419,7 @@ impl<A: Aead> Node<A> {
                 }
             }
             Notice::Presence(presence) => self.handle_presence(node, presence, now),
+            Notice::Logins { logins } => self.handle_logins(session, node, *logins, now),
             Notice::Introduced { chain, presence } => {
                 self.take_records(chain, Carrier::Member, now);
                 let introduced = Packed(chain).last().and_then(|record| {
@@ -484,6 +488,7 @@ impl<A: Aead> Node<A> {
     fn session_ended(&mut self, session: SessionId, now: Instant) {
         self.join_session_ended(session, now);
         let stood = self.sessions.remove(&session).is_some();
+        self.logins.session_ended(session);
         let relay = self.relays.iter().find(|(_, l)| l.session == Some(session));
         let peer = self.peers.iter().find(|(_, p)| p.session == Some(session));
         let Some(node) = relay.map(|(node, _)| *node).or(peer.map(|(node, _)| *node)) else {

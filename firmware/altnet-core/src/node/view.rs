@@ -175,13 +175,31 @@ pub struct CallerView {
     pub member: String,
     /// That member's name.
     pub member_name: String,
-    /// Whose the device is. Nobody's, of a machine behind a gateway: its gateway's owner need not
-    /// be who sits at it.
+    /// Whose the device is. Of a machine behind a gateway who logged in from it, if anybody did: its
+    /// gateway's owner need not be who sits at it.
     pub person: Option<String>,
-    /// The groups that the device's membership names.
+    /// The groups that the device's membership names, or that who logged in is in.
     pub groups: Vec<String>,
     /// The number of the site that the machine is in, if it is behind a gateway.
     pub site: Option<u16>,
+}
+
+/// Somebody who is logged in from a machine behind a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoginView {
+    /// The machine's address.
+    pub address: String,
+    /// The gateway that says so.
+    pub gateway: String,
+    /// Who, if policy lets that gateway say so.
+    pub person: Option<String>,
+    /// In which groups, likewise.
+    pub groups: Vec<String>,
+    /// Who and which groups were said and don't count: no rule or voucher of the policy names them.
+    pub not_counted: Vec<String>,
+    /// For how many seconds more.
+    pub seconds: u64,
 }
 
 /// The policy at a glance.

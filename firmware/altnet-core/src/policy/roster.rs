@@ -37,6 +37,21 @@ pub enum What<'a> {
     App(MemberId, &'a Name),
     /// Whatever else is behind a gateway.
     Site(SiteId),
+    /// A machine behind a gateway from which somebody logged in, as that gateway says.
+    Login(Login<'a>),
+}
+
+/// That a gateway says who logged in from a machine behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    /// The gateway.
+    pub by: &'a Membership,
+    /// Its site.
+    pub site: SiteId,
+    /// Who.
+    pub person: Option<&'a Name>,
+    /// In which groups.
+    pub groups: &'a [Name],
 }
 
 /// One address or site.

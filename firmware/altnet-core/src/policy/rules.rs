@@ -5,12 +5,12 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use altnet_wire::id::{Name, Serial};
-use altnet_wire::policy::{Atom, BadPolicy, InGroup, Policy, Rule, Window, Zone};
+use altnet_wire::policy::{Atom, BadPolicy, InGroup, Policy, Rule, Voucher, Window, Zone};
 use altnet_wire::time::UnixTime;
 
 use super::PolicyLimits;
 use super::calendar::{self, Conditions, FRESH};
-use super::roster::What;
+use super::roster::{Login, What};
 use super::table::{Grant, RuleIndex, Symbol, Table};
 
 /// Why a policy that is in order can't be put to work.
@@ -41,6 +41,7 @@ pub struct Rules {
     stale_after_s: u32,
     groups: Box<[InGroup]>,
     profiles: Box<[Profile]>,
+    vouchers: Box<[Voucher]>,
     patterns: Box<[Symbol]>,
     table: Table,
     has_conditions: bool,
@@ -116,6 +117,7 @@ impl Rules {
             stale_after_s: policy.stale_after_s,
             groups: policy.groups.values().collect(),
             profiles: profiles.collect(),
+            vouchers: policy.vouchers.values().collect(),
             patterns: patterns.map(|(symbol, _)| symbol).collect(),
             table,
             has_conditions,
@@ -174,7 +176,7 @@ impl Rules {
     }
 
     /// Gives `take` the place of every atom that `what` comes under.
-    pub(super) fn symbols(&self, what: &What<'_>, take: &mut impl FnMut(Symbol)) {
+    pub(super) fn symbols(&self, what: &What<'_>, take: &mut dyn FnMut(Symbol)) {
         let mut own = |atom: Atom| {
             if let Ok(place) = self.atoms.binary_search(&atom) {
                 self.with_groups(place as Symbol, take);
@@ -211,10 +213,58 @@ impl Rules {
                 own(Atom::Anything);
                 own(Atom::Site(*site));
             }
+            What::Login(login) => {
+                self.symbols(&What::Site(login.site), take);
+                self.vouched(login, &mut |symbol| self.with_groups(symbol, take));
+            }
         }
     }
 
-    fn named(&self, name: &Name, take: &mut impl FnMut(Symbol)) {
+    /// Gives `take` the place of the person and of each group that a login counts as.
+    fn vouched(&self, login: &Login<'_>, take: &mut dyn FnMut(Symbol)) {
+        if self.vouchers.is_empty() {
+            return;
+        }
+        let place = |atom: &Atom| self.atoms.binary_search(atom).ok().map(|at| at as Symbol);
+        let mut by = BTreeSet::new();
+        self.symbols(&What::Device(login.by), &mut |symbol| {
+            by.insert(symbol);
+        });
+        by.extend(place(&Atom::Site(login.site)));
+        let may_say = |who: Symbol| {
+            let said = |voucher: &&Voucher| voucher.who == who && by.contains(&voucher.at);
+            self.vouchers.iter().any(|voucher| said(&voucher))
+        };
+        let person = login.person.map(|person| Atom::Person(person.clone()));
+        if let Some(person) = person.as_ref().and_then(place)
+            && (may_say(person) || place(&Atom::Members).is_some_and(may_say))
+        {
+            take(person);
+        }
+        for group in login.groups {
+            if let Some(group) = place(&Atom::Group(group.clone())).filter(|group| may_say(*group))
+            {
+                take(group);
+            }
+        }
+    }
+
+    /// The person and the groups that a login counts as: whom no rule speaks of are not among
+    /// them, nor those for whom the gateway may not vouch.
+    pub fn counted<'l>(&self, login: &Login<'l>) -> (Option<&'l Name>, Vec<&'l Name>) {
+        let (mut person, mut groups) = (None, Vec::new());
+        self.vouched(
+            login,
+            &mut |symbol| match self.atoms.get(usize::from(symbol)) {
+                Some(Atom::Person(_)) => person = login.person,
+                Some(Atom::Group(name)) => groups.extend(login.groups.iter().find(|g| *g == name)),
+                _ => {}
+            },
+        );
+        (person, groups)
+    }
+
+    fn named(&self, name: &Name, take: &mut dyn FnMut(Symbol)) {
         for symbol in &self.patterns {
             if let Some(Atom::Named(pattern)) = self.atoms.get(usize::from(*symbol))
                 && pattern.fits(name)
@@ -224,7 +274,7 @@ impl Rules {
         }
     }
 
-    fn with_groups(&self, symbol: Symbol, take: &mut impl FnMut(Symbol)) {
+    fn with_groups(&self, symbol: Symbol, take: &mut dyn FnMut(Symbol)) {
         take(symbol);
         let first = self.groups.partition_point(|pair| pair.atom < symbol);
         let from_there = self.groups.get(first..).unwrap_or_default();

@@ -200,6 +200,14 @@ impl Table {
         }
     }
 
+    /// Whether some rule says anything of one of the sources and one of the targets.
+    pub(super) fn joins(&self, sources: &[Symbol], targets: &[Symbol]) -> bool {
+        let mut pairs = sources
+            .iter()
+            .flat_map(|from| targets.iter().map(move |to| (from, to)));
+        pairs.any(|(from, to)| self.rows_of(*from, *to).is_some())
+    }
+
     fn rows_of(&self, from: Symbol, to: Symbol) -> Option<&[Row]> {
         let key = key(from, to);
         let mask = self.pairs.len().checked_sub(1)?;
