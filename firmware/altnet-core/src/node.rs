@@ -114,6 +114,9 @@ pub struct Config {
     pub petname: Option<Name>,
     /// Endpoints that reach this node and don't change: a relay's, or a forwarded port's.
     pub fixed_endpoints: heapless::Vec<SocketAddr, MAX_FIXED_ENDPOINTS>,
+    /// Whether machines without software log in here: then the name `login` leads to this gateway,
+    /// unless records have one that is called so.
+    pub has_login_page: bool,
 }
 
 impl Config {
@@ -127,6 +130,7 @@ impl Config {
             built,
             petname: None,
             fixed_endpoints: heapless::Vec::new(),
+            has_login_page: false,
         }
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub mod client;
+pub mod logins;
 pub mod server;
 pub mod types;
 
@@ -168,6 +169,14 @@ pub enum Method {
     Policy,
     /// What policy says of a flow.
     PolicyCheck,
+    /// Count a machine on a LAN as somebody's for a time.
+    Login,
+    /// Count it as nobody's again.
+    Logout,
+    /// Who is logged in.
+    Logins,
+    /// The MAC address at an address on a LAN.
+    Whose,
     /// Entries of the audit log.
     AuditRead,
     /// Whether the audit log is as it was written, and who vouches for it.
@@ -177,7 +186,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 21] = [
+    const ALL: [(&'static str, Self, Role); 25] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -196,6 +205,10 @@ impl Method {
         ("app-remove", Self::AppRemove, Role::Operate),
         ("policy", Self::Policy, Role::Read),
         ("policy-check", Self::PolicyCheck, Role::Read),
+        ("login", Self::Login, Role::Operate),
+        ("logout", Self::Logout, Role::Operate),
+        ("logins", Self::Logins, Role::Operate),
+        ("whose", Self::Whose, Role::Operate),
         // Who came and who was refused is not for every user of this machine.
         ("audit-read", Self::AuditRead, Role::Operate),
         ("audit-verify", Self::AuditVerify, Role::Operate),
@@ -209,14 +222,29 @@ impl Method {
     }
 
     /// Whether it changes something here, so that the audit log has who asked for it: whatever is
-    /// not for everybody, but for what only looks.
+    /// not for everybody, but for what only looks, and logins, which are entries of their own.
     pub fn is_act(self) -> bool {
         let looks = matches!(
             self,
-            Self::Ping | Self::AuditRead | Self::AuditVerify | Self::AuditHeads
+            Self::Ping
+                | Self::Login
+                | Self::Logout
+                | Self::Logins
+                | Self::Whose
+                | Self::AuditRead
+                | Self::AuditVerify
+                | Self::AuditHeads
         );
         let found = Self::ALL.iter().find(|(_, known, _)| *known == self);
         !looks && found.is_some_and(|(.., role)| *role > Role::Read)
+    }
+
+    /// Whether it is for the login page.
+    pub const fn is_for_logins(self) -> bool {
+        matches!(
+            self,
+            Self::Login | Self::Logout | Self::Logins | Self::Whose
+        )
     }
 
     /// Its name.

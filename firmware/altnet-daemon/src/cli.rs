@@ -17,8 +17,10 @@ use crate::api::client::{Client, ClientError};
 use crate::api::types;
 use crate::config::{self, Config};
 use audit::AuditCommand;
+use login::LoginCommand;
 
 mod audit;
+mod login;
 mod table;
 
 /// How often a starting altnetd is tried, and how long apart: five seconds together.
@@ -92,6 +94,9 @@ enum Command {
     /// Names of machines on this gateway's LAN.
     #[command(subcommand)]
     Host(HostCommand),
+    /// Who is logged in from machines without software.
+    #[command(subcommand)]
+    Login(LoginCommand),
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -362,6 +367,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
             session.show(Method::Metrics, none, print).await
         }
         Command::Events => events(&mut session).await,
+        Command::Login(command) => login::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,
         Command::Config(_) | Command::Completion { .. } => Ok(()),
     }

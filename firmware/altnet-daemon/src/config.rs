@@ -61,6 +61,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Relaying for members.
     pub relay: Relay,
+    /// The login page for machines without software.
+    pub login: Login,
     /// The audit log.
     pub audit: Audit,
 }
@@ -174,6 +176,15 @@ pub struct Relay {
     pub clients: u16,
 }
 
+/// `[login]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    /// The group that altnet-login runs as, which may log machines on the LANs in and out, and
+    /// nothing else. With one, `login.<network>.alt` leads to this gateway.
+    pub group: Option<String>,
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -199,6 +210,7 @@ impl Default for Config {
             api: Api::default(),
             metrics: Metrics::default(),
             relay: Relay::default(),
+            login: Login::default(),
             audit: Audit::default(),
         }
     }
@@ -287,6 +299,7 @@ impl Config {
         check("[api]", self.api == old.api);
         check("[metrics]", self.metrics == old.metrics);
         check("[relay]", self.relay == old.relay);
+        check("[login]", self.login == old.login);
         check("[audit]", self.audit == old.audit);
         keys
     }

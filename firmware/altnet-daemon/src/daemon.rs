@@ -27,6 +27,7 @@ use crate::dns::{self, upstream};
 use crate::gateway::audit::Audit;
 use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
+use crate::gateway::logins::Logins;
 use crate::gateway::port::Port;
 use crate::gateway::saving::{LEAVING_SLOT, Origin, PLACE_SLOT};
 use crate::gateway::signals::Signals;
@@ -156,6 +157,11 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     // descriptor before it is dropped.
     let changes = unsafe { AsyncFd::register(netlink::watch().context("can't watch netlink")?) }?;
 
+    let neighbours = match &config.login.group {
+        Some(_) => Some(watch_neighbours().context("can't watch netlink")?),
+        None => None,
+    };
+
     let (solicited_to, solicited) = mpsc::channel(INBOX);
     let (calls_to, calls) = mpsc::channel(INBOX);
     let (inquiries_to, inquiries) = mpsc::channel(INBOX);
@@ -210,6 +216,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         links,
         netlink,
         changes,
+        logins: Logins::new(neighbours),
         names,
         apps,
         events,
@@ -254,6 +261,13 @@ fn open_audit(config: &Config, owner: &User) -> io::Result<Files> {
     Ok(files)
 }
 
+fn watch_neighbours() -> io::Result<AsyncFd<socket2::Socket>> {
+    let socket = netlink::neighbour::watch_neighbours()?;
+    // SAFETY: the socket is owned by the `AsyncFd` from here on; nothing closes or replaces its
+    // descriptor before it is dropped.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
 fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -271,9 +285,16 @@ fn serve_api(
         let path = path.display();
         format!("can't listen at {path}; is another altnetd running?")
     })?;
+    let logins = match &config.login.group {
+        Some(group) => Some(privileges::find_group(group).with_context(|| {
+            format!("there is no group {group:?}; add it, or remove [login] from the configuration")
+        })?),
+        None => None,
+    };
     let access = Access {
         own_user: owner.user,
         operators: privileges::find_group(&config.api.operators),
+        logins,
         others: match config.api.others {
             Others::Refused => None,
             Others::Read => Some(Role::Read),

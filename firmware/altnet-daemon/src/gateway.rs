@@ -31,6 +31,7 @@ use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
 use crate::metrics::Wish;
 use crate::netlink::Netlink;
+use crate::netlink::neighbour::Neighbour;
 use crate::store::directory::Directory;
 use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
@@ -41,6 +42,7 @@ pub mod audit;
 pub mod birth;
 mod calls;
 pub mod lan;
+pub mod logins;
 mod page;
 pub mod port;
 pub mod saving;
@@ -49,6 +51,7 @@ pub mod signals;
 use audit::Audit;
 use calls::Pending;
 use lan::{Lans, Solicited};
+use logins::Logins;
 use port::Port;
 use saving::Origin;
 use signals::{Signal, Signals};
@@ -101,6 +104,8 @@ pub struct Gateway {
     pub netlink: Netlink,
     /// Readable when links or addresses change.
     pub changes: AsyncFd<Socket>,
+    /// Who is logged in on the LANs.
+    pub logins: Logins,
     /// The LANs.
     pub lans: Lans,
     /// Name service, if it is on.
@@ -173,6 +178,7 @@ enum Input {
     Who(WhoIs),
     Audited(io::Result<()>),
     Change,
+    Neighbours(Vec<Neighbour>),
     Signal(Signal),
     Time,
     Fault(&'static str, io::Error),
@@ -219,6 +225,7 @@ impl Gateway {
                 Input::App(packet) => self.take_apps(packet, &mut frame),
                 Input::Who(who) => self.tell_who(who),
                 Input::Audited(outcome) => self.audit.appended(outcome),
+                Input::Neighbours(found) => self.hear_neighbours(found, &mut frame),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
@@ -256,7 +263,11 @@ impl Gateway {
         if self.state.send_again <= now {
             self.state.send_again = self.lans.send_again(now);
         }
-        let pending = self.expire_calls(now);
+        if self.logins.deadline() <= now {
+            self.pass_waiting(now, frame);
+            deadline = self.drain(frame);
+        }
+        let pending = self.expire_calls(now).min(self.logins.deadline());
         let audit = loop {
             let (until, is_told) = self.tend_audit(now);
             if !is_told {
@@ -296,6 +307,10 @@ impl Gateway {
             Some(packet) = inboxes.app_packets.recv() => Input::App(packet),
             Some(who) = inboxes.callers.recv() => Input::Who(who),
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
+            result = self.logins.heard() => match result {
+                Ok(found) => Input::Neighbours(found),
+                Err(e) => Input::Fault("netlink", e),
+            },
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
             signal = signals.next() => Input::Signal(signal),
             () = sleep => Input::Time,
@@ -307,6 +322,9 @@ impl Gateway {
         for _ in 0..BATCH {
             if !self.tun.try_read(frame)? {
                 break;
+            }
+            if self.waits_for_neighbour(frame) {
+                continue;
             }
             // What is refused was counted by the node.
             if let Ok(verdict) = self.node.handle_lan(frame, clock::now()) {
@@ -424,6 +442,7 @@ impl Gateway {
         self.set_clock();
         self.note_refusals();
         self.serve_lans(now);
+        self.tend_logins(now);
         self.tell_interfaces(now);
     }
 

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 mod kinds;
 mod message;
+pub mod neighbour;
 
 pub use kinds::{Act, Address, Route, Rule, Via};
 use kinds::{IFA_FLAGS, IFA_PROTO};
@@ -248,18 +249,23 @@ impl Netlink {
 /// # Errors
 /// What the kernel says.
 pub fn watch() -> io::Result<Socket> {
+    subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV6_IFADDR])
+}
+
+/// Opens a socket to which the kernel tells what these groups are told.
+fn subscribed(groups: &[u32]) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::from(libc::AF_NETLINK),
         Type::RAW.cloexec().nonblocking(),
         Some(Protocol::from(libc::NETLINK_ROUTE)),
     )?;
     bind(&socket)?;
-    for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV6_IFADDR] {
+    for group in groups {
         set_option(
             &socket,
             libc::SOL_NETLINK,
             libc::NETLINK_ADD_MEMBERSHIP,
-            &group,
+            group,
         )?;
     }
     Ok(socket)

@@ -131,6 +131,10 @@ kinds! {
     POLICY_GONE = 31, "policy-gone", Prompt;
     /// The policy can't be used on this node. Detail: why.
     POLICY_UNUSABLE = 32, "policy-unusable", Prompt;
+    /// Somebody logged in from a machine without software. Subject: who; detail: the machine and how.
+    LOGGED_IN = 33, "logged-in", Prompt;
+    /// Nobody is logged in from that machine any more. Subject: who was; detail: the machine and why.
+    LOGGED_OUT = 34, "logged-out", Prompt;
 }
 
 /// One entry.

@@ -58,14 +58,30 @@ impl Facts for View<'_> {
 
 /// The zones of the networks this node is in. A node without one has none, and `.alt` is
 /// answered all the same: nothing in it exists.
-struct Zones<'a>(Option<&'a Network>);
+struct Zones<'a> {
+    network: Option<&'a Network>,
+    has_login_page: bool,
+}
+
+/// What leads to this home's own login page.
+const LOGIN: &str = "login";
 
 /// This node's only zone so far.
 const ZONE: ZoneIndex = ZoneIndex(0);
 
+impl Network {
+    /// This node's address on its site's LAN, if it is the site's gateway.
+    fn site_gateway(&self) -> Option<Ipv6Addr> {
+        let site = self.registry.by_member(&self.own.member)?.membership.site?;
+        let gateway = self.registry.gateway(site)?;
+        let network = self.registry.network();
+        (gateway.id == self.own.node).then(|| address::site_gateway(&network, site))
+    }
+}
+
 impl<'a> Zones<'a> {
     fn get(&self) -> Option<&'a Network> {
-        self.0
+        self.network
     }
 }
 
@@ -112,6 +128,12 @@ impl ZoneView for Zones<'_> {
         }
         if let Some(app) = network.registry.app_by_name(name) {
             found(app.address);
+        } else if self.has_login_page
+            && name.as_str() == LOGIN
+            && network.registry.host(name).is_none()
+            && let Some(gateway) = network.site_gateway()
+        {
+            found(gateway);
         }
     }
 
@@ -150,6 +172,10 @@ impl<A: Aead> Node<A> {
     /// Answers a DNS message from our side, or says that it is to be forwarded. `.alt` and
     /// the network's reverse zone never are (RFC 9476, RFC 6303).
     pub fn handle_dns(&self, query: &[u8], carrier: Carrier, reply: &mut [u8]) -> Answer {
-        names::answer(query, &Zones(self.network.as_ref()), carrier, reply)
+        let zones = Zones {
+            network: self.network.as_ref(),
+            has_login_page: self.config.has_login_page,
+        };
+        names::answer(query, &zones, carrier, reply)
     }
 }

@@ -40,6 +40,8 @@ pub struct Access {
     pub own_user: u32,
     /// The group that operates it.
     pub operators: Option<u32>,
+    /// The group that may log machines on the LANs in and out.
+    pub logins: Option<u32>,
     /// The role of everybody else.
     pub others: Option<Role>,
     /// altnetd's own process, which asks for nothing: an app that leads to the socket would give
@@ -132,6 +134,15 @@ impl Drop for Listener {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Who {
+    user: u32,
+    role: Option<Role>,
+    /// Whether it is the login page.
+    logs_in: bool,
+}
+
 struct Client {
     access: Rc<Access>,
     calls: mpsc::Sender<Call>,
@@ -151,13 +162,17 @@ impl Client {
         }
         let mut groups = peer_groups(&stream).unwrap_or_default();
         groups.push(peer.gid());
-        let role = self.access.role(peer.uid(), &groups);
+        let who = Who {
+            user: peer.uid(),
+            role: self.access.role(peer.uid(), &groups),
+            logs_in: (self.access.logins).is_some_and(|group| groups.contains(&group)),
+        };
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         while read_line(&mut reader, &mut line).await? {
             let (id, outcome) = match serde_json::from_slice::<Request>(&line) {
-                Ok(request) => (request.id, self.answer(request, peer.uid(), role).await),
+                Ok(request) => (request.id, self.answer(request, who).await),
                 Err(e) => (
                     0,
                     Err(bad_request(format!("the line is not a request: {e}"))),
@@ -183,12 +198,7 @@ impl Client {
         Ok(())
     }
 
-    async fn answer(
-        &self,
-        request: Request,
-        user: u32,
-        role: Option<Role>,
-    ) -> Result<Answer, ApiError> {
+    async fn answer(&self, request: Request, who: Who) -> Result<Answer, ApiError> {
         if request.v != VERSION {
             return Err(bad_request(format!(
                 "version {} is not spoken here, only {VERSION}",
@@ -202,7 +212,8 @@ impl Client {
                 "update altnet and altnetd to the same version",
             ));
         };
-        let is_allowed = role.is_some_and(|role| role >= needed);
+        let is_allowed =
+            who.role.is_some_and(|role| role >= needed) || (who.logs_in && method.is_for_logins());
         if is_allowed && method == Method::Events {
             return Ok(Answer::Events(self.events.subscribe()));
         }
@@ -216,7 +227,7 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let call = Call {
             method,
-            user,
+            user: who.user,
             is_allowed,
             params: request.params,
             reply,
@@ -338,6 +349,7 @@ mod tests {
     fn access() -> Access {
         Access {
             own_user: 900,
+            logins: None,
             operators: Some(902),
             others: None,
             own_process: None,
@@ -392,6 +404,7 @@ mod tests {
             } else {
                 1
             },
+            logins: None,
             operators: None,
             others: role,
             own_process: None,
