@@ -166,6 +166,26 @@ impl Policy {
         destination: Ipv6Addr,
         facts: &impl Facts,
     ) -> Vec<(RuleId, Service)> {
+        self.services_in(self.open, source, destination, facts)
+    }
+
+    /// The same at any time: what hours close and what wants a fresh head counts too.
+    pub fn services_ever(
+        &self,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        facts: &impl Facts,
+    ) -> Vec<(RuleId, Service)> {
+        self.services_in(!0, source, destination, facts)
+    }
+
+    fn services_in(
+        &self,
+        open: calendar::Conditions,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        facts: &impl Facts,
+    ) -> Vec<(RuleId, Service)> {
         let mut found = Vec::new();
         let (Some(rules), Some(source), Some(target)) = (
             &self.rules,
@@ -174,11 +194,11 @@ impl Policy {
         ) else {
             return found;
         };
-        if source.needs & !self.open == 0 {
+        if source.needs & !open == 0 {
             rules.table().each(
                 source.sources,
                 target.targets,
-                self.open,
+                open,
                 &mut |rule, service| found.push((RuleId(rule), service)),
             );
         }

@@ -5,6 +5,7 @@ use core::net::Ipv6Addr;
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::id::Name;
+use altnet_wire::policy::Service;
 use altnet_wire::time::{Duration, Instant, UnixTime};
 
 use super::facts::View;
@@ -12,7 +13,7 @@ use super::view::{CallerView, PolicyView, VerdictView};
 use super::{Event, Network, Node};
 use crate::clock::Estimate;
 use crate::ip::Protocol;
-use crate::policy::{FlowInfo, Rules, Verdict};
+use crate::policy::{FlowInfo, RuleId, Rules, Verdict};
 use crate::registry::Subject;
 
 /// Windows open and close on the minute.
@@ -202,15 +203,26 @@ impl<A: Aead> Node<A> {
             return (false, String::new());
         };
         let facts = View::new(network, &self.clock, now);
+        let text_of = |services: &[(RuleId, Service)]| {
+            let mut text = String::new();
+            for (rule, service) in services {
+                let comma = if text.is_empty() { "" } else { ", " };
+                let rule = self.policy.rule_name(*rule);
+                text.push_str(&alloc::format!("{comma}rule {rule} ({service})"));
+            }
+            text
+        };
         let services = self.policy.services(source, destination, &facts);
-        let mut text = String::new();
-        for (rule, service) in &services {
-            let comma = if text.is_empty() { "" } else { ", " };
-            let rule = self.policy.rule_name(*rule);
-            text.push_str(&alloc::format!("{comma}rule {rule} ({service})"));
-        }
         if !services.is_empty() {
-            return (true, text);
+            return (true, text_of(&services));
+        }
+        let ever = self.policy.services_ever(source, destination, &facts);
+        if !ever.is_empty() {
+            let text = text_of(&ever);
+            return (
+                false,
+                alloc::format!("only at other times, or in step with the network: {text}"),
+            );
         }
         let flow = FlowInfo {
             source,
@@ -235,6 +247,9 @@ impl<A: Aead> Node<A> {
             }
             Some(DropReason::NoSuchTarget) => {
                 "the target belongs to no member whose membership is in force".into()
+            }
+            Some(DropReason::Closed) if verdict.rule() == RuleId::PROFILE_HOURS => {
+                "outside the hours of the source's profile nothing is allowed".into()
             }
             Some(DropReason::Closed) => {
                 alloc::format!("{rule} allows it only at other times, or in step with the network")

@@ -135,14 +135,15 @@ mod tests {
             let patience = Some(Duration::from_secs(10));
             watched.set_read_timeout(patience).unwrap();
             let mac = [2, 0, 0, 0, 0, 0x77];
+            let far = format!("far-{}", std::process::id());
             ip("link add lan0 type veth peer name far0");
             ip("link set far0 address 02:00:00:00:00:77");
-            ip("netns add far-neighbour");
-            ip("link set far0 netns far-neighbour");
+            ip(&format!("netns add {far}"));
+            ip(&format!("link set far0 netns {far}"));
             ip("link set lan0 up");
-            ip("-n far-neighbour link set far0 up");
+            ip(&format!("-n {far} link set far0 up"));
             ip("address add fd00::1/64 dev lan0 nodad");
-            ip("-n far-neighbour address add fd00::77/64 dev far0 nodad");
+            ip(&format!("-n {far} address add fd00::77/64 dev far0 nodad"));
             let interface = crate::link::index_of("lan0").unwrap();
             let mut netlink = Netlink::open().unwrap();
             let wanted = Neighbour {
@@ -160,7 +161,7 @@ mod tests {
             }
             assert!(netlink.neighbours(interface).unwrap().contains(&wanted));
             assert!(netlink.neighbours(interface + 1).unwrap().is_empty());
-            ip("netns delete far-neighbour");
+            ip(&format!("netns delete {far}"));
         });
     }
 
