@@ -107,6 +107,11 @@ impl Logins {
         Ok(found)
     }
 
+    /// How many machines somebody is logged in from.
+    pub(super) fn count(&self) -> usize {
+        self.machines.len()
+    }
+
     /// When the first packet has waited long enough.
     pub(super) fn deadline(&self) -> Instant {
         self.waiting.front().map_or(Instant::NEVER, |(at, ..)| *at)

@@ -3,6 +3,7 @@
 use altnet_core::node::DropReason;
 
 use super::Gateway;
+use crate::apps::{Refusal, Stats};
 use crate::clock;
 use crate::metrics::{Kind, Page};
 
@@ -74,6 +75,14 @@ impl Gateway {
             page.sample(name, &labels("sent"), peer.tx_bytes);
             page.sample(name, &labels("received"), peer.rx_bytes);
         }
+        self.page_of_apps(&mut page);
+        let name = "altnet_logins";
+        page.metric(
+            name,
+            Kind::Gauge,
+            "Machines on the LANs that somebody is logged in from.",
+        )
+        .sample(name, &[], self.logins.count());
         let name = "altnet_unsaved_slots";
         page.metric(
             name,
@@ -82,5 +91,58 @@ impl Gateway {
         )
         .sample(name, &[], self.state.unsaved.len());
         page.finish()
+    }
+
+    fn page_of_apps(&self, page: &mut Page) {
+        let apps: Vec<_> = self
+            .apps
+            .iter()
+            .map(|app| (app.config().name.as_str(), app.stats()))
+            .collect();
+        let mut each = |name: &str, kind, help, of: fn(&Stats) -> u64| {
+            page.metric(name, kind, help);
+            for (app, stats) in &apps {
+                page.sample(name, &[("app", app)], of(stats));
+            }
+        };
+        let (counter, gauge) = (Kind::Counter, Kind::Gauge);
+        each(
+            "altnet_app_connections",
+            gauge,
+            "An app's connections.",
+            |stats| stats.connections.into(),
+        );
+        each(
+            "altnet_app_accepted_total",
+            counter,
+            "Connections that an app took.",
+            |stats| stats.accepted,
+        );
+        each(
+            "altnet_app_requests_total",
+            counter,
+            "Requests that reached an HTTP app.",
+            |stats| stats.requests,
+        );
+        each(
+            "altnet_app_received_bytes_total",
+            counter,
+            "Bytes from an app's callers.",
+            |stats| stats.received_bytes,
+        );
+        each(
+            "altnet_app_sent_bytes_total",
+            counter,
+            "Bytes to an app's callers.",
+            |stats| stats.sent_bytes,
+        );
+        let name = "altnet_app_refused_total";
+        page.metric(name, counter, "What an app refused, by reason.");
+        for (app, stats) in &apps {
+            for why in Refusal::ALL {
+                let labels = [("app", *app), ("reason", why.id())];
+                page.sample(name, &labels, stats.refused(why));
+            }
+        }
     }
 }
