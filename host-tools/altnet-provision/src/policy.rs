@@ -57,6 +57,16 @@ services = ["any"]
 # only_named = true                      # rules for all members or a site don't count for them
 # hours = ["Mon-Fri 14:00-19:30"]        # and nothing is allowed at other times
 #
+# [[logins]]                             # whose login page counts, and for whom
+# at = ["site:home"]                     # gateways: device, site or group
+# of = ["person:ann", "group:guests"]    # persons, groups to count them in; members: every person
+#
+# [[sponsors]]                           # members who may bring others in
+# who = ["group:family"]                 # device, person, group or members
+# most = 3                               # so many each at a time
+# depth = 1                              # and those bring in nobody
+# groups = ["guests"]                    # which those are in
+#
 # [[rules]]
 # name = "family-to-media"
 # from = ["group:family"]

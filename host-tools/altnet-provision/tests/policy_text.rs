@@ -2,7 +2,7 @@
 
 mod common;
 
-use altnet_core::policy::Draft;
+use altnet_core::policy::{Draft, DraftSponsor};
 use altnet_provision::policy::{Allowed, Compiled, Plan, STARTER, compile, write};
 use altnet_wire::policy::Atom;
 use common::town::{drafts, member, registry, site, with_many};
@@ -68,6 +68,19 @@ fn the_starter_is_the_rule_that_networks_began_with() {
         .collect();
     assert_eq!(names, ["family-to-media", "members-to-hosts"]);
     assert_eq!(both.draft.profiles.len(), 1);
+    let of = [Atom::Person(name("ann")), Atom::Group(name("guests"))];
+    let vouchers = of.map(|who| (Atom::Site(site(1)), who));
+    assert_eq!(both.draft.vouchers, vouchers.into());
+    assert_eq!(both.draft.sponsors, [family_brings_guests()]);
+}
+
+fn family_brings_guests() -> DraftSponsor {
+    DraftSponsor {
+        who: Atom::Group(name("family")),
+        most: 3,
+        depth: 1,
+        groups: [name("guests")].into(),
+    }
 }
 
 #[test]
@@ -222,6 +235,107 @@ fn what_can_not_stand_somewhere_is_refused() {
     fault(
         &domain,
         "media is a domain, not a group. Write domain:media",
+    );
+}
+
+const GUESTS: &str =
+    "[[sponsors]]\nwho = [\"family\"]\nmost = 3\ndepth = 1\ngroups = [\"guests\"]\n";
+
+#[test]
+fn several_sponsors_in_one_are_one_line_each() {
+    assert_eq!(compiled(GUESTS).draft.sponsors, [family_brings_guests()]);
+    let zoe = GUESTS.replace("\"family\"", "\"zoe\", \"group:family\"");
+    let zoe = format!("[people]\nzoe = {{ devices = [\"box\"] }}\n{zoe}");
+    let sponsors = compiled(&zoe).draft.sponsors;
+    let who: Vec<Atom> = sponsors.iter().map(|line| line.who.clone()).collect();
+    // A person's device that no issuer gave to them is theirs by the text alone.
+    let person = Atom::Person(name("zoe"));
+    assert_eq!(
+        who,
+        [person, Atom::Group(name("family")), Atom::Device(member(4))]
+    );
+}
+
+#[test]
+fn who_logs_in_is_a_person_and_not_their_devices() {
+    let text =
+        "[people]\nzoe = { devices = [\"box\"] }\n[[logins]]\nat = [\"box\"]\nof = [\"zoe\"]\n";
+    let expected = (Atom::Device(member(4)), Atom::Person(name("zoe")));
+    assert_eq!(compiled(text).draft.vouchers, [expected].into());
+}
+
+#[test]
+fn slips_about_logins_and_sponsors_are_told_where_they_are() {
+    let login = |at: &str, of: &str| format!("[[logins]]\nat = [\"{at}\"]\nof = [\"{of}\"]\n");
+    fault(
+        &login("person:ann", "members"),
+        "2:7: `\"person:ann\"` that is no gateway, so nobody logs in there",
+    );
+    fault(
+        &login("ann", "members"),
+        "2:7: `\"ann\"` that is no gateway",
+    );
+    fault(
+        &login("site:1", "device:box"),
+        "3:7: `\"device:box\"` nobody can be logged in as that",
+    );
+    fault(&login("site:1", "hosts"), "nobody can be logged in as that");
+    fault(
+        &login("site:1", "person:anne"),
+        "there is no person called anne. Did you mean `ann`?",
+    );
+    fault(
+        &GUESTS.replace("family", "host:wiki"),
+        "2:8: `\"host:wiki\"` that can bring in nobody",
+    );
+    fault(
+        &GUESTS.replace("guests", "gests"),
+        "5:11: `\"gests\"` there is no group called gests. Did you mean `guests`?",
+    );
+    let many: Vec<String> = (0..65).map(|n| format!("\"p{n}\"")).collect();
+    let people: String = (0..65).map(|n| format!("p{n} = {{}}\n")).collect();
+    fault(
+        &format!(
+            "[people]\n{people}{}",
+            GUESTS.replace("\"family\"", &many.join(", "))
+        ),
+        "67:1: `` with these there are more than 64 sponsors",
+    );
+    let many: Vec<String> = (0..9).map(|n| format!("\"g{n}\"")).collect();
+    let groups: String = (0..9).map(|n| format!("g{n} = []\n")).collect();
+    fault(
+        &format!(
+            "[groups]\n{groups}{}",
+            GUESTS.replace("\"guests\"", &many.join(", "))
+        ),
+        "11:1: `` with these there are more than 8 groups of a sponsor's",
+    );
+    let warnings = compiled(&login("site:7", "members")).warnings;
+    assert_eq!(warnings, ["site 7 has no gateway"]);
+}
+
+#[test]
+fn a_plan_says_who_may_vouch_and_who_may_bring_in_others() {
+    let login = "[[logins]]\nat = [\"site:1\"]\nof = [\"ann\"]\n";
+    let said = |old: &str, new: &str| plan(old, new).settings.join("\n");
+    assert_eq!(said("", login), "logins at site:1: person:ann (new)");
+    assert_eq!(
+        said(login, &login.replace("ann", "members")),
+        "logins at site:1: person:ann -> every person there is, on the gateway's word alone"
+    );
+    assert_eq!(
+        said("", GUESTS),
+        "brought in by group:family: at most 3 each, in group:guests, who bring in nobody (new)"
+    );
+    let more = GUESTS.replace("= 3", "= 4").replace("h = 1", "h = 2");
+    assert_eq!(
+        said(GUESTS, &more),
+        "brought in by group:family: at most 3 each, in group:guests, who bring in nobody -> \
+         at most 4 each, in group:guests, in lines of at most 2"
+    );
+    assert_eq!(
+        said(GUESTS, "").split_once(" (gone)").map(|(_, rest)| rest),
+        Some("")
     );
 }
 

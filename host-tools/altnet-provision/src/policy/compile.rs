@@ -20,6 +20,8 @@ use super::named::{given, missing};
 use super::source::{At, Source, SourceRule};
 use super::words::{self, ALONE, Reference};
 
+mod special;
+
 /// What an envelope takes around the body, at most.
 const ENVELOPE_BYTES: usize = 160;
 const FEWER: &str =
@@ -66,6 +68,11 @@ enum Place {
     From,
     To,
     Group,
+    /// Whose word about a login counts.
+    LoginAt,
+    /// Of whom it may say so.
+    LoginOf,
+    Sponsor,
 }
 
 struct Compiler<'s> {
@@ -162,6 +169,8 @@ impl<'s> Compiler<'s> {
             let rule = self.rule(rule);
             draft.rules.push(rule);
         }
+        self.logins(&mut draft);
+        self.sponsors(&mut draft);
         draft
     }
 
@@ -247,6 +256,12 @@ impl<'s> Compiler<'s> {
                 "that can't be in a group",
                 "List persons, devices, sites, hosts or apps; instead of a group what is in it.",
             ),
+            (value, Place::LoginAt | Place::LoginOf | Place::Sponsor) => {
+                match special::unfit(value, place) {
+                    Some(unfit) => unfit,
+                    None => return true,
+                }
+            }
             _ => return true,
         };
         self.report.fault(&at.span, message, next);
@@ -262,7 +277,14 @@ impl<'s> Compiler<'s> {
             Reference::Apps => vec![Atom::Apps],
             Reference::Anything => vec![Atom::Anything],
             Reference::Named(pattern) => vec![Atom::Named(pattern.clone())],
-            Reference::Person(name) => self.person(name, span),
+            Reference::Person(name) => {
+                let mut atoms = self.person(name, span);
+                // Who logs in is a person; their own devices need no login.
+                if place == Place::LoginOf {
+                    atoms.truncate(1);
+                }
+                atoms
+            }
             Reference::Group(name) => {
                 if place == Place::From && self.only_targets.contains(name) {
                     let message = format!(

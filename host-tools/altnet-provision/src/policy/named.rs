@@ -44,8 +44,16 @@ pub(crate) fn missing(draft: &Draft, registry: &Registry) -> Vec<String> {
     missing
 }
 
-/// Every atom that a draft names.
+/// Every atom that a draft names, but groups that are only given.
 pub(super) fn named_atoms(draft: &Draft) -> BTreeSet<&Atom> {
+    let mut atoms = judged_atoms(draft);
+    atoms.extend(draft.vouchers.iter().flat_map(|(at, who)| [at, who]));
+    atoms.extend(draft.sponsors.iter().map(|sponsor| &sponsor.who));
+    atoms
+}
+
+/// Every atom that decides who reaches what.
+pub(super) fn judged_atoms(draft: &Draft) -> BTreeSet<&Atom> {
     let rules = draft.rules.iter();
     let ends = rules.flat_map(|rule| rule.from.iter().chain(&rule.to));
     draft.groups.values().flatten().chain(ends).collect()

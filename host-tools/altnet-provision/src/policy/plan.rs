@@ -4,7 +4,7 @@
 //! no rule tells apart are asked once and told together, so that a thousand members come to a
 //! few lines. Rules with hours count as open; the hours are told beside.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use altnet_core::policy::{Draft, DraftRule, RulesError};
 use altnet_core::registry::Registry;
@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use super::words::{service_text, window_texts};
 use super::write::Writer;
-use super::zone;
 
 mod effects;
+mod settings;
 
 /// Names that a line of text has before it only counts.
 const SHOWN_NAMES: usize = 6;
@@ -120,7 +120,7 @@ impl Plan {
     }
 
     fn compare_settings(&mut self, old: &Draft, new: &Draft, registry: &Registry) {
-        let (was, is) = (settings(old, registry), settings(new, registry));
+        let (was, is) = (settings::of(old, registry), settings::of(new, registry));
         let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
         for key in keys {
             let said = match (was.get(key), is.get(key)) {
@@ -156,37 +156,6 @@ fn hours(window: Option<&Window>) -> String {
         false => "",
     };
     window_texts(window).join(", ") + clock
-}
-
-fn settings(draft: &Draft, registry: &Registry) -> BTreeMap<String, String> {
-    let writer = Writer::new(draft, registry);
-    let mut settings = BTreeMap::from([("timezone".to_owned(), zone::text(&draft.zone))]);
-    if draft.stale_after_s != 0 {
-        let after = format!("{} s", draft.stale_after_s);
-        settings.insert("stale_after".into(), after);
-    }
-    for (site, name) in &draft.sites {
-        settings.insert(format!("site {site}"), name.to_string());
-    }
-    for (group, of) in &draft.groups {
-        let kind = if writer.is_domain(group) {
-            "domain"
-        } else {
-            "group"
-        };
-        let of = writer.references(of).join(", ");
-        settings.insert(format!("{kind} {group}"), of.replace("named:", ""));
-    }
-    for profile in &draft.profiles {
-        let named = if profile.exclusive {
-            "only_named, "
-        } else {
-            ""
-        };
-        let said = format!("{named}hours: {}", hours(profile.window.as_ref()));
-        settings.insert(format!("profile {}", profile.group), said);
-    }
-    settings
 }
 
 impl Plan {

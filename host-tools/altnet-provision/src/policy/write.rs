@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use altnet_core::policy::{Draft, STALE_AFTER_S};
+use altnet_core::policy::{Draft, DraftSponsor, STALE_AFTER_S};
 use altnet_core::registry::Registry;
 use altnet_wire::id::{MemberId, Name, SiteId};
 use altnet_wire::policy::{Atom, Window, Zone};
@@ -29,10 +29,19 @@ pub(super) struct Writer<'d> {
 impl<'d> Writer<'d> {
     pub(super) fn new(draft: &'d Draft, registry: &'d Registry) -> Self {
         let (given, _) = given(registry);
-        let profiled: BTreeSet<&Name> = draft.profiles.iter().map(|p| &p.group).collect();
+        let profiled = draft.profiles.iter().map(|p| &p.group);
+        let joined = draft.sponsors.iter().flat_map(|sponsor| &sponsor.groups);
+        let ends = draft.vouchers.iter().flat_map(|(at, who)| [at, who]);
+        let ends = ends.chain(draft.sponsors.iter().map(|sponsor| &sponsor.who));
+        let ends = ends.filter_map(|atom| match atom {
+            Atom::Group(name) => Some(name),
+            _ => None,
+        });
+        // People are in these, so they are no domains whatever is in them.
+        let with_people: BTreeSet<&Name> = profiled.chain(joined).chain(ends).collect();
         let is_domain = |(group, of): &(&'d Name, &BTreeSet<Atom>)| {
             let is_pattern = |atom: &Atom| matches!(atom, Atom::Named(_));
-            let is_group = given.contains(*group) || profiled.contains(group);
+            let is_group = given.contains(*group) || with_people.contains(group);
             !is_group && !of.is_empty() && of.iter().all(is_pattern)
         };
         let domains = draft.groups.iter().filter(is_domain);
@@ -76,6 +85,8 @@ impl<'d> Writer<'d> {
             }
         }
         groups.extend(draft.profiles.iter().map(|p| (&p.group, BTreeSet::new())));
+        let joined = draft.sponsors.iter().flat_map(|sponsor| &sponsor.groups);
+        groups.extend(joined.map(|name| (name, BTreeSet::new())));
         groups.extend(draft.groups.iter().map(|(name, of)| (name, of.clone())));
         let (domains, groups): (Vec<_>, Vec<_>) = groups
             .iter()
@@ -99,6 +110,8 @@ impl<'d> Writer<'d> {
             }
             hours(&mut text, profile.window.as_ref());
         }
+        self.logins(&mut text);
+        self.sponsors(&mut text);
         for rule in &draft.rules {
             text.push_str(&format!("\n[[rules]]\nname = \"{}\"\n", rule.name));
             text.push_str(&list("from", self.references(&rule.from)));
@@ -113,6 +126,37 @@ impl<'d> Writer<'d> {
         text
     }
 
+    fn logins(&self, text: &mut String) {
+        // Gateways of which the same is said are told together.
+        let mut by_whom: BTreeMap<BTreeSet<Atom>, BTreeSet<Atom>> = BTreeMap::new();
+        for (at, of) in vouched(self.draft) {
+            by_whom.entry(of).or_default().insert(at.clone());
+        }
+        for (of, at) in by_whom {
+            text.push_str("\n[[logins]]\n");
+            text.push_str(&list("at", self.references(&at)));
+            text.push_str(&list("of", self.references(&of)));
+        }
+    }
+
+    fn sponsors(&self, text: &mut String) {
+        // Several in one are read in ascending order, so only such runs are told together.
+        let same = |a: &DraftSponsor, b: &DraftSponsor| {
+            a.who < b.who && (a.most, a.depth, &a.groups) == (b.most, b.depth, &b.groups)
+        };
+        for run in self.draft.sponsors.chunk_by(same) {
+            let Some(first) = run.first() else { continue };
+            let who = run.iter().map(|sponsor| self.reference(&sponsor.who));
+            text.push_str("\n[[sponsors]]\n");
+            text.push_str(&list("who", who.collect()));
+            text.push_str(&format!("most = {}\ndepth = {}\n", first.most, first.depth));
+            if !first.groups.is_empty() {
+                let groups = first.groups.iter().map(ToString::to_string);
+                text.push_str(&list("groups", groups.collect()));
+            }
+        }
+    }
+
     /// Whether a group is nothing but names that fit.
     pub(super) fn is_domain(&self, group: &Name) -> bool {
         self.domains.contains(group)
@@ -122,7 +166,7 @@ impl<'d> Writer<'d> {
         atoms.iter().map(|atom| self.reference(atom)).collect()
     }
 
-    fn reference(&self, atom: &Atom) -> String {
+    pub(super) fn reference(&self, atom: &Atom) -> String {
         match atom {
             Atom::Members => "members".into(),
             Atom::Hosts => "hosts".into(),
@@ -168,6 +212,15 @@ impl<'d> Writer<'d> {
             false => format!("host:{name}@{}", self.site(site)),
         }
     }
+}
+
+/// By gateways, or what they are in, of whom they may say who is logged in.
+pub(super) fn vouched(draft: &Draft) -> BTreeMap<&Atom, BTreeSet<Atom>> {
+    let mut vouched: BTreeMap<&Atom, BTreeSet<Atom>> = BTreeMap::new();
+    for (at, who) in &draft.vouchers {
+        vouched.entry(at).or_default().insert(who.clone());
+    }
+    vouched
 }
 
 fn table(text: &mut String, name: &str, lines: impl Iterator<Item = String>) {

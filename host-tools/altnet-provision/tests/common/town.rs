@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use altnet_core::clock::Clock;
 use altnet_core::limits::Limits;
-use altnet_core::policy::{Draft, DraftProfile, DraftRule, STALE_AFTER_S};
+use altnet_core::policy::{Draft, DraftProfile, DraftRule, DraftSponsor, STALE_AFTER_S};
 use altnet_core::records::{self, SigningSecret};
 use altnet_core::registry::{Applied, Registry};
 use altnet_wire::address;
@@ -241,6 +241,43 @@ fn profiles() -> impl Strategy<Value = Vec<DraftProfile>> {
     })
 }
 
+fn vouchers() -> impl Strategy<Value = BTreeSet<(Atom, Atom)>> {
+    let at = [
+        Atom::Site(site(1)),
+        Atom::Device(member(4)),
+        Atom::Device(member(9)),
+        Atom::Group(name("things")),
+    ];
+    let of = [
+        Atom::Members,
+        Atom::Person(name("ann")),
+        Atom::Person(name("nobody")),
+        Atom::Group(name("guests")),
+        Atom::Group(name("mixed")),
+    ];
+    proptest::collection::btree_set((select(at.to_vec()), select(of.to_vec())), 0..5)
+}
+
+fn sponsors() -> impl Strategy<Value = Vec<DraftSponsor>> {
+    let who = [
+        Atom::Members,
+        Atom::Person(name("ann")),
+        Atom::Device(member(4)),
+        Atom::Group(name("family")),
+        Atom::Group(name("media")),
+    ];
+    let groups = subsequence(vec!["guests", "new-ones", "things"], 0..3);
+    // Few numbers, so that lines are alike and told together.
+    let one = (select(who.to_vec()), 1u16..3, 1u8..3, groups);
+    let sponsor = |(who, most, depth, groups): (_, _, _, Vec<&str>)| DraftSponsor {
+        who,
+        most,
+        depth,
+        groups: groups.into_iter().map(name).collect(),
+    };
+    proptest::collection::vec(one.prop_map(sponsor), 0..4)
+}
+
 /// Policies about the town, of every kind that can be written.
 pub fn drafts() -> impl Strategy<Value = Draft> {
     // Most speak of machines and devices that profiles speak of too: there is more to decide.
@@ -271,7 +308,9 @@ pub fn drafts() -> impl Strategy<Value = Draft> {
     let is_one = |atom: &Atom| !matches!(atom, Atom::Group(_));
     let things = some(sources().into_iter().filter(is_one).collect(), 1);
     let mixed = some(sources().into_iter().filter(is_one).collect(), 1);
-    (rules, things, mixed, profiles()).prop_map(|(rules, things, mut mixed, profiles)| {
+    let special = (profiles(), vouchers(), sponsors());
+    (rules, things, mixed, special).prop_map(|(rules, things, mut mixed, special)| {
+        let (profiles, vouchers, sponsors) = special;
         mixed.insert(pattern("media-*"));
         Draft {
             issued: NOW,
@@ -287,6 +326,8 @@ pub fn drafts() -> impl Strategy<Value = Draft> {
             ]),
             profiles,
             rules,
+            vouchers,
+            sponsors,
             ..Draft::default()
         }
     })

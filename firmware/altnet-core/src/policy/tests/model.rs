@@ -273,7 +273,8 @@ fn draft() -> impl Strategy<Value = Draft> {
         window(),
     );
     let profiles = proptest::collection::vec(profile, 0..3);
-    (rules, things, profiles).prop_map(move |(rules, things, profiles)| Draft {
+    let all = (rules, things, profiles, vouchers(), sponsors());
+    all.prop_map(move |(rules, things, profiles, vouchers, sponsors)| Draft {
         issued: UnixTime::from_secs(MONDAY),
         stale_after_s: 3600,
         groups: BTreeMap::from([
@@ -289,8 +290,36 @@ fn draft() -> impl Strategy<Value = Draft> {
             })
             .collect(),
         rules,
+        vouchers,
+        sponsors,
         ..Draft::default()
     })
+}
+
+fn vouchers() -> impl Strategy<Value = BTreeSet<(Atom, Atom)>> {
+    let gateway = |atom: &Atom| matches!(atom, Atom::Device(_) | Atom::Site(_) | Atom::Group(_));
+    let whom = |atom: &Atom| matches!(atom, Atom::Person(_) | Atom::Group(_));
+    let (at, mut who) = (atoms_of_sources(), atoms_of_sources());
+    let at: Vec<Atom> = at.into_iter().filter(gateway).collect();
+    who.retain(whom);
+    who.push(Atom::Members);
+    proptest::collection::btree_set((select(at), select(who)), 0..4)
+}
+
+fn sponsors() -> impl Strategy<Value = Vec<DraftSponsor>> {
+    let is_one = |atom: &Atom| matches!(atom, Atom::Person(_) | Atom::Group(_) | Atom::Device(_));
+    let mut who = atoms_of_sources();
+    who.retain(is_one);
+    who.push(Atom::Members);
+    let groups = subsequence(std::vec!["guests", "media", "nobodys"], 0..3);
+    let sponsor = (select(who), 1u16.., 1u8.., groups);
+    let sponsor = sponsor.prop_map(|(who, most, depth, groups)| DraftSponsor {
+        who,
+        most,
+        depth,
+        groups: groups.into_iter().map(name).collect(),
+    });
+    proptest::collection::vec(sponsor, 0..4)
 }
 
 fn is_open_at(minute: Option<u16>, window: &Window) -> bool {

@@ -13,7 +13,7 @@ use altnet_wire::policy::{Atom, Service};
 use altnet_wire::time::UnixTime;
 
 use super::{Allowed, Plan, hours};
-use crate::policy::named::named_atoms;
+use crate::policy::named::judged_atoms;
 use crate::policy::words::service_text;
 use crate::policy::write::Writer;
 
@@ -63,8 +63,8 @@ struct Town<'r> {
 
 impl<'r> Town<'r> {
     fn new(old: &Draft, new: &Draft, registry: &'r Registry) -> Self {
-        let mut named = named_atoms(old);
-        named.extend(named_atoms(new));
+        let mut named = judged_atoms(old);
+        named.extend(judged_atoms(new));
         let mut groups: BTreeSet<Atom> = BTreeSet::new();
         for draft in [old, new] {
             groups.extend(draft.profiles.iter().map(|p| Atom::Group(p.group.clone())));
