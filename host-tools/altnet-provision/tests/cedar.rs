@@ -73,6 +73,7 @@ fn entity(one: &Enrolled<'_>) -> Value {
             (Some(name), vec![Atom::Anything, Atom::Apps, own])
         }
         What::Site(site) => (None, vec![Atom::Members, Atom::Anything, Atom::Site(site)]),
+        What::Login(_) => unreachable!("no record says who logged in"),
     };
     let parents = atoms.iter().filter_map(of_atom);
     let parents: Vec<Value> = parents.map(|(kind, id)| uid(kind, id)).collect();

@@ -340,6 +340,18 @@ fn a_plan_says_who_may_vouch_and_who_may_bring_in_others() {
 }
 
 #[test]
+fn a_plan_says_what_logging_in_gives() {
+    let login = "[[logins]]\nat = [\"site:1\"]\nof = [\"ann\"]\n";
+    let old = rule("ann", "wiki");
+    let plan = plan(&old, &format!("{old}{login}"));
+    assert_eq!(
+        lines(&plan.gains),
+        ["person:ann logged in at ann-laptop > host:wiki: tcp/80 r "]
+    );
+    assert!(plan.loses.is_empty(), "{:?}", lines(&plan.loses));
+}
+
+#[test]
 fn more_than_a_record_holds_is_told_at_the_largest_rule() {
     let many = |count: usize| {
         let names = (0..count).map(|n| format!("\"host:a-machine-with-a-long-name-{n}@1\""));

@@ -32,6 +32,8 @@ enum Somebody {
     Host(SiteId, Name),
     App(MemberId, Name),
     Site(SiteId),
+    /// Somebody logged in from it, says this gateway: a machine with a name or without.
+    Login(Box<Membership>, Option<Name>, Option<Name>, Vec<Name>),
 }
 
 fn device(number: u8, person: Option<&str>, groups: &[&str], site: Option<SiteId>) -> Membership {
@@ -54,6 +56,26 @@ fn device(number: u8, person: Option<&str>, groups: &[&str], site: Option<SiteId
 /// Two homes, three people, four devices, three named machines, two apps.
 fn town() -> Vec<(Prefix, Somebody)> {
     let mut town = Vec::new();
+    let (ann, bob) = (Some("ann"), Some("bob"));
+    let logins = [
+        (1, Some("wiki"), 7, bob, std::vec![]),
+        (1, None, 20, ann, std::vec!["guests"]),
+        (2, None, 21, None, std::vec!["guests", "family"]),
+        (2, None, 22, bob, std::vec!["children", "nobody"]),
+    ];
+    for (number, host, last, person, groups) in logins {
+        let gateway = match number {
+            1 => device(1, ann, &["family"], Some(site(1))),
+            _ => device(2, bob, &["family", "children"], Some(site(2))),
+        };
+        let mut octets = address::site_prefix(&NETWORK, site(number))
+            .address()
+            .octets();
+        octets[15] = last;
+        let groups = groups.into_iter().map(name).collect();
+        let login = Somebody::Login(gateway.into(), host.map(name), person.map(name), groups);
+        town.push((Prefix::host(octets.into()), login));
+    }
     let devices = [
         device(1, Some("ann"), &["family"], Some(site(1))),
         device(2, Some("bob"), &["family", "children"], Some(site(2))),
@@ -70,7 +92,7 @@ fn town() -> Vec<(Prefix, Somebody)> {
         }
         town.push((own, Somebody::Device(membership.into())));
     }
-    for (number, host, last) in [(1, "wiki", 7), (2, "media-tv", 7), (2, "nas", 8)] {
+    for (number, host, last) in [(1, "door", 9), (2, "media-tv", 7), (2, "nas", 8)] {
         let mut octets = address::site_prefix(&NETWORK, site(number))
             .address()
             .octets();
@@ -89,16 +111,32 @@ fn town() -> Vec<(Prefix, Somebody)> {
 }
 
 fn enrolled(town: &[(Prefix, Somebody)]) -> impl Iterator<Item = Enrolled<'_>> {
-    town.iter().map(|(at, somebody)| Enrolled {
+    // A machine with a name has that beside.
+    let named = town.iter().filter_map(|(at, somebody)| match somebody {
+        Somebody::Login(by, Some(host), ..) => Some(Enrolled {
+            at: *at,
+            what: What::Host(by.site?, host),
+            expires: UnixTime::NEVER,
+        }),
+        _ => None,
+    });
+    let all = town.iter().map(|(at, somebody)| Enrolled {
         at: *at,
         what: match somebody {
+            Somebody::Login(by, _, person, groups) => What::Login(Login {
+                by,
+                site: by.site.unwrap(),
+                person: person.as_ref(),
+                groups,
+            }),
             Somebody::Device(membership) => What::Device(membership),
             Somebody::Host(site, name) => What::Host(*site, name),
             Somebody::App(member, name) => What::App(*member, name),
             Somebody::Site(site) => What::Site(*site),
         },
         expires: UnixTime::NEVER,
-    })
+    });
+    named.chain(all)
 }
 
 /// What the model is asked: the draft, and what holds.
@@ -109,8 +147,32 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
+    /// Whether the policy lets a gateway say `who` of whoever logged in.
+    fn may_say(&self, by: &Membership, who: &Atom) -> bool {
+        let gateway = Somebody::Device(by.clone().into());
+        self.draft.vouchers.iter().any(|(at, of)| {
+            let is_at = match at {
+                Atom::Site(site) => by.site == Some(*site),
+                at => self.is(&gateway, at),
+            };
+            is_at && (of == who || (matches!(who, Atom::Person(_)) && *of == Atom::Members))
+        })
+    }
+
     /// Whether `atom` speaks of `somebody`.
     fn is(&self, somebody: &Somebody, atom: &Atom) -> bool {
+        if let Somebody::Login(by, host, person, _) = somebody {
+            let site = by.site.unwrap();
+            let machine = match host {
+                Some(host) => Somebody::Host(site, host.clone()),
+                None => Somebody::Site(site),
+            };
+            return match atom {
+                Atom::Person(named) => person.as_ref() == Some(named) && self.may_say(by, atom),
+                Atom::Group(group) => self.is_in(somebody, group),
+                _ => self.is(&machine, atom),
+            };
+        }
         match (atom, somebody) {
             (Atom::Members, Somebody::App(..)) => false,
             (Atom::Members | Atom::Anything, _) => true,
@@ -129,7 +191,13 @@ impl Model<'_> {
     }
 
     fn is_in(&self, somebody: &Somebody, group: &Name) -> bool {
-        let by_membership = matches!(somebody, Somebody::Device(m) if m.groups.contains(group));
+        let by_membership = match somebody {
+            Somebody::Device(m) => m.groups.contains(group),
+            Somebody::Login(by, _, _, groups) => {
+                groups.contains(group) && self.may_say(by, &Atom::Group(group.clone()))
+            }
+            _ => false,
+        };
         let listed = self.draft.groups.get(group);
         let mut listed = listed.into_iter().flatten();
         by_membership || listed.any(|atom| self.is(somebody, atom))

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use altnet_core::policy::{
-    Draft, DraftRule, Enrolled, Facts, Policy, PolicyLimits, Rules, RulesError, What,
+    Draft, DraftRule, Enrolled, Facts, Login, Policy, PolicyLimits, Rules, RulesError, What,
 };
 use altnet_core::registry::Registry;
 use altnet_wire::address::{self, Prefix};
-use altnet_wire::id::{NetworkId, Serial, SiteId};
+use altnet_wire::id::{Name, NetworkId, Serial, SiteId};
 use altnet_wire::policy::{Atom, Service};
 use altnet_wire::time::UnixTime;
 
@@ -62,17 +62,21 @@ struct Town<'r> {
 }
 
 impl<'r> Town<'r> {
-    fn new(old: &Draft, new: &Draft, registry: &'r Registry) -> Self {
-        let mut named = judged_atoms(old);
-        named.extend(judged_atoms(new));
+    fn new(old: &'r Draft, new: &'r Draft, registry: &'r Registry) -> Self {
+        let mut spoken = judged_atoms(old);
+        spoken.extend(judged_atoms(new));
+        let mut named: BTreeSet<&Atom> = spoken.clone();
         let mut groups: BTreeSet<Atom> = BTreeSet::new();
         for draft in [old, new] {
             groups.extend(draft.profiles.iter().map(|p| Atom::Group(p.group.clone())));
         }
         named.extend(&groups);
-        let everybody = everybody(&named, registry);
+        let mut everybody = everybody(&named, registry);
+        let logins = logins(&spoken, [old, new], &everybody, registry);
+        everybody.extend(logins);
         let writer = Writer::new(new, registry);
-        let mut classes: BTreeMap<(u8, BTreeSet<&Atom>), Class<'r>> = BTreeMap::new();
+        let mut classes: BTreeMap<(u8, Option<SiteId>, BTreeSet<&Atom>), Class<'r>> =
+            BTreeMap::new();
         for one in &everybody {
             let theirs = named.iter().filter(|atom| is_own(&one.what, atom)).copied();
             let (kind, label) = match &one.what {
@@ -80,8 +84,14 @@ impl<'r> Town<'r> {
                 What::Host(site, name) => (1, writer.host(*site, name)),
                 What::Site(site) => (2, format!("site:{}", writer.site(*site))),
                 What::App(_, name) => (3, format!("app:{name}")),
+                What::Login(login) => (4, logged_in(login, &writer)),
             };
-            let class = classes.entry((kind, theirs.collect()));
+            // A login counts as what its gateway may say.
+            let by = match &one.what {
+                What::Login(login) => Some(login.site),
+                _ => None,
+            };
+            let class = classes.entry((kind, by, theirs.collect()));
             let class = class.or_insert_with(|| Class {
                 what: one.what,
                 address: somewhere(&one.at, &everybody),
@@ -161,6 +171,62 @@ fn without_gateway<'r>(network: &NetworkId, site: SiteId) -> Enrolled<'r> {
     }
 }
 
+/// Who could log in from a machine without a name: for each gateway that one of the policies lets
+/// vouch for anybody, the people and groups that they speak of, each at an address of its own.
+fn logins<'r>(
+    spoken: &BTreeSet<&'r Atom>,
+    drafts: [&'r Draft; 2],
+    everybody: &[Enrolled<'r>],
+    registry: &'r Registry,
+) -> Vec<Enrolled<'r>> {
+    if drafts.iter().all(|draft| draft.vouchers.is_empty()) {
+        return Vec::new();
+    }
+    let mut who: Vec<(Option<&Name>, &[Name])> = Vec::new();
+    let vouched = drafts.into_iter().flat_map(|draft| &draft.vouchers);
+    let vouched = vouched.map(|(_, who)| who);
+    let all: BTreeSet<&Atom> = spoken.iter().copied().chain(vouched).collect();
+    for atom in all {
+        match atom {
+            Atom::Person(person) => who.push((Some(person), &[])),
+            Atom::Group(group) => who.push((None, std::slice::from_ref(group))),
+            _ => {}
+        }
+    }
+    let network = registry.network();
+    let is_taken = |address| everybody.iter().any(|one| one.at == Prefix::host(address));
+    let mut logins = Vec::new();
+    for member in registry.members() {
+        let site = member.membership.site.filter(|site| {
+            let gateway = registry.gateway(*site);
+            gateway.is_some_and(|gateway| gateway.id == member.id)
+        });
+        let Some(site) = site else { continue };
+        let first = u128::from(address::site_prefix(&network, site).address());
+        let free = (1 << 32..=u128::from(u64::MAX)).map(|at| Ipv6Addr::from(first | at));
+        let free = free.filter(|address| !is_taken(*address));
+        logins.extend(free.zip(&who).map(|(address, (person, groups))| Enrolled {
+            at: Prefix::host(address),
+            what: What::Login(Login {
+                by: member.membership,
+                site,
+                person: *person,
+                groups,
+            }),
+            expires: UnixTime::NEVER,
+        }));
+    }
+    logins
+}
+
+fn logged_in(login: &Login<'_>, writer: &Writer<'_>) -> String {
+    let person = login.person.map(|name| format!("person:{name}"));
+    let groups = login.groups.iter().map(|name| format!("group:{name}"));
+    let who: Vec<String> = person.into_iter().chain(groups).collect();
+    let at = writer.device(&login.by.member);
+    format!("{} logged in at {at}", who.join(", "))
+}
+
 /// An address itself, or of a site one that nobody has.
 fn somewhere(at: &Prefix, everybody: &[Enrolled<'_>]) -> Ipv6Addr {
     if at.bits() == 128 {
@@ -185,6 +251,9 @@ fn is_own(what: &What<'_>, atom: &Atom) -> bool {
         (Atom::Host(site, name), What::Host(at, called)) => site == at && name == *called,
         (Atom::App(member, name), What::App(of, called)) => member == of && name == *called,
         (Atom::Named(pattern), What::Host(_, name) | What::App(_, name)) => pattern.fits(name),
+        (Atom::Site(site), What::Login(login)) => *site == login.site,
+        (Atom::Person(person), What::Login(login)) => login.person == Some(person),
+        (Atom::Group(group), What::Login(login)) => login.groups.contains(group),
         _ => false,
     }
 }
