@@ -5,3 +5,4 @@
 //! gateway say.
 
 pub mod directory;
+pub mod ldap;
