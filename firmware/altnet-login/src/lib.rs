@@ -5,4 +5,6 @@
 //! gateway say.
 
 pub mod directory;
+mod http_get;
 pub mod ldap;
+pub mod pki;
