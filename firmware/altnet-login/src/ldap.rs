@@ -44,6 +44,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const TIME_LIMIT_S: u32 = 8;
 /// How many groups are asked for; who is in more is in these.
 const MAX_GROUPS: u32 = 1000;
+/// How long the name of a group may be; a longer one is left out.
+const MAX_GROUP_BYTES: usize = 1024;
 /// How long a name or a password may be.
 const MAX_TYPED_BYTES: usize = 256;
 /// How long the file with the password may be.
@@ -53,8 +55,8 @@ const MAX_SECRET_BYTES: u64 = 1024;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `ldaps://host:port`, or `ldap://host:port` with `start_tls`; without either only for this
-    /// machine itself. The port may be left out: 636 and 389.
+    /// `ldaps://host:port`, or `ldap://host:port` with `start_tls`; without either only for an
+    /// address of this machine itself, as 127.0.0.1. The port may be left out: 636 and 389.
     pub url: String,
     /// Whether TLS begins after the connection does.
     #[serde(default)]
@@ -83,7 +85,7 @@ pub struct Settings {
     /// Which groups have the member with the DN `{}`; `(member={})` if absent.
     #[serde(default)]
     pub group_filter: Option<String>,
-    /// Which people are switched off: `(pwdAccountLockedTime=*)` for OpenLDAP's password policy,
+    /// Which people are switched off, of those who are looked up again too: `(pwdAccountLockedTime=*)` for OpenLDAP's password policy,
     /// `(nsAccountLock=TRUE)` for 389, `(userAccountControl:1.2.840.113556.1.4.803:=2)` for
     /// Active Directory.
     #[serde(default)]
@@ -112,7 +114,9 @@ pub enum SettingsError {
     #[error("{0:?} isn't ldaps://host:port or ldap://host:port")]
     Url(String),
     /// Passwords would cross a network in plain text.
-    #[error("{0} would send passwords in plain text: use ldaps:// or set start_tls = true")]
+    #[error(
+        "{0} would send passwords in plain text: use ldaps:// or start_tls = true, or write 127.0.0.1 for this machine"
+    )]
     Plain(String),
     /// One of the filters isn't one.
     #[error(transparent)]
@@ -224,11 +228,7 @@ impl Directory {
             .search(&self.search(&self.base, Scope::Subtree, 2, &self.user_filter, name))
             .await?;
         if ended == code::NO_SUCH_OBJECT {
-            return Err(Fault::Refused {
-                what: "search",
-                code: ended,
-                diagnostic: format!("there is no {}", self.base),
-            });
+            return Err(Fault::Missing(self.base.clone()));
         }
         let entry = match (entries.pop(), entries.is_empty(), ended) {
             (Some(entry), true, code::SUCCESS) if !entry.dn.is_empty() => entry,
@@ -317,14 +317,13 @@ impl Directory {
             })
             .await?;
         let entry = entries.into_iter().next().ok_or(Fault::Malformed)?;
-        let name = entry.values(&self.name_attribute).next();
-        let name = name.ok_or_else(|| Fault::Refused {
-            what: "search",
-            code: code::SUCCESS,
-            diagnostic: format!("{} has no {}", entry.dn, self.name_attribute),
+        let name = entry.values(&self.name_attribute).find(|name| fits(name));
+        let name = name.ok_or_else(|| {
+            Fault::Missing(format!("{} in {} that fits", self.name_attribute, entry.dn))
         })?;
         let mut groups: BTreeSet<String> = entry
             .values(&self.group_attribute)
+            .filter(|group| group.len() <= MAX_GROUP_BYTES)
             .take(MAX_GROUPS as usize)
             .map(written_one_way)
             .collect();
@@ -375,6 +374,11 @@ fn by_active_directory(diagnostic: &str) -> SignInError {
     }
 }
 
+/// Whether a name can be shown and compared.
+fn fits(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_TYPED_BYTES && !name.chars().any(char::is_control)
+}
+
 /// A DN in the one way that configs write it; anything else as it is.
 fn written_one_way(value: &str) -> String {
     dn::normalized(value).unwrap_or_else(|| value.to_owned())
@@ -410,7 +414,8 @@ fn server(settings: &Settings) -> Result<Server, SettingsError> {
         Some(port) => port.parse().map_err(|_| wrong())?,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    // A name, even localhost, is whatever a resolver makes of it.
+    let is_here = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let security = match (is_tls, settings.start_tls) {
         (true, _) => Security::Tls(tls(settings.ca_file.as_deref())?, name),
         (false, true) => Security::StartTls(tls(settings.ca_file.as_deref())?, name),

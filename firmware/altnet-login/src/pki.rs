@@ -45,6 +45,8 @@ mod ocsp;
 /// How many certificates a chain may have, and how long one may be.
 const MAX_CHAIN: usize = 8;
 const MAX_CERTIFICATE_BYTES: usize = 16 << 10;
+/// How long a check may take, with all its fetches.
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a responder's answer may be.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// How many lists are looked through for one chain.
@@ -256,7 +258,13 @@ impl Authority {
     /// [`SignInError::Revoked`], and [`SignInError::Unreachable`] for a CRL or a responder that
     /// can't be had, is stale, or isn't the CA's.
     pub async fn check(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, SignInError> {
-        self.check_at(chain, UnixTime::now()).await
+        tokio::time::timeout(TIMEOUT, self.check_at(chain, UnixTime::now()))
+            .await
+            .unwrap_or_else(|_| {
+                let limit_s = TIMEOUT.as_secs();
+                let what = format!("the CA's CRL or OCSP responder (no answer within {limit_s} s)");
+                Err(SignInError::Unreachable(what))
+            })
     }
 
     /// Checks the chain of somebody who signed in before once more.

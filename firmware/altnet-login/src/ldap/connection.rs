@@ -46,6 +46,8 @@ pub enum Fault {
     Malformed,
     #[error("it sent more than a login needs")]
     TooMuch,
+    #[error("there is no {0}")]
+    Missing(String),
     #[error("it refused the {what} with code {code}: {diagnostic}")]
     Refused {
         what: &'static str,

@@ -28,7 +28,17 @@ pub struct Server {
 
 impl Server {
     /// Starts `command` and waits until it takes connections on `ports`.
-    pub fn start(mut command: Command, log: &Path, ports: &[u16]) -> Server {
+    pub fn start(command: Command, log: &Path, ports: &[u16]) -> Server {
+        let takes = |port: &u16| TcpStream::connect(here(*port)).is_ok();
+        Server::start_until(command, log, |_| ports.iter().all(takes))
+    }
+
+    /// Starts `command` and waits until it has said `words`.
+    pub fn start_saying(command: Command, log: &Path, words: &str) -> Server {
+        Server::start_until(command, log, |server| server.said().contains(words))
+    }
+
+    fn start_until(mut command: Command, log: &Path, is_up: impl Fn(&Server) -> bool) -> Server {
         let out = File::create(log).unwrap();
         let child = command
             .stdin(Stdio::null())
@@ -41,14 +51,12 @@ impl Server {
             log: log.to_owned(),
         };
         let deadline = Instant::now() + PATIENCE;
-        for port in ports {
-            while TcpStream::connect(here(*port)).is_err() {
-                let ended = server.child.try_wait().unwrap();
-                if ended.is_some() || Instant::now() > deadline {
-                    panic!("{command:?} doesn't come up: {}", server.said());
-                }
-                std::thread::sleep(Duration::from_millis(20));
+        while !is_up(&server) {
+            let ended = server.child.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > deadline {
+                panic!("{command:?} doesn't come up: {}", server.said());
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
         server
     }
