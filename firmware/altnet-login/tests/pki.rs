@@ -1,7 +1,7 @@
 //! Client certificates against an openssl CA, its OCSP responder, and CRLs by a web server.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -95,17 +95,29 @@ fn unreachable(result: Result<Identity, SignInError>, reason: &str) {
 
 /// Answers every request with `body`, as somebody on the way would who kept it.
 fn replay(body: Vec<u8>) -> String {
+    answer_with(move |_| body.clone())
+}
+
+/// Answers every request with what `answer` makes of its body.
+fn answer_with(answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind(servers::here(0)).unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            // The question is short; how it reads doesn't matter.
-            let mut question = [0; 4096];
-            let _ = stream.read(&mut question);
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while stream.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut question = vec![0; length];
+            stream.read_exact(&mut question).unwrap();
+            let body = answer(&question);
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
-            let _ = stream.read(&mut question);
+            let answer = [head.as_bytes(), &body].concat();
+            stream.get_mut().write_all(&answer).unwrap();
         }
     });
     url
@@ -388,45 +400,74 @@ async fn a_responder_that_isnt_the_cas_is_not_believed() {
     }
 }
 
-/// What `openssl ocsp` answers about alice, with these arguments.
-fn recorded(pki: &Pki, args: &[&str]) -> Vec<u8> {
-    let own = pki.ca.own();
-    let (question, answer) = (pki.at("question.der"), pki.at("answer.der"));
+/// What `openssl ocsp` asks about alice.
+fn question(pki: &Pki, args: &[&str]) -> Vec<u8> {
+    let file = pki.at("question.der");
     servers::run(
         Command::new("openssl")
             .args(["ocsp", "-sha256", "-issuer"])
-            .arg(&own.certificate)
+            .arg(pki.ca.own().certificate)
             .arg("-cert")
             .arg(&pki.alice.certificate)
             .arg("-reqout")
-            .arg(&question)
-            .args(args.iter().filter(|arg| **arg == "-no_nonce")),
+            .arg(&file)
+            .args(args),
     );
+    fs::read(file).unwrap()
+}
+
+/// What `openssl ocsp` answers to `question` in the name of the CA in `folder`, for a week.
+fn answer(folder: &Path, question: &[u8]) -> Vec<u8> {
+    let (asked, answered) = (folder.join("asked.der"), folder.join("answered.der"));
+    fs::write(&asked, question).unwrap();
     servers::run(
         Command::new("openssl")
-            .args(["ocsp", "-index"])
-            .arg(pki.ca.folder.join("index.txt"))
+            .args(["ocsp", "-ndays", "7", "-index"])
+            .arg(folder.join("index.txt"))
             .arg("-CA")
-            .arg(&own.certificate)
+            .arg(folder.join("ca.pem"))
             .arg("-rsigner")
-            .arg(&own.certificate)
+            .arg(folder.join("ca.pem"))
             .arg("-rkey")
-            .arg(&own.key)
+            .arg(folder.join("ca.key"))
             .arg("-reqin")
-            .arg(question)
+            .arg(asked)
             .arg("-respout")
-            .arg(&answer)
-            .args(args.iter().filter(|arg| **arg != "-no_nonce")),
+            .arg(&answered),
     );
-    fs::read(answer).unwrap()
+    fs::read(answered).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs ci/install directories; run by ci/test --only directories"]
+async fn a_responder_that_knows_sha1_only_is_asked_by_sha1() {
+    // The hash of CertID (RFC 6960 section 4.1.1), and "unauthorized".
+    const SHA256: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+    const UNAUTHORIZED: &[u8] = &[0x30, 3, 0x0a, 1, 6];
+    let pki = Pki::new();
+    let folder = pki.ca.folder.clone();
+    let url = answer_with(move |question| {
+        match question.windows(SHA256.len()).any(|part| part == SHA256) {
+            true => UNAUTHORIZED.to_vec(),
+            false => answer(&folder, question),
+        }
+    });
+    let authority = pki.authority(&format!("ocsp = '{url}'\n"));
+    assert!(authority.check(&[pki.alice.der()]).await.is_ok());
+    pki.ca.revoke(&pki.alice);
+    let refused = authority.check(&[pki.alice.der()]).await;
+    assert_eq!(refused.unwrap_err(), SignInError::Revoked);
+    // Who declines both is no answer.
+    let declining = pki.authority(&format!("ocsp = '{}'\n", replay(UNAUTHORIZED.to_vec())));
+    unreachable(declining.check(&[pki.alice.der()]).await, "status 6");
 }
 
 #[tokio::test]
 #[ignore = "needs ci/install directories; run by ci/test --only directories"]
 async fn an_answer_that_somebody_kept_is_not_believed() {
     let pki = Pki::new();
-    let kept = recorded(&pki, &["-ndays", "7"]);
-    let without = recorded(&pki, &["-ndays", "7", "-no_nonce"]);
+    let kept = answer(&pki.ca.folder, &question(&pki, &[]));
+    let without = answer(&pki.ca.folder, &question(&pki, &["-no_nonce"]));
     pki.ca.revoke(&pki.alice);
     let check = async |answer: &[u8], more: &str| {
         let lines = format!("ocsp = '{}'\n{more}", replay(answer.to_vec()));
