@@ -64,7 +64,8 @@ pub struct Settings {
     /// distribution points that each certificate names. Empty: none is looked at.
     #[serde(default)]
     pub crl: Vec<String>,
-    /// Who is asked by OCSP: `off`, `from-certificate`, or an `http://` URL.
+    /// Who is asked by OCSP: `off`, `from-certificate`, or an `http://` URL. About the CAs between
+    /// too, unless there are lists, which then must answer for those.
     #[serde(default = "Settings::default_ocsp")]
     pub ocsp: String,
     /// OCSP responders, or CAs of responders, that count besides the CA itself, as PEM.
@@ -134,7 +135,7 @@ pub enum NameFrom {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum UnknownStatus {
-    /// Not let in.
+    /// Not let in: wrong if a responder doesn't know it, unreachable if no list covers it.
     #[default]
     Refuse,
     /// Let in. Only an answer that says "revoked" refuses.

@@ -216,6 +216,35 @@ mod tests {
             .block_on(async { read_message(&mut &*bytes, &mut Vec::new()).await })
     }
 
+    /// What comes of StartTLS when the server sends `answer`.
+    async fn start_tls_answered(answer: &[u8]) -> Result<TcpStream, Fault> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.write_all(answer).await.unwrap();
+        start_tls(tcp).await
+    }
+
+    #[tokio::test]
+    async fn nothing_may_follow_the_answer_to_start_tls() {
+        const YES: [u8; 14] = [0x30, 12, 2, 1, 1, 0x78, 7, 0x0a, 1, 0, 4, 0, 4, 0];
+        assert!(start_tls_answered(&YES).await.is_ok());
+        // A bind that somebody on the way answered before TLS could say who is there.
+        let injected = [
+            &YES[..],
+            &[0x30, 12, 2, 1, 1, 0x61, 7, 0x0a, 1, 0, 4, 0, 4, 0],
+        ]
+        .concat();
+        let refused = start_tls_answered(&injected).await;
+        assert!(matches!(refused, Err(Fault::Malformed)));
+        let mut no = YES;
+        no[9] = 2;
+        let refused = start_tls_answered(&no).await;
+        assert!(matches!(refused, Err(Fault::Refused { code: 2, .. })));
+    }
+
     #[test]
     fn a_message_longer_than_a_megabyte_isnt_waited_for() {
         assert!(matches!(
