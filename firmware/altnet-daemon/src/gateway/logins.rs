@@ -163,7 +163,7 @@ impl Gateway {
         if self.logins.waiting.len() >= WAITING {
             return false;
         }
-        let until = now.after(PATIENCE.into());
+        let until = now.after(PATIENCE);
         let packet = frame.packet().to_vec();
         self.logins.waiting.push_back((until, source, packet));
         true
@@ -329,7 +329,7 @@ impl Gateway {
         let entry = Entry {
             person,
             groups,
-            until: now.after(seconds.into()),
+            until: now.after(seconds),
             how: given.how.clone(),
             addresses: BTreeSet::new(),
         };
