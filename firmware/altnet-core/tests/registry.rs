@@ -523,11 +523,14 @@ fn an_unreadable_policy_keeps_the_last_valid_one() {
     let mut registry = begun(&town);
     let body = policy_body();
     give(&mut registry, &[town.opaque(&town.issuer, 8, 1, &body)]);
-    let of_the_future = town.opaque(&town.issuer, 8, 2, b"of the future");
+    let of_the_future = town.opaque(&town.issuer, 8, 3, b"of the future");
     give(&mut registry, &[of_the_future]);
-    let damaged = town.opaque(&town.issuer, 8, 1, b"damaged");
-    let error = registry.apply(&damaged, &mut clock());
-    assert_eq!(error, Err(RecordError::Body(RecordKind::POLICY)));
+    // Damaged, and a body of another version than its header says.
+    for (version, bytes) in [(1, &b"damaged"[..]), (2, b"damaged"), (2, &body)] {
+        let refused = town.opaque(&town.issuer, 8, version, bytes);
+        let error = registry.apply(&refused, &mut clock());
+        assert_eq!(error, Err(RecordError::Body(RecordKind::POLICY)));
+    }
     let (serial, _, held) = registry.policy().unwrap();
     assert_eq!((serial, held), (Serial(1), &body[..]));
     assert_ne!(registry.summary().policy, [0; 32]);
