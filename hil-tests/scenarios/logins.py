@@ -1,10 +1,13 @@
 """Machines without software: who logged in from them decides what they reach (ADR 0008)."""
 
 import json
+import re
+import subprocess
+import time
 
 from lab import clients, network
-from lab.altnet import Story, altnet
-from lab.places import Lab, Place, wait_for
+from lab.altnet import ROOT, TARGET, Story, altnet
+from lab.places import CannotRunHere, Lab, Place, wait_for
 from scenarios.house import configuration, tell
 
 GROUP, GROUP_ID = "altnet-login", 4711
@@ -30,7 +33,7 @@ of = ["person:ann"]
 class House:
     """House A with a login page, and a neighbour beside client A on its LAN."""
 
-    def __init__(self, lab: Lab):
+    def __init__(self, lab: Lab, policy: str = POLICY):
         self.story = Story(lab, "portcone", "public")
         self.gateway, self.client = self.story.internet.a.gateway, self.story.internet.a.client
         with open(self.gateway.path("/etc/group"), "a") as groups:
@@ -42,7 +45,7 @@ class House:
         self.gateway.ip("link", "set", "lan2", "master", "lan")
         self.story.fetch()
         owner = self.story.internet.owner
-        (owner.folder / "logins.toml").write_text(POLICY)
+        (owner.folder / "logins.toml").write_text(policy)
         owner.run("altnet-provision", "policy", "publish", "logins.toml", "--yes")
         for home in self.story.internet.homes:
             wait_for("the policy to be in force", lambda: altnet(home.gateway, "policy", "show")["rules"] == 1)
@@ -128,4 +131,182 @@ def audit(gateway: Place) -> list[dict]:
     return [json.loads(line) for line in gateway.run("altnet", "audit", "export").stdout.splitlines()]
 
 
-SCENARIOS = [a_person_is_judged_on_a_machine_without_software]
+# Who may log in, and as whom: with codes, and with passwords that an LDAP server knows.
+LOGIN = """
+state_directory = "/run/altnet-login"
+
+[[ldap]]
+name = "the house's directory"
+url = "ldap://127.0.0.1:3389"
+base = "dc=house"
+bind_dn = "cn=gateway,dc=house"
+bind_password_file = "{password}"
+groups = {{ "cn=readers,dc=house" = "readers" }}
+"""
+
+DIRECTORY = """
+dn: dc=house
+objectClass: dcObject
+objectClass: organization
+o: house
+dc: house
+
+dn: cn=gateway,dc=house
+objectClass: applicationProcess
+objectClass: simpleSecurityObject
+cn: gateway
+userPassword: its own
+
+dn: uid=carl,dc=house
+objectClass: inetOrgPerson
+uid: carl
+cn: Carl
+sn: C
+userPassword: open sesame
+
+dn: cn=readers,dc=house
+objectClass: groupOfNames
+cn: readers
+member: uid=carl,dc=house
+member: cn=gateway,dc=house
+"""
+
+READERS = POLICY.replace('from = ["person:ann"]', 'from = ["person:ann", "group:readers"]').replace(
+    'of = ["person:ann"]', 'of = ["person:ann", "group:readers"]') + """
+[groups]
+readers = []
+"""
+
+
+class Directory:
+    """An LDAP server on a place's loopback."""
+
+    def __init__(self, place: Place):
+        unpacked = TARGET / "ci-tools/slapd"
+        folder = place.folder / "slapd"
+        (folder / "db").mkdir(parents=True)
+        schemas = "".join(f"include {unpacked}/etc/ldap/schema/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
+        (folder / "slapd.conf").write_text(
+            f"{schemas}modulepath {unpacked}/usr/lib/ldap\nmoduleload back_mdb\nmoduleload memberof\n"
+            f"database mdb\nsuffix dc=house\nrootdn cn=admin,dc=house\nrootpw admin\ndirectory {folder}/db\n"
+            "access to attrs=userPassword by anonymous auth by * none\naccess to * by dn.exact=cn=gateway,dc=house read by * none\n"
+            "overlay memberof\nmemberof-refint true\n"
+        )
+        libraries = ":".join(str(entry) for entry in (unpacked / "usr/lib").iterdir())
+        self.place = place
+        self.server = place.start(str(unpacked / "usr/sbin/slapd"), "-d", "0", "-f", f"{folder}/slapd.conf", "-h", "ldap://127.0.0.1:3389",
+                                  log=f"{place.name}-slapd.log", env={"LD_LIBRARY_PATH": libraries})
+        wait_for("slapd", lambda: ":3389" in place._tool("ss", "-Hltn"))
+        self.change("ldapadd", DIRECTORY)
+
+    def change(self, tool: str, text: str) -> None:
+        """Changes entries as the directory's administrator."""
+        self.place.run(tool, "-x", "-H", "ldap://127.0.0.1:3389", "-D", "cn=admin,dc=house", "-w", "admin", stdin=text)
+
+
+class Browser:
+    """A browser on a client: remembers cookies and fills in forms."""
+
+    def __init__(self, client: Place):
+        self.client = client
+        self.curl = ("curl", "-6", "--silent", "--max-time", "20", "--cookie", "cookies", "--cookie-jar", "cookies")
+
+    def page(self, host: str = "login.home.alt") -> str:
+        """The page as it is now."""
+        return self.client.run(*self.curl, f"http://{host}/").stdout
+
+    def send(self, path: str, **fields: str) -> tuple[int, str]:
+        """Fills in a form of the page; the status and what comes back."""
+        token = re.search(r'name="token" value="([^"]+)"', self.page())
+        words = [word for name, value in {"token": token.group(1), **fields}.items() for word in ("--data-urlencode", f"{name}={value}")]
+        answer = self.client.run(*self.curl, "--write-out", "\n%{http_code}", *words, f"http://login.home.alt{path}").stdout
+        body, _, status = answer.rpartition("\n")
+        return int(status), body
+
+
+def people_log_in_on_the_page() -> None:
+    """The login page of house A, in a browser on a machine that runs nothing of ours: by code and by LDAP, and out again within a minute of the directory's word."""
+    if subprocess.run([ROOT / "ci/install", "directories"]).returncode:
+        raise CannotRunHere("slapd could not be installed")
+    with Lab() as lab:
+        lab.dir.chmod(0o755)
+        house = House(lab, READERS)
+        gateway, client = house.gateway, house.client
+        with open(gateway.path("/etc/passwd"), "a") as passwd:
+            passwd.write(f"{GROUP}:x:{GROUP_ID}:{GROUP_ID}::/nonexistent:/usr/sbin/nologin\n")
+        directory = Directory(gateway)
+        password = gateway.folder / "bind-password"
+        password.write_text("its own\n")
+        password.chmod(0o600)
+        (gateway.folder / "login.toml").write_text(LOGIN.format(password=password))
+
+        def serve() -> subprocess.Popen:
+            started = gateway.start("altnet-login", "serve", "--config", "login.toml", "--user", GROUP, log="login.log")
+            wait_for("the login page", lambda: started.poll() is not None or ":80" in gateway._tool("ss", "-Hltn"))
+            assert started.poll() is None, (lab.dir / "login.log").read_text()
+            return started
+
+        page = serve()
+        browser = Browser(client)
+        assert "the house&#39;s directory" in browser.page(), browser.page()
+        assert not house.reads(client)
+
+        code = json.loads(gateway.run("altnet-login", "code", "create", "--config", "login.toml", "--person", "ann", "--json").stdout)
+        status, said = browser.send("/code", code="wrong-wrong-wrong")
+        assert status == 403, (status, said)
+        status, said = browser.send("/code", code=code["code"])
+        assert status == 303, (status, said)
+        wait_for("Ann to read", lambda: house.reads(client), timeout_s=3)
+        assert not house.reads(house.neighbour), "a neighbour reads what Ann may"
+        assert "ann" in browser.page()
+        # A gateway that restarts forgets, and is told again.
+        house.story.stop(gateway)
+        page.wait(timeout=20)
+        assert not altnet_answers(gateway)
+        house.story.start(gateway)
+        page = serve()
+        wait_for("Ann to be logged in again", house.logins, timeout_s=60)
+        wait_for("Ann to read again", lambda: house.reads(client), timeout_s=60)
+        gateway.run("altnet-login", "code", "revoke", code["id"], "--config", "login.toml")
+        out = left(house, client)
+        print(f"a code taken back: out after {out:.1f} s")
+
+        status, said = browser.send("/ldap/1", name="carl", password="open says me")
+        assert status == 403, (status, said)
+        status, said = browser.send("/ldap/1", name="carl", password="open sesame")
+        assert status == 303, (status, said)
+        wait_for("Carl to read", lambda: house.reads(client), timeout_s=3)
+        directory.change("ldapmodify", "dn: cn=readers,dc=house\nchangetype: modify\ndelete: member\nmember: uid=carl,dc=house\n")
+        out = left(house, client)
+        print(f"removed from a group: out after {out:.1f} s")
+        directory.change("ldapmodify", "dn: cn=readers,dc=house\nchangetype: modify\nadd: member\nmember: uid=carl,dc=house\n")
+        assert browser.send("/ldap/1", name="carl", password="open sesame")[0] == 303
+        wait_for("Carl to read again", lambda: house.reads(client), timeout_s=3)
+        # Nobody is let in while the directory is down, and who is in stays.
+        directory.server.kill()
+        directory.server.wait()
+        neighbour = Browser(house.neighbour)
+        status, said = neighbour.send("/ldap/1", name="carl", password="open sesame")
+        assert status == 503, (status, said)
+        assert house.reads(client), "Carl is out although the directory said nothing"
+        assert browser.send("/logout")[0] == 303
+        wait_for("Carl to be out", lambda: not house.reads(client), timeout_s=3)
+        # From another side than the LAN there is nothing to try.
+        outside = house.story.internet.b.client
+        refused = outside.run("curl", "-6", "--silent", "--max-time", "5", f"http://[{altnet(gateway, 'status')['network']['address']}]/", check=False)
+        assert refused.returncode, "the page is open to other homes"
+
+
+def altnet_answers(place: Place) -> bool:
+    """Whether altnetd answers there."""
+    return place.run("altnet", "status", check=False).returncode == 0
+
+
+def left(house: House, place: Place) -> float:
+    """How long a machine goes on reading, at most a minute."""
+    since = time.monotonic()
+    wait_for("somebody to be out", lambda: not house.reads(place), timeout_s=60, every_s=0.25)
+    return time.monotonic() - since
+
+
+SCENARIOS = [people_log_in_on_the_page, a_person_is_judged_on_a_machine_without_software]
