@@ -4,7 +4,22 @@
 //! altnetd, which decides nothing by whom it is asked but by what the network's policy lets this
 //! gateway say.
 
+pub mod api;
+pub mod cli;
+pub mod codes;
+pub mod config;
 pub mod directory;
+pub mod firebase;
+pub mod http;
 mod http_get;
+pub mod jwt;
+pub mod keys;
 pub mod ldap;
+pub mod log;
+pub mod oidc;
 pub mod pki;
+pub mod privileges;
+pub mod sessions;
+pub mod source;
+pub mod state;
+pub mod web;

@@ -1,0 +1,660 @@
+//! What each address of the page does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::browser::{Browser, Tokens, set_cookie};
+use super::limits::Limits;
+use super::pages::{self, Notice, Way, Who};
+use super::reply::{self, empty, read_body, see};
+use super::request::{Form, host, is_from_here};
+use super::{Peer, Response};
+use crate::config::Config;
+use crate::directory::{Identity, SignInError};
+use crate::oidc::{Begun, Brought};
+use crate::sessions::{LoginError, Session, Sessions};
+use crate::source::{Directory, Source};
+use crate::state;
+
+/// Logins at other sites that are under way, and how long they may be.
+const MAX_BEGUN: usize = 256;
+const BEGUN_PATIENCE: Duration = Duration::from_secs(600);
+/// The page.
+pub struct Site {
+    sessions: Arc<Sessions>,
+    url: Option<String>,
+    is_https_only: bool,
+    certificate_port: Option<u16>,
+    policy: HeaderValue,
+    tokens: Tokens,
+    limits: Mutex<Limits>,
+    begun: Mutex<Vec<Elsewhere>>,
+}
+
+/// A login that is under way at another site.
+struct Elsewhere {
+    source: usize,
+    browser: String,
+    peer: String,
+    begun: Begun,
+    at: Instant,
+}
+
+#[derive(Deserialize)]
+struct IdToken {
+    id_token: Zeroizing<String>,
+    refresh_token: Option<Zeroizing<String>>,
+}
+
+/// Why a request isn't done.
+enum Refusal {
+    Foreign,
+    Wait,
+    Body,
+    Login(LoginError),
+    Api(crate::api::ApiError),
+}
+
+impl<E: Into<LoginError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Login(error.into())
+    }
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Wait => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body => StatusCode::BAD_REQUEST,
+            Self::Api(_)
+            | Self::Login(
+                LoginError::SignIn(SignInError::Unreachable(_))
+                | LoginError::Full
+                | LoginError::Api(_),
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Foreign | Self::Login(_) => StatusCode::FORBIDDEN,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Foreign => "this came from another page or an old one; try again here".into(),
+            Self::Wait => "too many tries; wait a minute, then try again".into(),
+            Self::Body => "this can't be read; try again here".into(),
+            Self::Login(e) => e.to_string(),
+            Self::Api(e) => e.to_string(),
+        }
+    }
+}
+
+impl Site {
+    /// The page of `config` for `sessions`.
+    ///
+    /// # Errors
+    /// The system has no random bytes.
+    pub fn new(config: &Config, sessions: Arc<Sessions>) -> Result<Self, getrandom::Error> {
+        let asks = config
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_certificates.first());
+        let policy = HeaderValue::from_str(&pages::security_policy());
+        Ok(Self {
+            sessions,
+            url: config.url.clone(),
+            is_https_only: config.wants_https(),
+            certificate_port: asks.map(|address| address.port()),
+            policy: policy.expect("it is ASCII"),
+            tokens: Tokens::new()?,
+            limits: Mutex::default(),
+            begun: Mutex::default(),
+        })
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response {
+        let mut response = self.route(peer, request).await;
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (header::CACHE_CONTROL, "no-store"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_FRAME_OPTIONS, "DENY"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        response
+    }
+
+    async fn route(&self, peer: &Peer, request: Request<Incoming>) -> Response {
+        let path = request.uri().path().to_owned();
+        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+        if is_get && path == "/.well-known/captive-portal" {
+            return self.captive_portal(peer, request.headers()).await;
+        }
+        if let Some(url) = self.elsewhere(peer, request.headers()) {
+            // A form that comes here had a password in the clear: it isn't sent on.
+            return if is_get {
+                see(url)
+            } else {
+                empty(StatusCode::FORBIDDEN)
+            };
+        }
+        let browser = match self.tokens.browser(peer, request.headers()) {
+            Ok(browser) => browser,
+            Err(e) => {
+                crate::error!("the system gives no random bytes: {e}");
+                return empty(StatusCode::SERVICE_UNAVAILABLE);
+            }
+        };
+        let mut response = if is_get {
+            self.get(peer, &path, &request, &browser).await
+        } else if *request.method() == Method::POST {
+            self.post(peer, &path, request, &browser).await
+        } else {
+            empty(StatusCode::METHOD_NOT_ALLOWED)
+        };
+        if browser.is_new {
+            set_cookie(&mut response, peer, &browser);
+        }
+        response
+    }
+
+    /// Where a request belongs that came to the wrong place: by a foreign name, which another site
+    /// may have pointed here, or in the clear where TLS is meant.
+    fn elsewhere(&self, peer: &Peer, headers: &HeaderMap) -> Option<&str> {
+        let url = self.url.as_deref()?;
+        if self.is_https_only && !peer.is_tls {
+            return Some(url);
+        }
+        let host = host(headers).unwrap_or_default();
+        let bare = host.parse::<hyper::http::uri::Authority>().ok()?;
+        let name = bare.host().trim_start_matches('[').trim_end_matches(']');
+        let own = url.split_once("://").map_or("", |(_, authority)| authority);
+        let own = own.parse::<hyper::http::uri::Authority>().ok()?;
+        let is_own = name.parse::<std::net::IpAddr>().is_ok() || bare.host() == own.host();
+        (!is_own).then_some(url)
+    }
+
+    async fn get(
+        &self,
+        peer: &Peer,
+        path: &str,
+        request: &Request<Incoming>,
+        browser: &Browser,
+    ) -> Response {
+        let done = match path.split('/').skip(1).collect::<Vec<_>>()[..] {
+            [""] | ["certificate"] => {
+                return self
+                    .front(peer, request.headers(), browser, StatusCode::OK, None)
+                    .await;
+            }
+            ["oidc", number, "start"] => self.begin(peer, number, request.headers(), browser).await,
+            ["oidc", number, "callback"] => {
+                let query = request.uri().query().unwrap_or_default();
+                self.finish(peer, number, query, browser)
+                    .await
+                    .map(|()| see("/"))
+            }
+            _ => return empty(StatusCode::NOT_FOUND),
+        };
+        match done {
+            Ok(response) => response,
+            Err(refusal) => {
+                self.refuse(peer, request.headers(), browser, &refusal)
+                    .await
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        peer: &Peer,
+        path: &str,
+        request: Request<Incoming>,
+        browser: &Browser,
+    ) -> Response {
+        let (head, body) = request.into_parts();
+        let headers = head.headers;
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok());
+        let kind = kind
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim();
+        let is_json = kind.eq_ignore_ascii_case("application/json");
+        let body = read_body(body).await;
+        let done = match &body {
+            None => Err(Refusal::Body),
+            Some(_) if !is_from_here(&headers, peer.is_tls) => Err(Refusal::Foreign),
+            Some(body) if is_json => self.take_json(peer, path, body).await,
+            Some(body) => self.take_form(peer, path, body, browser).await,
+        };
+        match done {
+            Ok(true) if is_json => reply::json(StatusCode::OK, &json!({ "logged_in": true })),
+            Ok(true) => see("/"),
+            Ok(false) => empty(StatusCode::NOT_FOUND),
+            Err(refusal) if is_json => {
+                reply::json(refusal.status(), &json!({ "error": refusal.text() }))
+            }
+            Err(refusal) => self.refuse(peer, &headers, browser, &refusal).await,
+        }
+    }
+
+    /// An app's ID token. Another site's page can't send JSON here: a browser asks first, and is
+    /// not answered.
+    async fn take_json(&self, peer: &Peer, path: &str, body: &[u8]) -> Result<bool, Refusal> {
+        let Some(number) = path.strip_prefix("/firebase/") else {
+            return Ok(false);
+        };
+        let sent: IdToken = serde_json::from_slice(body).map_err(|_| Refusal::Body)?;
+        let refresh = sent.refresh_token.as_ref().map(|token| token.as_str());
+        self.firebase(peer, number, &sent.id_token, refresh).await
+    }
+
+    async fn take_form(
+        &self,
+        peer: &Peer,
+        path: &str,
+        body: &[u8],
+        browser: &Browser,
+    ) -> Result<bool, Refusal> {
+        let form = Form::parse(body).ok_or(Refusal::Body)?;
+        let token = form.field("token").unwrap_or_default();
+        if browser.is_new || !self.tokens.is_token(peer, browser, token) {
+            return Err(Refusal::Foreign);
+        }
+        let field = |name: &str| form.field(name).ok_or(Refusal::Body);
+        match path.split('/').skip(1).collect::<Vec<_>>()[..] {
+            ["logout"] => {
+                let address = peer.address.to_string();
+                self.sessions
+                    .log_out(&address)
+                    .await
+                    .map_err(Refusal::Api)?;
+                Ok(true)
+            }
+            ["code"] => self.code(peer, field("code")?).await,
+            ["certificate"] => self.certificate(peer).await,
+            ["ldap", number] => {
+                self.ldap(peer, number, field("name")?, field("password")?)
+                    .await
+            }
+            ["firebase", number] => match form.field("id_token") {
+                Some(token) => {
+                    self.firebase(peer, number, token, form.field("refresh_token"))
+                        .await
+                }
+                None => {
+                    let (email, password) = (field("email")?, field("password")?);
+                    self.firebase_password(peer, number, email, password).await
+                }
+            },
+            _ => Ok(false),
+        }
+    }
+
+    async fn code(&self, peer: &Peer, typed: &str) -> Result<bool, Refusal> {
+        let is_it = |source: &Source| matches!(source.directory, Directory::Codes(_));
+        let Some((_, source)) = self.nth("1", is_it) else {
+            return Ok(false);
+        };
+        let Directory::Codes(codes) = &source.directory else {
+            return Ok(false);
+        };
+        let address = peer.address.to_string();
+        let (device, _) = self.sessions.whose(&address).await.map_err(Refusal::Api)?;
+        let (codes, typed) = (codes.clone(), Zeroizing::new(typed.to_owned()));
+        let redeem = async {
+            // Sums and the medium take their time.
+            let redeemed = tokio::task::spawn_blocking(move || codes.redeem(&typed, &device));
+            let gone = |_| SignInError::Unreachable("this gateway's list of codes".into());
+            Ok(redeemed.await.map_err(gone)??.identity())
+        };
+        self.sign_in(peer, source, None, redeem).await
+    }
+
+    async fn ldap(
+        &self,
+        peer: &Peer,
+        number: &str,
+        name: &str,
+        password: &str,
+    ) -> Result<bool, Refusal> {
+        let is_it = |source: &Source| matches!(source.directory, Directory::Ldap(_));
+        match self.nth(number, is_it) {
+            Some((_, source)) => match &source.directory {
+                Directory::Ldap(ldap) => {
+                    self.sign_in(peer, source, Some(name), ldap.sign_in(name, password))
+                        .await
+                }
+                _ => Ok(false),
+            },
+            None => Ok(false),
+        }
+    }
+
+    async fn certificate(&self, peer: &Peer) -> Result<bool, Refusal> {
+        if !peer.was_asked || peer.chain.is_empty() {
+            return Err(SignInError::Wrong.into());
+        }
+        let mut refusal = SignInError::Wrong;
+        for source in self.sessions.sources() {
+            let Directory::Pki(authority) = &source.directory else {
+                continue;
+            };
+            match authority.check(&peer.chain).await {
+                Ok(identity) => {
+                    return self
+                        .sign_in(peer, source, None, async { Ok(identity) })
+                        .await;
+                }
+                // Another authority's.
+                Err(SignInError::Wrong) => {}
+                Err(why) => refusal = why,
+            }
+        }
+        Err(refusal.into())
+    }
+
+    async fn firebase(
+        &self,
+        peer: &Peer,
+        number: &str,
+        token: &str,
+        refresh: Option<&str>,
+    ) -> Result<bool, Refusal> {
+        let Some((source, firebase)) = self.firebase_at(number) else {
+            return Ok(false);
+        };
+        self.sign_in(peer, source, None, firebase.sign_in_with(token, refresh))
+            .await
+    }
+
+    async fn firebase_password(
+        &self,
+        peer: &Peer,
+        number: &str,
+        email: &str,
+        password: &str,
+    ) -> Result<bool, Refusal> {
+        let Some((source, firebase)) = self.firebase_at(number) else {
+            return Ok(false);
+        };
+        self.sign_in(peer, source, Some(email), firebase.sign_in(email, password))
+            .await
+    }
+
+    fn firebase_at(&self, number: &str) -> Option<(&Arc<Source>, &crate::firebase::Firebase)> {
+        let is_it = |source: &Source| matches!(source.directory, Directory::Firebase(_));
+        let (_, source) = self.nth(number, is_it)?;
+        match &source.directory {
+            Directory::Firebase(firebase) => Some((source, firebase)),
+            _ => None,
+        }
+    }
+
+    /// Lets somebody try, unless they were wrong too often, and logs their device in.
+    async fn sign_in(
+        &self,
+        peer: &Peer,
+        source: &Source,
+        account: Option<&str>,
+        trying: impl Future<Output = Result<Identity, SignInError>>,
+    ) -> Result<bool, Refusal> {
+        let address = peer.address.to_string();
+        let mut keys = vec![format!("address {address}")];
+        if let Some(account) = account {
+            keys.push(format!("{} {}", source.how, account.trim().to_lowercase()));
+        }
+        let now = Instant::now();
+        if !self.limits().begin(&keys, now) {
+            return Err(Refusal::Wait);
+        }
+        let tried = trying.await;
+        if !matches!(tried, Err(SignInError::Wrong)) {
+            self.limits().forgive(&keys, now);
+        }
+        self.sessions.log_in(&address, source, tried?).await?;
+        Ok(true)
+    }
+
+    async fn begin(
+        &self,
+        peer: &Peer,
+        number: &str,
+        headers: &HeaderMap,
+        browser: &Browser,
+    ) -> Result<Response, Refusal> {
+        if !is_from_here(headers, peer.is_tls) {
+            return Err(Refusal::Foreign);
+        }
+        let is_it = |source: &Source| matches!(source.directory, Directory::Oidc(_));
+        let Some((index, source)) = self.nth(number, is_it) else {
+            return Ok(empty(StatusCode::NOT_FOUND));
+        };
+        let Directory::Oidc(provider) = &source.directory else {
+            return Ok(empty(StatusCode::NOT_FOUND));
+        };
+        let begun = provider.begin().await?;
+        let response = see(&begun.url);
+        let now = Instant::now();
+        let mut all = self.begun();
+        all.retain(|other| now < other.at + BEGUN_PATIENCE);
+        if all.len() == MAX_BEGUN {
+            all.remove(0);
+        }
+        all.push(Elsewhere {
+            source: index,
+            browser: browser.id.clone(),
+            peer: peer.address.to_string(),
+            begun,
+            at: now,
+        });
+        Ok(response)
+    }
+
+    async fn finish(
+        &self,
+        peer: &Peer,
+        number: &str,
+        query: &str,
+        browser: &Browser,
+    ) -> Result<(), Refusal> {
+        let query = Form::parse(query.as_bytes()).ok_or(Refusal::Body)?;
+        let is_it = |source: &Source| matches!(source.directory, Directory::Oidc(_));
+        let (index, source) = self.nth(number, is_it).ok_or(Refusal::Foreign)?;
+        let Directory::Oidc(provider) = &source.directory else {
+            return Err(Refusal::Foreign);
+        };
+        let state = query.field("state").unwrap_or_default();
+        let address = peer.address.to_string();
+        let now = Instant::now();
+        let begun = {
+            let mut all = self.begun();
+            let place = all.iter().position(|other| {
+                other.source == index
+                    && other.begun.state == state
+                    && other.browser == browser.id
+                    && other.peer == address
+                    && now < other.at + BEGUN_PATIENCE
+            });
+            // Once only.
+            all.remove(place.ok_or(Refusal::Foreign)?).begun
+        };
+        if let Some(error) = query.field("error") {
+            crate::info!("{} ends a login with {error}", source.name);
+            return Err(SignInError::Wrong.into());
+        }
+        let brought = Brought {
+            code: query.field("code").ok_or(Refusal::Body)?.into(),
+            issuer: query.field("iss").map(String::from),
+        };
+        let finished = provider.finish(&begun, &brought);
+        self.sign_in(peer, source, None, finished).await.map(|_| ())
+    }
+
+    /// The `number`th source of a kind, counted from 1, and its place among all.
+    fn nth(&self, number: &str, is_it: impl Fn(&Source) -> bool) -> Option<(usize, &Arc<Source>)> {
+        let number: usize = number.parse().ok()?;
+        let all = self.sessions.sources().iter().enumerate();
+        all.filter(|(_, source)| is_it(source))
+            .nth(number.checked_sub(1)?)
+    }
+
+    async fn refuse(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        browser: &Browser,
+        refusal: &Refusal,
+    ) -> Response {
+        let notice = Notice {
+            text: refusal.text(),
+            is_bad: true,
+        };
+        let status = refusal.status();
+        self.front(peer, headers, browser, status, Some(notice))
+            .await
+    }
+
+    async fn front(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        browser: &Browser,
+        status: StatusCode,
+        mut notice: Option<Notice>,
+    ) -> Response {
+        let found = self.sessions.whose(&peer.address.to_string()).await;
+        let who = match found {
+            Ok((_, Some(session))) => logged_in(session),
+            Ok((_, None)) => Who::Nobody(self.ways(peer, headers)),
+            Err(e) => {
+                notice.get_or_insert(Notice {
+                    text: e.to_string(),
+                    is_bad: true,
+                });
+                Who::Unknown
+            }
+        };
+        let html = pages::front(&who, notice.as_ref(), &browser.token);
+        let mut response = hyper::Response::new(Full::new(Bytes::from(html)));
+        *response.status_mut() = status;
+        let kind = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    fn ways(&self, peer: &Peer, headers: &HeaderMap) -> Vec<Way> {
+        let (mut oidc, mut firebase, mut ldap, mut pki) = (0, 0, 0, 0);
+        let mut ways = Vec::new();
+        for source in self.sessions.sources() {
+            let name = source.name.clone();
+            match &source.directory {
+                Directory::Codes(_) => {}
+                Directory::Oidc(_) => {
+                    oidc += 1;
+                    let to = format!("/oidc/{oidc}/start");
+                    ways.push(Way::Link { name, to });
+                }
+                Directory::Firebase(project) => {
+                    firebase += 1;
+                    ways.push(Way::Password {
+                        name,
+                        action: format!("/firebase/{firebase}"),
+                        is_email: true,
+                        is_emulated: project.is_emulated(),
+                    });
+                }
+                Directory::Ldap(_) => {
+                    ldap += 1;
+                    ways.push(Way::Password {
+                        name,
+                        action: format!("/ldap/{ldap}"),
+                        is_email: false,
+                        is_emulated: false,
+                    });
+                }
+                Directory::Pki(_) => {
+                    pki += 1;
+                    ways.extend(
+                        (pki == 1)
+                            .then(|| self.certificate_way(peer, headers))
+                            .flatten(),
+                    );
+                }
+            }
+        }
+        // What fewest people have comes last.
+        ways.push(Way::Code);
+        ways
+    }
+
+    fn certificate_way(&self, peer: &Peer, headers: &HeaderMap) -> Option<Way> {
+        if peer.was_asked && !peer.chain.is_empty() {
+            return Some(Way::Certificate);
+        }
+        let own = self
+            .url
+            .as_deref()
+            .and_then(|url| Some(url.split_once("://")?.1));
+        let authority = own.or_else(|| host(headers))?;
+        let authority = authority.parse::<hyper::http::uri::Authority>().ok()?;
+        Some(Way::Link {
+            name: "a certificate".into(),
+            to: format!(
+                "https://{}:{}/certificate",
+                authority.host(),
+                self.certificate_port?
+            ),
+        })
+    }
+
+    /// RFC 8908.
+    async fn captive_portal(&self, peer: &Peer, headers: &HeaderMap) -> Response {
+        let scheme = if peer.is_tls { "https" } else { "http" };
+        let here = host(headers).map(|host| format!("{scheme}://{host}"));
+        let url = self.url.clone().or(here).unwrap_or_default();
+        let found = self.sessions.whose(&peer.address.to_string()).await;
+        let session = found.ok().and_then(|(_, session)| session);
+        let mut state =
+            json!({ "captive": session.is_none(), "user-portal-url": format!("{url}/") });
+        if let Some(session) = session {
+            state["seconds-remaining"] = session.ends.saturating_sub(state::now()).into();
+        }
+        let mut response = reply::json(StatusCode::OK, &state);
+        let kind = HeaderValue::from_static("application/captive+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Vec<Elsewhere>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn logged_in(session: Session) -> Who {
+    Who::LoggedIn {
+        who: session.who(),
+        seconds: session.ends.saturating_sub(state::now()),
+        groups: session.groups,
+        not_counted: session.not_counted,
+    }
+}
