@@ -1,7 +1,7 @@
 # Shared words of the scripts in ci/. Sourced, never run.
 #
 # Gives: ROOT (the repository), TOOLS (where fetched tools live), say, die, need_apt,
-# unpack_apt, need_pip. Nothing here writes outside the repository except apt itself.
+# unpack_apt, need_pip, need_npm. Nothing here writes outside the repository except apt itself.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
@@ -104,4 +104,16 @@ need_pip() {
     fi
     say "fetching $*"
     "$venv/bin/pip" install -q --cache-dir "$TOOLS/pip-cache" "$@" </dev/null
+}
+
+# need_npm GROUP PACKAGE VERSION: a package of Node's with what it needs, under the tools. None of
+# their install scripts run.
+need_npm() {
+    local dir=$TOOLS/npm-$1 package=$2 version=$3
+    grep -qs "\"version\": \"$version\"" "$dir/node_modules/$package/package.json" && return 0
+    command -v npm >/dev/null || die "npm is not on PATH: install Node 20 or later first"
+    say "fetching $package $version"
+    mkdir -p "$dir"
+    npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent "$package@$version" </dev/null ||
+        die "npm could not install $package $version"
 }
