@@ -83,9 +83,19 @@ struct Device {
     device: String,
 }
 
+/// A device that counts as somebody.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Known {
+    /// Its MAC address.
+    pub device: String,
+    /// How whoever it is logged in.
+    #[serde(default)]
+    pub how: String,
+}
+
 #[derive(Deserialize)]
 struct Logins {
-    logins: Vec<Device>,
+    logins: Vec<Known>,
 }
 
 #[derive(Deserialize)]
@@ -203,9 +213,9 @@ impl Api {
     ///
     /// # Errors
     /// altnetd's reason.
-    pub async fn logins(&self) -> Result<Vec<String>, ApiError> {
+    pub async fn logins(&self) -> Result<Vec<Known>, ApiError> {
         let logins: Logins = self.call("logins", json!({})).await?;
-        Ok(logins.logins.into_iter().map(|l| l.device).collect())
+        Ok(logins.logins)
     }
 
     /// The MAC address of the device on the LAN that has `address`.

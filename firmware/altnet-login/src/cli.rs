@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{self, Api};
 use crate::codes::{Code, Codes, MAX_USES, Order};
-use crate::config::{self, Config, is_policy_name};
+use crate::config::{self, Config, MAX_GROUPS, is_policy_name};
 use crate::log::{self, Level};
 use crate::privileges;
 use crate::sessions::Sessions;
@@ -221,6 +221,10 @@ fn code(
             uses,
             hours,
         } => {
+            anyhow::ensure!(
+                groups.len() <= MAX_GROUPS,
+                "a login is in at most {MAX_GROUPS} groups; name fewer"
+            );
             let (shown, code) = codes.create(Order {
                 person: person.clone(),
                 groups: groups.clone(),

@@ -13,7 +13,7 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 pub use file::{ConfigError, Place};
-pub use rules::{Counted, Person, Rules, is_policy_name};
+pub use rules::{Counted, MAX_GROUPS, Person, Rules, is_policy_name};
 
 mod check;
 mod file;

@@ -238,8 +238,16 @@ impl Sessions {
 
     /// Looks everybody up again, for ever.
     pub async fn look_again(self: Arc<Self>, every: Duration) {
-        self.forget_strangers().await;
         let mut rounds = JoinSet::new();
+        let sessions = Arc::clone(&self);
+        rounds.spawn(async move {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                sessions.tidy().await;
+            }
+        });
         for source in &self.sources {
             let (sessions, source) = (Arc::clone(&self), Arc::clone(source));
             rounds.spawn(async move {
@@ -264,23 +272,34 @@ impl Sessions {
         }
     }
 
-    /// Takes back what altnetd still has and nothing here vouches for any more.
-    async fn forget_strangers(&self) {
-        let _acting = self.acting.lock().await;
-        let devices = match self.api.logins().await {
-            Ok(devices) => devices,
+    /// Brings altnetd's list and this one together: what it still has from here and nothing vouches
+    /// for any more is taken back, and what an administrator ended there is over here too. What was
+    /// logged in by other means than this page is not touched.
+    async fn compare(&self) {
+        let known = match self.api.logins().await {
+            Ok(known) => known,
             Err(e) => return crate::warning!("altnetd doesn't say who is logged in: {e}"),
         };
-        for device in devices {
-            if !self.table().by_device.contains_key(&device) {
-                self.take_back(&device).await;
+        let ended: Vec<String> = {
+            let table = self.table();
+            let told = table.by_device.values().filter(|s| s.is_told);
+            let is_there = |s: &&Session| known.iter().any(|k| k.device == s.device);
+            let gone = told.filter(|s| !is_there(s));
+            gone.map(|s| s.device.clone()).collect()
+        };
+        for device in ended {
+            self.end(&device, "altnetd has it no more").await;
+        }
+        for one in known {
+            let is_here = self.table().by_device.contains_key(&one.device);
+            if !is_here && Source::is_how(&one.how) {
+                self.take_back(&one.device).await;
             }
         }
     }
 
     /// Looks up everybody of one source.
     async fn round(self: &Arc<Self>, source: &Arc<Source>) {
-        self.tidy().await;
         let mut sessions: Vec<Session> = {
             let table = self.table();
             let all = table.by_device.values();
@@ -321,6 +340,7 @@ impl Sessions {
         for device in owed {
             self.take_back(&device).await;
         }
+        self.compare().await;
     }
 
     /// Does what a directory's answer about `looked` asks for.

@@ -105,6 +105,12 @@ impl Source {
         Ok(all)
     }
 
+    /// Whether a login that altnetd has came from this page.
+    pub fn is_how(how: &str) -> bool {
+        let kind = how.split(' ').next().unwrap_or_default();
+        matches!(kind, "code" | "oidc" | "firebase" | "ldap" | "pki")
+    }
+
     /// Whom `identity` counts as; nothing if as nobody.
     pub fn count(&self, identity: &Identity) -> Option<Counted> {
         match &self.directory {

@@ -51,15 +51,36 @@ fn who_was_revoked_meanwhile_is_not_logged_in_again() {
 }
 
 #[test]
-fn what_altnetd_has_and_nothing_vouches_for_is_taken_back() {
+fn what_nothing_vouches_for_is_taken_back_but_not_what_others_logged_in() {
     let house = House::new();
     house.configure("", "");
+    let ours = serde_json::json!({ "how": "oidc Work" });
+    let others = serde_json::json!({ "how": "altnet login add" });
     house.altnetd.with(|told| {
-        told.logins
-            .insert("02:00:00:00:00:07".into(), serde_json::json!({}));
+        told.logins.insert("02:00:00:00:00:07".into(), ours);
+        told.logins.insert("02:00:00:00:00:08".into(), others);
     });
     let _page = house.serve();
-    house.altnetd.wait_for_logout();
+    house.altnetd.wait(|told| told.logins.len() < 2);
+    assert_eq!(house.altnetd.login()["how"], "altnet login add");
+}
+
+#[test]
+fn what_an_administrator_ended_is_over_here_too() {
+    let house = House::new();
+    house.configure("", "");
+    let (code, _) = house.code(&["--person", "ann"]);
+    let page = house.serve();
+    let mut browser = Browser::new("127.0.0.2");
+    browser.submit(&page, "/code", &[("code", &code)]);
+    house.altnetd.with(|told| told.logins.clear());
+    house
+        .altnetd
+        .wait(|told| told.calls.iter().any(|(method, _)| method == "logout"));
+    page.stop();
+    let page = house.serve();
+    assert!(browser.front(&page).body.contains("Nobody is logged in"));
+    assert!(house.altnetd.with(|told| told.logins.is_empty()));
 }
 
 #[test]

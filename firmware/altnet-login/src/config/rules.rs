@@ -8,8 +8,9 @@ use crate::directory::Identity;
 
 /// The longest name, in bytes: a DNS label (RFC 1035 section 2.3.4), as in policy.
 pub const MAX_NAME_BYTES: usize = 63;
-/// The most groups that are told of one person.
-pub const MAX_GROUPS: usize = 16;
+/// The most groups that are told of one person: policy's own bound. Who is in more counts in the
+/// first of them by name.
+pub const MAX_GROUPS: usize = 8;
 
 /// Who is who that isn't in `people`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -115,7 +115,11 @@ impl Altnetd {
                 json!({})
             }
             "logins" => {
-                let all: Vec<Value> = told.logins.keys().map(|d| json!({ "device": d })).collect();
+                let all: Vec<Value> = told
+                    .logins
+                    .iter()
+                    .map(|(d, l)| json!({ "device": d, "how": l["how"] }))
+                    .collect();
                 json!({ "logins": all })
             }
             other => panic!("{other} is not in the protocol"),
