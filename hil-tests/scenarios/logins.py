@@ -137,11 +137,12 @@ state_directory = "/run/altnet-login"
 
 [[ldap]]
 name = "the house's directory"
+groups = {{ "cn=readers,dc=house" = "readers" }}
+[ldap.server]
 url = "ldap://127.0.0.1:3389"
 base = "dc=house"
 bind_dn = "cn=gateway,dc=house"
 bind_password_file = "{password}"
-groups = {{ "cn=readers,dc=house" = "readers" }}
 """
 
 DIRECTORY = """

@@ -38,7 +38,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the page. altnetd starts this.
+    /// Serve the page: a service of its own beside altnetd.
     Serve {
         /// A connected UNIX socket to altnetd that this process was started with.
         #[arg(long, value_name = "N", conflicts_with = "api")]
@@ -138,11 +138,9 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
         } => {
             log::set_level(*log);
             // First of all: the descriptor's number must still be altnetd's.
-            let stream = match api_fd {
-                Some(fd) => api::inherit(*fd)?,
-                None => api::connect(api)?,
-            };
-            serve(&load(arguments)?, stream, user.as_deref())
+            let stream = api_fd.map(api::inherit).transpose()?;
+            let reach = || stream.map_or_else(|| api::connect(api), Ok);
+            serve(&load(arguments)?, reach, user.as_deref())
         }
     }
 }
@@ -298,7 +296,7 @@ fn describe(code: &Code) -> Value {
 /// Opens everything that takes privileges, gives them up, and serves until altnetd goes.
 fn serve(
     config: &Config,
-    stream: std::os::unix::net::UnixStream,
+    reach: impl FnOnce() -> Result<std::os::unix::net::UnixStream, api::ApiConnectError>,
     user: Option<&str>,
 ) -> anyhow::Result<()> {
     let user = user.map(privileges::find_user).transpose()?;
@@ -311,6 +309,8 @@ fn serve(
         given.context("can't give the state directory to the user")?;
     }
     privileges::drop_to(user.as_ref())?;
+    // Not before: altnetd goes by who somebody is when they connect.
+    let stream = reach()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -71,7 +71,7 @@ impl Default for Config {
         Self {
             listen: vec![(Ipv6Addr::UNSPECIFIED, 80).into()],
             url: None,
-            state_directory: "/var/lib/altnet/login".into(),
+            state_directory: "/var/lib/altnet-login".into(),
             session_minutes: 720,
             grace_minutes: 60,
             look_again_seconds: 30,

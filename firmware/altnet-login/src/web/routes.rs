@@ -423,6 +423,8 @@ impl Site {
         if !self.limits().begin(&keys, now) {
             return Err(Refusal::Wait);
         }
+        // Whoever is on no LAN of this gateway's has nothing to try here.
+        self.sessions.whose(&address).await.map_err(Refusal::Api)?;
         let tried = trying.await;
         if !matches!(tried, Err(SignInError::Wrong)) {
             self.limits().forgive(&keys, now);
