@@ -306,6 +306,22 @@ client_id = "altnet"
     }
 
     #[test]
+    fn the_documented_file_is_a_configuration() {
+        let page = include_str!("../../docs/login.md");
+        let text = page.split("```toml").nth(1).unwrap();
+        let text = text.split("```").next().unwrap();
+        let config = Config::parse(Path::new("login.toml"), text).unwrap();
+        let directories = [
+            config.ldap.len(),
+            config.oidc.len(),
+            config.firebase.len(),
+            config.pki.len(),
+        ];
+        assert_eq!(directories, [1; 4]);
+        assert!(config.wants_https());
+    }
+
+    #[test]
     fn an_error_names_its_place_and_the_remedy() {
         check(
             "look_again_seconds = 31",
