@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "altnet-login": set(),
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-sim", "altnet-daemon", "altnet-provision"},
+    "altnet-fuzz": ENGINE | {"altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use altnet_fuzz::{TARGETS, audit, machines, parsers, policies, world};
+use altnet_fuzz::{TARGETS, audit, logins, machines, parsers, policies, world};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -17,6 +17,7 @@ fn main() -> std::io::Result<()> {
             machines::seeds(name),
             world::seeds(name),
             audit::seeds(name),
+            logins::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod bytes;
 pub mod fixtures;
+pub mod logins;
 pub mod machines;
 pub mod mutate;
 pub mod parsers;
@@ -40,4 +41,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("engine", machines::engine),
     ("stored", world::stored),
     ("node", world::node),
+    ("ldap_answer", logins::ldap_answer),
+    ("certificate_status", logins::certificate_status),
+    ("id_token", logins::id_token),
+    ("login_form", logins::login_form),
 ];

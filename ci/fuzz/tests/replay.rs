@@ -88,4 +88,8 @@ targets! {
     engine: 800,
     stored: 500,
     node: 300,
+    ldap_answer: 5000,
+    certificate_status: 1000,
+    id_token: 3000,
+    login_form: 3000,
 }

@@ -491,5 +491,18 @@ fn secret(path: &Path) -> Result<Zeroizing<String>, SettingsError> {
     }
 }
 
+/// Reads an answer as [`Directory`] does, and what it writes one way.
+pub(crate) fn untrusted(bytes: &[u8]) {
+    let _ = ber::element_length(bytes);
+    if let Ok(message) = message::decode(bytes)
+        && let message::Response::Entry(entry) = message.response
+    {
+        let _ = written_one_way(&entry.dn);
+        entry
+            .values("memberOf")
+            .for_each(|group| drop(written_one_way(group)));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -22,4 +22,5 @@ pub mod privileges;
 pub mod sessions;
 pub mod source;
 pub mod state;
+pub mod untrusted;
 pub mod web;

@@ -1,0 +1,58 @@
+//! Every parser of bytes that directories and browsers send, for the fuzz targets: each takes any
+//! bytes and returns.
+
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+
+use crate::jwt::{Keys, Token};
+use crate::oidc::Discovery;
+use crate::web::request::Form;
+use crate::{codes, http, ldap, pki};
+
+/// An answer of an LDAP server.
+pub fn ldap_answer(bytes: &[u8]) {
+    ldap::untrusted(bytes);
+}
+
+/// A certificate, a CRL, and an OCSP responder's answer about a certificate of `ca`.
+pub fn certificate_status(ca: &[u8], bytes: &[u8], now_s: u64) {
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(now_s));
+    pki::untrusted(&CertificateDer::from(ca), bytes, now);
+}
+
+/// An ID token, the keys it is signed with, and a provider's description of itself, a line each.
+pub fn id_token(text: &str) {
+    let mut lines = text.splitn(3, '\n');
+    let (token, keys) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    let keys = Keys::parse(keys.as_bytes());
+    if let (Ok(token), Some(keys)) = (Token::parse(token), &keys)
+        && let Ok(claims) = token.verify(keys)
+    {
+        let _ = claims.check("https://id.example", "altnet", 0);
+        let _ = (
+            claims.text("sub"),
+            claims.time("exp"),
+            claims.list("groups"),
+        );
+    }
+    if let Ok(Ok(claims)) = Token::parse(token).map(Token::unsigned) {
+        let _ = claims.check("https://id.example", "altnet", 0);
+    }
+    let description = lines.next().unwrap_or_default();
+    let _ = Discovery::parse(description.as_bytes(), "https://id.example");
+}
+
+/// What a browser sends in a form, a code that somebody typed, and an address.
+pub fn login_form(bytes: &[u8]) {
+    if let Some(form) = Form::parse(bytes) {
+        for name in ["token", "code", "name", "password"] {
+            let _ = form.field(name);
+        }
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let _ = (codes::normalize(&text), http::Endpoint::parse(&text));
+}
