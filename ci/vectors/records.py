@@ -96,6 +96,10 @@ def labelled(label, *parts):
 # --- postcard: what each kind of field looks like on the wire ------------------------------
 
 
+def counted(value):
+    return varint(len(value) // 2) + fixed(value)
+
+
 def varint(n):
     out = bytearray()
     while n > 0x7F:
@@ -244,6 +248,12 @@ KINDS = {
         ("revocations", fixed), ("revocation_count", varint), ("policy", fixed),
         ("policy_serial", varint), ("owner_serial", varint), ("issued", varint),
     ]),
+    "tls-authority": (16, [("issued", varint), ("expires", varint), ("certificate", counted)]),
+    "tls-request": (17, [("app", optional(fixed)), ("key", fixed), ("proof", fixed)]),
+    "tls-certificate": (18, [
+        ("subject", fixed), ("request", varint), ("authority", fixed), ("expires", varint),
+        ("certificate", counted),
+    ]),
 }
 
 
@@ -313,6 +323,10 @@ def main():
         made = record(case)
         check(what, made.hex(), case["bytes"])
         check(f"{what} id", labelled("altnet record id v1", made).hex(), case["id"])
+        if case["kind"] == "tls-authority":
+            authority = labelled("altnet tls authority v1", fixed(case["body"]["certificate"]))
+        if case["kind"] == "tls-certificate":
+            check(f"{what} authority", authority.hex(), case["body"]["authority"])
         for given, signature in signatures_inside(case, network):
             check(f"{what} signature inside", signature.hex(), given)
         if case["kind"] == "genesis":

@@ -21,6 +21,7 @@ use altnet_wire::record::{
 };
 use altnet_wire::relay::RelayPacket;
 use altnet_wire::time::Instant;
+use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
 
 use crate::fixtures;
 
@@ -54,6 +55,9 @@ fn bodies(body: &[u8]) {
     let _ = record::decode::<Revocation>(body);
     let _ = record::decode::<Invite>(body);
     let _ = record::decode::<NetworkHead>(body);
+    let _ = record::decode::<TlsAuthority>(body);
+    let _ = record::decode::<TlsRequest>(body);
+    let _ = record::decode::<TlsCertificate>(body);
 }
 
 /// Reads a control message, and the bytes as packed records.

@@ -41,8 +41,8 @@
 //! # Bounds
 //! Each kind has a table of its own bounded by [`Limits`]. A full table gives up a record that
 //! stands aside, then one that ended before the clock's floor, before it refuses a new one. What a
-//! device signs by itself has a share of its table besides: a quarter of the hosts and of the
-//! apps, and four records that aren't understood. Look-ups don't allocate; applying does.
+//! device signs by itself has a share of its table besides: a quarter of the hosts, of the apps
+//! and of their requests for certificates, and four records that aren't understood. Look-ups don't allocate; applying does.
 
 mod error;
 mod held;
@@ -52,6 +52,7 @@ mod owners;
 mod room;
 mod slot;
 mod summary;
+mod tls;
 mod view;
 
 use alloc::boxed::Box;
@@ -70,6 +71,7 @@ pub use error::{Applied, Changes, Claim, Missing, RecordError};
 pub use look_up::{App, Host, Member, Subject};
 pub use slot::Slot;
 pub use summary::Summary;
+pub use tls::TlsAsked;
 
 use held::{Body, Held};
 use owners::Owners;
@@ -525,6 +527,7 @@ fn changes_of(body: &Body) -> Changes {
         Body::Host(_) | Body::App(_) => changes.names = true,
         Body::Policy => changes.policy = true,
         Body::Head(_) => changes.heads = true,
+        Body::TlsAuthority(_) | Body::TlsRequest(_) | Body::TlsCertificate(_) => changes.tls = true,
         Body::Unknown => {}
     }
     changes

@@ -16,6 +16,7 @@ use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::Serial;
 use altnet_wire::id::{NodeId, SigningKey, record_id};
 use altnet_wire::record::*;
+use altnet_wire::tls::TlsRequest;
 use common::*;
 
 struct Case {
@@ -253,6 +254,57 @@ fn device_cases(town: &Town) -> Vec<Case> {
     ]
 }
 
+fn tls_cases(town: &Town) -> Vec<Case> {
+    let (device, app) = (secret(20), secret(50));
+    let authority = town.tls_authority();
+    let request = town.tls_request(Some(&app));
+    let login = town.tls_request(None);
+    let certificate = town.tls_certificate(&authority, app.public(), 300);
+    let asked = |request: &TlsRequest| {
+        fields(&[
+            ("app", maybe(&request.app, key)),
+            ("key", proof(&request.key)),
+            ("proof", proof(&request.proof)),
+        ])
+    };
+    vec![
+        Case {
+            label: "tls-authority",
+            seed: 1,
+            fields: fields(&[
+                ("issued", authority.issued.as_secs().to_string()),
+                ("expires", authority.expires.as_secs().to_string()),
+                ("certificate", hex(&authority.certificate)),
+            ]),
+            bytes: town.sign(&town.owner, &authority, 1),
+        },
+        Case {
+            label: "tls-request",
+            seed: 20,
+            fields: asked(&request),
+            bytes: town.sign(&device, &request, 300),
+        },
+        Case {
+            label: "tls-request",
+            seed: 20,
+            fields: asked(&login),
+            bytes: town.sign(&device, &login, 1),
+        },
+        Case {
+            label: "tls-certificate",
+            seed: 1,
+            fields: fields(&[
+                ("subject", key(&certificate.subject)),
+                ("request", certificate.request.to_string()),
+                ("authority", hex(&certificate.authority)),
+                ("expires", certificate.expires.as_secs().to_string()),
+                ("certificate", hex(&certificate.certificate)),
+            ]),
+            bytes: town.sign(&town.owner, &certificate, 2),
+        },
+    ]
+}
+
 fn issuer_cases(town: &Town) -> Vec<Case> {
     let targets = [
         ("member", RevocationTarget::Member(member(7))),
@@ -342,6 +394,7 @@ fn cases(town: &Town) -> Vec<Case> {
     let mut all = owner_cases(town);
     all.extend(member_cases(town));
     all.extend(device_cases(town));
+    all.extend(tls_cases(town));
     all.extend(issuer_cases(town));
     all
 }

@@ -59,6 +59,12 @@ impl RecordKind {
     pub const APP_RELEASE: Self = Self(14);
     /// Reserved: the head of an audit log.
     pub const AUDIT_HEAD: Self = Self(15);
+    /// [`crate::tls::TlsAuthority`].
+    pub const TLS_AUTHORITY: Self = Self(16);
+    /// [`crate::tls::TlsRequest`].
+    pub const TLS_REQUEST: Self = Self(17);
+    /// [`crate::tls::TlsCertificate`].
+    pub const TLS_CERTIFICATE: Self = Self(18);
 
     /// The largest envelope of this kind in bytes.
     pub const fn max_bytes(self) -> usize {
@@ -83,6 +89,9 @@ impl RecordKind {
             Self::REVOCATION => "revocation",
             Self::INVITE => "invite",
             Self::NETWORK_HEAD => "network-head",
+            Self::TLS_AUTHORITY => "tls-authority",
+            Self::TLS_REQUEST => "tls-request",
+            Self::TLS_CERTIFICATE => "tls-certificate",
             _ => "unknown",
         }
     }

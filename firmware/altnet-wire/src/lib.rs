@@ -25,3 +25,4 @@ pub mod policy;
 pub mod record;
 pub mod relay;
 pub mod time;
+pub mod tls;

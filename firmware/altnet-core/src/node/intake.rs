@@ -13,6 +13,7 @@ use altnet_wire::id::SigningKey;
 use altnet_wire::message::Packed;
 use altnet_wire::record::{self, AppRecord, HostRecord};
 use altnet_wire::time::{Duration, Instant};
+use altnet_wire::tls::TlsRequest;
 
 use super::Node;
 use crate::registry::{RecordError, Registry, Slot as RecordSlot};
@@ -147,6 +148,10 @@ fn replaced<'r>(envelope: &Envelope<'_>, registry: &'r Registry) -> Option<&'r [
         RecordKind::APP => {
             let body: AppRecord = record::decode(envelope.body()).ok()?;
             RecordSlot::app(body.app)
+        }
+        RecordKind::TLS_REQUEST => {
+            let body: TlsRequest = record::decode(envelope.body()).ok()?;
+            RecordSlot::tls_request(body.subject(&envelope.header().signer))
         }
         _ => return None,
     };

@@ -44,6 +44,8 @@ pub struct Changes {
     pub policy: bool,
     /// An issuer has come further.
     pub heads: bool,
+    /// The authority for TLS, what is asked of it or what it certified.
+    pub tls: bool,
 }
 
 /// What a record rests on and isn't here (yet).
@@ -56,6 +58,8 @@ pub enum Missing {
     Invite(SigningKey),
     /// A membership in force for this device.
     Device(SigningKey),
+    /// The record in force of the app with this key.
+    App(SigningKey),
     /// The gateway of this site, or it is another than the signer.
     Gateway(SiteId),
     /// The owner change or genesis with this id.

@@ -11,6 +11,7 @@ use altnet_wire::record::{
     NodeRecord, OwnerChange, Revocation,
 };
 use altnet_wire::time::UnixTime;
+use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
 
 use super::{RecordError, Slot};
 
@@ -28,6 +29,9 @@ pub(super) enum Body {
     Revocation(Box<Revocation>),
     Invite(Box<Invite>),
     Head(Box<NetworkHead>),
+    TlsAuthority(Box<TlsAuthority>),
+    TlsRequest(Box<TlsRequest>),
+    TlsCertificate(Box<TlsCertificate>),
     Unknown,
 }
 
@@ -92,6 +96,15 @@ impl Body {
             }
             RecordKind::INVITE => Self::Invite(Box::new(record::decode(bytes).map_err(bad)?)),
             RecordKind::NETWORK_HEAD => Self::Head(Box::new(record::decode(bytes).map_err(bad)?)),
+            RecordKind::TLS_AUTHORITY => {
+                Self::TlsAuthority(Box::new(record::decode(bytes).map_err(bad)?))
+            }
+            RecordKind::TLS_REQUEST => {
+                Self::TlsRequest(Box::new(record::decode(bytes).map_err(bad)?))
+            }
+            RecordKind::TLS_CERTIFICATE => {
+                Self::TlsCertificate(Box::new(record::decode(bytes).map_err(bad)?))
+            }
             _ => Self::Unknown,
         })
     }
@@ -109,6 +122,9 @@ impl Body {
             Self::Revocation(body) => Slot::revocation(&body.target),
             Self::Invite(body) => Slot::invite(body.invite),
             Self::Head(_) => Slot::head(header.signer),
+            Self::TlsAuthority(_) => Slot::TLS_AUTHORITY,
+            Self::TlsRequest(body) => Slot::tls_request(body.subject(&header.signer)),
+            Self::TlsCertificate(body) => Slot::tls_certificate(body.subject),
             Self::Unknown => Slot::unknown(header.kind, id),
         }
     }
@@ -122,7 +138,14 @@ impl Body {
             Self::Revocation(body) => Some(body.issued),
             Self::Invite(body) => Some(body.issued),
             Self::Head(body) => Some(body.issued),
-            Self::Node(_) | Self::Host(_) | Self::App(_) | Self::Policy | Self::Unknown => None,
+            Self::TlsAuthority(body) => Some(body.issued),
+            Self::Node(_)
+            | Self::Host(_)
+            | Self::App(_)
+            | Self::TlsRequest(_)
+            | Self::TlsCertificate(_)
+            | Self::Policy
+            | Self::Unknown => None,
         }
     }
 }

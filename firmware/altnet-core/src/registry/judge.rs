@@ -49,6 +49,9 @@ impl Registry {
                 }
                 self.issuer_at(signer, Some(body.issued)).map(drop)
             }
+            Body::TlsAuthority(body) => self.judge_tls_authority(signer, body),
+            Body::TlsRequest(body) => self.judge_tls_request(signer, body),
+            Body::TlsCertificate(body) => self.judge_tls_certificate(signer, body),
             Body::Unknown => self.judge_unknown(signer),
         }
     }
@@ -57,7 +60,7 @@ impl Registry {
         self.owners().contains(key)
     }
 
-    fn judge_owner(&self, signer: &SigningKey) -> Result<(), RecordError> {
+    pub(super) fn judge_owner(&self, signer: &SigningKey) -> Result<(), RecordError> {
         if self.is_owner(signer) {
             Ok(())
         } else {
@@ -162,7 +165,11 @@ impl Registry {
         }
     }
 
-    fn judge_device(&self, signer: &SigningKey, roles: Roles) -> Result<(), RecordError> {
+    pub(super) fn judge_device(
+        &self,
+        signer: &SigningKey,
+        roles: Roles,
+    ) -> Result<(), RecordError> {
         if self.is_revoked(&RevocationTarget::Device(*signer)) {
             return Err(RecordError::Revoked);
         }

@@ -9,7 +9,8 @@ use altnet_wire::time::UnixTime;
 use super::held::{Body, Held};
 use super::{RecordError, Registry, Slot};
 
-/// One device may hold one in so many entries of the tables of hosts and of apps.
+/// One device may hold one in so many entries of the tables of hosts, of apps and of their
+/// requests for certificates.
 const DEVICE_SHARE: u16 = 4;
 /// Records that aren't understood which one device may have held.
 const MAX_UNKNOWN_PER_DEVICE: u16 = 4;
@@ -18,7 +19,7 @@ impl Registry {
     /// Sees to it that the table of the new record's kind has room.
     ///
     /// Given up first is what stands aside, then what ended before the floor: an invite that no
-    /// membership rests on, a membership. What ended by a clock that may be forged stays.
+    /// membership rests on, a membership, a certificate for TLS. What ended by a clock that may be forged stays.
     pub(super) fn make_room(
         &mut self,
         slot: &Slot,
@@ -73,7 +74,7 @@ impl Registry {
         let kind = slot.kind();
         let limit = match body {
             Body::Host(_) => self.limits.hosts.div_ceil(DEVICE_SHARE),
-            Body::App(_) => self.limits.apps.div_ceil(DEVICE_SHARE),
+            Body::App(_) | Body::TlsRequest(_) => self.limits.apps.div_ceil(DEVICE_SHARE),
             Body::Unknown => MAX_UNKNOWN_PER_DEVICE,
             _ => return Ok(()),
         };
@@ -123,6 +124,7 @@ impl Registry {
                 };
                 body.expires <= floor && !self.records.values().any(rests)
             }
+            Body::TlsCertificate(body) => body.expires <= floor,
             _ => false,
         }
     }
@@ -138,7 +140,8 @@ impl Registry {
             RecordKind::APP => limits.apps,
             RecordKind::REVOCATION => limits.revocations,
             RecordKind::INVITE => limits.invites,
-            RecordKind::POLICY => 1,
+            RecordKind::POLICY | RecordKind::TLS_AUTHORITY => 1,
+            RecordKind::TLS_REQUEST | RecordKind::TLS_CERTIFICATE => limits.apps,
             _ => limits.unknown_records,
         }
     }

@@ -19,7 +19,7 @@ pub struct Slot {
     subject: [u8; 32],
 }
 
-const KINDS: [RecordKind; 11] = [
+const KINDS: [RecordKind; 14] = [
     RecordKind::GENESIS,
     RecordKind::OWNER_CHANGE,
     RecordKind::ISSUER_CERTIFICATE,
@@ -31,6 +31,9 @@ const KINDS: [RecordKind; 11] = [
     RecordKind::REVOCATION,
     RecordKind::INVITE,
     RecordKind::NETWORK_HEAD,
+    RecordKind::TLS_AUTHORITY,
+    RecordKind::TLS_REQUEST,
+    RecordKind::TLS_CERTIFICATE,
 ];
 
 impl Slot {
@@ -38,6 +41,9 @@ impl Slot {
     pub const GENESIS: Self = Self::of(RecordKind::GENESIS, [0; 32]);
     /// Of the policy in force.
     pub const POLICY: Self = Self::of(RecordKind::POLICY, [0; 32]);
+
+    /// Of the network's authority for TLS.
+    pub const TLS_AUTHORITY: Self = Self::of(RecordKind::TLS_AUTHORITY, [0; 32]);
 
     const fn of(kind: RecordKind, subject: [u8; 32]) -> Self {
         Self { kind, subject }
@@ -103,6 +109,16 @@ impl Slot {
         Self::of(RecordKind::NETWORK_HEAD, issuer.0)
     }
 
+    /// Of what an app, or a device for its login page, asks a certificate for.
+    pub const fn tls_request(subject: SigningKey) -> Self {
+        Self::of(RecordKind::TLS_REQUEST, subject.0)
+    }
+
+    /// Of the certificate of an app, or of a device's login page.
+    pub const fn tls_certificate(subject: SigningKey) -> Self {
+        Self::of(RecordKind::TLS_CERTIFICATE, subject.0)
+    }
+
     /// Of a record that isn't understood.
     pub const fn unknown(kind: RecordKind, id: RecordId) -> Self {
         Self::of(kind, id.0)
@@ -166,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slot_reads_back_what_it_writes(kind in 1u16..20, subject: [u8; 32]) {
+        fn a_slot_reads_back_what_it_writes(kind in 1u16..24, subject: [u8; 32]) {
             let slot = Slot::of(RecordKind(kind), subject);
             let text = slot.to_string();
             prop_assert_eq!(text.parse::<Slot>(), Ok(slot));

@@ -37,6 +37,8 @@ pub(super) struct View {
     members_aside: usize,
     /// How many records of devices are held and not in force: a new membership might change that.
     devices_aside: usize,
+    /// How many requests for certificates among them: a new app might change that.
+    tls_requests_aside: usize,
 }
 
 impl View {
@@ -116,7 +118,11 @@ impl Registry {
                     && old.tunnel == new.tunnel
                     && old.previous_tunnel == new.previous_tunnel
             }
-            (Body::Policy, Body::Policy) | (Body::Head(_), Body::Head(_)) => true,
+            (Body::Policy, Body::Policy)
+            | (Body::Head(_), Body::Head(_))
+            | (Body::TlsAuthority(_), Body::TlsAuthority(_))
+            | (Body::TlsRequest(_), Body::TlsRequest(_))
+            | (Body::TlsCertificate(_), Body::TlsCertificate(_)) => true,
             _ => false,
         }
     }
@@ -145,7 +151,9 @@ impl Registry {
                         .address
                         .is_some_and(|address| view.host_addresses.contains_key(&address))
             }
-            Body::App(body) => !view.app_names.contains_key(&body.name),
+            Body::App(body) => {
+                view.tls_requests_aside == 0 && !view.app_names.contains_key(&body.name)
+            }
             Body::Revocation(body) => match body.target {
                 RevocationTarget::Member(member) => {
                     !self.records.contains_key(&Slot::membership(member))
@@ -154,7 +162,13 @@ impl Registry {
                 _ => false,
             },
             Body::Invite(_) => view.members_aside == 0,
-            Body::Node(_) | Body::Policy | Body::Head(_) | Body::Unknown => true,
+            Body::Node(_)
+            | Body::Policy
+            | Body::Head(_)
+            | Body::TlsAuthority(_)
+            | Body::TlsRequest(_)
+            | Body::TlsCertificate(_)
+            | Body::Unknown => true,
             Body::OwnerChange(_) | Body::Certificate(_) => false,
         }
     }
@@ -193,6 +207,9 @@ impl Registry {
             RecordKind::APP,
             RecordKind::POLICY,
             RecordKind::NETWORK_HEAD,
+            RecordKind::TLS_AUTHORITY,
+            RecordKind::TLS_REQUEST,
+            RecordKind::TLS_CERTIFICATE,
         ] {
             self.settle_kind(kind, |_, _| true);
         }
@@ -203,18 +220,23 @@ impl Registry {
     }
 
     fn count_aside(&mut self) {
-        let (mut members, mut devices) = (0, 0);
+        let (mut members, mut devices, mut requests) = (0, 0, 0);
         for held in self.records.values() {
             match held.body {
                 Body::Membership(..) if !held.standing => members += 1,
                 Body::Node(_) | Body::Host(_) | Body::App(_) | Body::Unknown if !held.in_force => {
                     devices += 1;
                 }
+                Body::TlsRequest(_) if !held.in_force => {
+                    devices += 1;
+                    requests += 1;
+                }
                 _ => {}
             }
         }
         self.view.members_aside = members;
         self.view.devices_aside = devices;
+        self.view.tls_requests_aside = requests;
     }
 
     fn slots(&self, kind: RecordKind) -> Vec<Slot> {
@@ -360,7 +382,7 @@ impl Registry {
             || !devices.contains(signer) || self.is_revoked(&RevocationTarget::Device(*signer));
         match &held.body {
             Body::Membership(body, _) => self.is_revoked(&RevocationTarget::Member(body.member)),
-            Body::Node(_) | Body::App(_) => is_gone(),
+            Body::Node(_) | Body::App(_) | Body::TlsRequest(_) => is_gone(),
             Body::Host(_) => is_gone() && !self.records.contains_key(&Slot::certificate(*signer)),
             _ => false,
         }

@@ -13,6 +13,7 @@ use altnet_wire::id::{MemberId, Name, NetworkId, RecordId, Serial, SigningKey, S
 use altnet_wire::policy::{Atom, Pattern, Service, Span, Summer, Switch, Window, Zone};
 use altnet_wire::record::*;
 use altnet_wire::time::UnixTime;
+use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
 
 pub const DAY: u64 = 86_400;
 pub const T0: u64 = 1_790_000_000;
@@ -300,6 +301,38 @@ impl Town {
         }
     }
 
+    pub fn tls_authority(&self) -> TlsAuthority {
+        TlsAuthority {
+            issued: at(30),
+            expires: at(3650 * DAY),
+            certificate: heapless::Vec::from_slice(b"an authority").unwrap(),
+        }
+    }
+
+    /// Asks for an app of the signer's, or for its login page.
+    pub fn tls_request(&self, app: Option<&SigningSecret>) -> TlsRequest {
+        TlsRequest {
+            app: app.map(SigningSecret::public),
+            key: [[61; 32], [62; 32]],
+            proof: [[63; 32], [64; 32]],
+        }
+    }
+
+    pub fn tls_certificate(
+        &self,
+        authority: &TlsAuthority,
+        subject: SigningKey,
+        request: u64,
+    ) -> TlsCertificate {
+        TlsCertificate {
+            subject,
+            request: Serial(request),
+            authority: authority.hash(),
+            expires: at(397 * DAY),
+            certificate: heapless::Vec::from_slice(b"a certificate").unwrap(),
+        }
+    }
+
     pub fn revocation(&self, target: RevocationTarget, issued: u64) -> Revocation {
         Revocation {
             target,
@@ -374,6 +407,10 @@ pub fn picture(registry: &Registry) -> String {
     }
     for invite in registry.invites() {
         text += &format!("{invite:?}\n");
+    }
+    text += &format!("{:?}\n", registry.tls_authority());
+    for asked in registry.tls_requests() {
+        text += &format!("{asked:?} {:?}\n", registry.tls_certificate(&asked));
     }
     for head in registry.heads() {
         text += &format!("{head:?}\n");
