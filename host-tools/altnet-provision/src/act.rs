@@ -4,6 +4,7 @@ mod invite;
 mod network;
 mod policy;
 mod revoke;
+mod tls;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Members => members(&session),
         Command::Host(command) => host(&session, command),
         Command::Policy(command) => policy::act(&session, command),
+        Command::Tls(command) => tls::act(&session, command),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

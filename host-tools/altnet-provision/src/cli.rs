@@ -65,6 +65,9 @@ pub enum Command {
     /// Say who may reach what
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Give apps certificates that browsers trust
+    #[command(subcommand)]
+    Tls(TlsCommand),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device
@@ -323,6 +326,34 @@ pub enum PolicyCommand {
     Revert {
         /// Its serial, as `policy history` lists it
         serial: u64,
+        /// Don't ask before it is signed
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Certificates for TLS, by an authority of the network's own.
+#[derive(Subcommand)]
+pub enum TlsCommand {
+    /// Make the network's authority; it can certify names of this network alone
+    Create {
+        /// Make another in the place of the one there is; devices must be told to trust it
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Show the authority: its fingerprint, and the certificate that devices are to trust
+    Show {
+        /// Write the certificate to this file; nothing may be there yet
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// List what devices ask certificates for
+    List,
+    /// Sign what devices ask for, and what ends within 60 days
+    Sign {
+        /// Only these; as `tls list` names them [default: all]
+        #[arg(value_name = "NAME", value_parser = name)]
+        names: Vec<Name>,
         /// Don't ask before it is signed
         #[arg(long)]
         yes: bool,

@@ -23,5 +23,6 @@ pub mod sealed;
 pub mod secrets;
 pub mod settings;
 pub mod text;
+pub mod x509;
 
 pub use error::{Error, Result};

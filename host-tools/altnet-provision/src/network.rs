@@ -3,7 +3,7 @@
 //! ```text
 //! <name>/network.json    what holds, what was published, where to enter     (settings)
 //!        records/<id>    the records, each named by its hash
-//!        keys.age        owner and issuer keys under a passphrase           (secrets)
+//!        keys.age        owner, issuer and TLS keys under a passphrase      (secrets)
 //!        policy.toml     who may reach what, as its author writes it
 //!        policies/       the policies that were in force                    (history)
 //!        lock            held while one process works on it
@@ -22,6 +22,7 @@ mod member;
 mod owner;
 mod policy;
 mod show;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,7 @@ pub use owner::{OwnerSummary, adopt, new_owner_key, owner_keys_here};
 use policy::Beside;
 pub use policy::{PolicyInForce, PolicyPublished, PolicySummary, WorkingCopy};
 pub use show::{EntrySummary, NetworkSummary};
+pub use tls::{AuthoritySummary, TlsState, TlsSummary};
 
 /// What a network without a reachable relay is told.
 pub const NEEDS_RELAY: &str = "A network needs one relay and directory that the internet can reach, so that its nodes find each other: a box with a public address (a small rented server does), or one at home behind a router that forwards a UDP port to it.";

@@ -18,7 +18,8 @@ use crate::sealed::{self, Passphrase};
 /// The file's name in a network's directory.
 pub const FILE: &str = "keys.age";
 
-const VERSION: u8 = 1;
+/// Version 1 had no room for the key of an authority for TLS, and is written where there is none.
+const VERSION: u8 = 2;
 
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
@@ -33,8 +34,21 @@ struct Kept {
     seed: [u8; 32],
 }
 
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct AuthorityKey(Vec<u8>);
+
 #[derive(Serialize, Deserialize)]
 struct File {
+    version: u8,
+    network: NetworkId,
+    keys: Vec<Kept>,
+    /// The key of the network's authority for TLS, in PKCS #8; empty if it isn't here.
+    authority: AuthorityKey,
+}
+
+/// As version 1 was.
+#[derive(Serialize, Deserialize)]
+struct FirstFile {
     version: u8,
     network: NetworkId,
     keys: Vec<Kept>,
@@ -65,6 +79,7 @@ impl Secrets {
                 version: VERSION,
                 network,
                 keys: Vec::new(),
+                authority: AuthorityKey(Vec::new()),
             },
             passphrase,
         }
@@ -99,10 +114,12 @@ impl Secrets {
             }
             _ => {}
         }
-        let file =
-            canonical::decode(plain).map_err(|_| Error::damaged(path, "its keys do not read"))?;
+        let read = match plain.first() {
+            Some(1) => canonical::decode::<FirstFile>(plain).map(File::from),
+            _ => canonical::decode(plain),
+        };
         Ok(Self {
-            file,
+            file: read.map_err(|_| Error::damaged(path, "its keys do not read"))?,
             passphrase: passphrase.clone(),
         })
     }
@@ -110,10 +127,17 @@ impl Secrets {
     /// The bytes before encryption.
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Reserved at once, so that growing leaves no copies behind: a key takes 33 bytes.
-        let room = 64 + 40 * self.file.keys.len();
+        let room = 64 + 40 * self.file.keys.len() + self.file.authority.0.len();
         let mut bytes = Zeroizing::new(vec![0; room]);
         // There is room, and these types have no value that postcard can't write.
         let used = postcard::to_slice(&self.file, &mut bytes).map_or(0, |b| b.len());
+        if self.file.authority.0.is_empty() {
+            // What version 1 can say, a tool of that version reads: it ends before the last field,
+            // which is the one byte of an empty list.
+            bytes[0] = 1;
+            bytes.truncate(used.saturating_sub(1));
+            return bytes;
+        }
         bytes.truncate(used);
         bytes
     }
@@ -165,6 +189,15 @@ impl Secrets {
         self.add(Purpose::Issuer, &secret.to_bytes());
     }
 
+    /// The key of the network's authority for TLS, in PKCS #8, if it is here.
+    pub fn authority(&self) -> Option<&[u8]> {
+        Some(self.file.authority.0.as_slice()).filter(|key| !key.is_empty())
+    }
+
+    pub(crate) fn set_authority(&mut self, key: &[u8]) {
+        self.file.authority = AuthorityKey(key.to_vec());
+    }
+
     fn add(&mut self, purpose: Purpose, seed: &[u8; 32]) {
         self.file.keys.push(Kept {
             purpose,
@@ -175,6 +208,17 @@ impl Secrets {
     fn signing(&self, purpose: Purpose) -> Vec<SigningSecret> {
         let keys = self.file.keys.iter().filter(|k| k.purpose == purpose);
         keys.map(|k| SigningSecret::from_bytes(&k.seed)).collect()
+    }
+}
+
+impl From<FirstFile> for File {
+    fn from(first: FirstFile) -> Self {
+        Self {
+            version: VERSION,
+            network: first.network,
+            keys: first.keys,
+            authority: AuthorityKey(Vec::new()),
+        }
     }
 }
 
@@ -205,6 +249,22 @@ mod tests {
         assert!(back.issuer(&issuer.public()).is_some());
         assert!(back.owner(&issuer.public()).is_none());
         assert!(!format!("{back:?}").contains(&format!("{:?}", owner.to_bytes())));
+    }
+
+    #[test]
+    fn an_older_tool_reads_keys_without_an_authority() {
+        let mut secrets = Secrets::new(NetworkId([1; 32]), passphrase());
+        secrets.add_owner(&generate().unwrap());
+        let plain = secrets.encode();
+        let first: FirstFile = canonical::decode(&plain).unwrap();
+        assert_eq!((first.version, first.keys.len()), (1, 1));
+        let read = |plain: &[u8]| Secrets::decode(plain, &passphrase(), Path::new("keys"));
+        let mut back = read(&plain).unwrap();
+        assert_eq!((back.owners().len(), back.authority()), (1, None));
+        back.set_authority(&[7; 138]);
+        let plain = back.encode();
+        assert_eq!(plain[0], VERSION);
+        assert_eq!(read(&plain).unwrap().authority(), Some(&[7; 138][..]));
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Network {
         checks.push(self.check_relay());
         checks.push(self.check_admission(now));
         checks.push(self.check_members(now));
+        checks.extend(self.check_tls(secrets, now));
         checks.push(self.check_pending());
         checks
     }
@@ -228,6 +229,55 @@ impl Network {
             format!("the membership known here of {} ended", ended.join(", ")),
         )
         .next("They renew by themselves while online: run `altnet-provision sync`.")
+    }
+
+    /// Says nothing where nobody uses TLS.
+    fn check_tls(&self, secrets: Option<&Secrets>, now: UnixTime) -> Option<Check> {
+        let health = self.tls_complaint(secrets, now);
+        if !health.is_used {
+            return None;
+        }
+        let warn = |said: String| check("tls", Grade::Warning, said);
+        let sign = "Run `altnet-provision tls sign`.";
+        if !health.has_authority {
+            let said = format!(
+                "{} asked for TLS and the network has no authority in force",
+                health.waiting.join(", ")
+            );
+            return Some(warn(said).next("Make one with `altnet-provision tls create`; if its key is here, `altnet-provision tls sign` signs it anew."));
+        }
+        if health.is_ending {
+            let said = "the network's authority for TLS ends soon".to_owned();
+            return Some(warn(said).next("Make the next one with `altnet-provision tls create --replace`, and have every device trust it."));
+        }
+        if !health.refused.is_empty() {
+            let said = format!(
+                "what asks for TLS and can't have it: {}",
+                health.refused.join(", ")
+            );
+            return Some(warn(said).next("`altnet-provision tls list` says why."));
+        }
+        let due: Vec<_> = health
+            .waiting
+            .iter()
+            .chain(&health.ending)
+            .cloned()
+            .collect();
+        if due.is_empty() {
+            return Some(check(
+                "tls",
+                Grade::Ok,
+                "every certificate lasts 60 days or more",
+            ));
+        }
+        let said = match health.waiting.is_empty() {
+            true => format!("certificates that end within 60 days: {}", due.join(", ")),
+            false => format!("what waits for a certificate: {}", due.join(", ")),
+        };
+        Some(warn(said).next(match health.is_elsewhere {
+            true => "Run `altnet-provision tls sign` on the computer that has the authority's key.",
+            false => sign,
+        }))
     }
 
     fn check_pending(&self) -> Check {
