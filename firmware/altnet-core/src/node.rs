@@ -42,6 +42,7 @@ mod requests;
 mod sessions;
 mod state;
 mod storage;
+mod tls;
 mod view;
 mod views;
 mod witness;
@@ -68,6 +69,7 @@ pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use refusals::Refused;
 pub use state::{Slot, Stored};
+pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
 pub use view::{
     AppView, CallerView, DirectoryView, LoginView, NetworkView, PeerView, PolicyView, RecordView,
     RelayView, Status, Step, VerdictView,
@@ -217,6 +219,8 @@ pub struct Node<A: Aead> {
     tunnels: BTreeMap<altnet_tunnel::engine::PeerIndex, NodeId>,
     /// The apps on this device, by their addresses.
     apps: BTreeMap<Ipv6Addr, apps::OwnApp>,
+    /// Keys for TLS, by whose they are.
+    tls_keys: BTreeMap<SigningKey, tls::TlsKey>,
     sessions: BTreeMap<SessionId, Session>,
     relay: RelayServer,
     relays: BTreeMap<NodeId, RelayLink>,
@@ -292,6 +296,7 @@ impl<A: Aead> Node<A> {
             peers: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             apps: BTreeMap::new(),
+            tls_keys: BTreeMap::new(),
             sessions: BTreeMap::new(),
             relays: BTreeMap::new(),
             presence: OwnPresence::default(),

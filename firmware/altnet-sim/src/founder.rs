@@ -14,7 +14,7 @@ use altnet_wire::envelope::{MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, Serial, SigningKey, SiteId};
 use altnet_wire::policy::Policy;
 use altnet_wire::record::{
-    Genesis, HostRecord, IssuerCertificate, OwnerChange, RevocationTarget, Rights, Roles,
+    Body, Genesis, HostRecord, IssuerCertificate, OwnerChange, RevocationTarget, Rights, Roles,
 };
 use altnet_wire::time::{Duration, Instant, UnixTime};
 
@@ -105,6 +105,25 @@ impl Founder {
             .head(&mut self.registry, &mut self.clock, Instant::ZERO)
             .expect("a head");
         [policy, head]
+    }
+
+    /// An owner's word of whatever kind, in its place. Returns the record.
+    pub fn sign_as_owner<T: Body>(&mut self, slot: &Slot, body: &T) -> Vec<u8> {
+        let serial = self.registry.next_serial(slot);
+        let mut out = [0; MAX_RECORD_BYTES];
+        let network = self.registry.network();
+        let bytes = sign_record(&self.owner, network, body, serial, &mut out);
+        let bytes = bytes.expect("a test's record fits").to_vec();
+        self.registry
+            .apply(&bytes, &mut self.clock)
+            .expect("its owner may sign it");
+        bytes
+    }
+
+    /// Takes in what others signed, as a sync does.
+    pub fn learn(&mut self, records: &[Vec<u8>]) {
+        let all = records.iter().map(Vec::as_slice);
+        self.registry.apply_all(all, &mut self.clock);
     }
 
     /// Every record the owner has.

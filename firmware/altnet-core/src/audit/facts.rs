@@ -75,6 +75,7 @@ impl Fact {
             | Event::RelayDown { .. }
             | Event::DirectorySynced { .. }
             | Event::DirectoryLost { .. }
+            | Event::Certified { .. }
             | Event::Pong { .. } => return None,
         })
     }

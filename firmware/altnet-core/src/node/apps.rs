@@ -135,6 +135,11 @@ impl OwnApp {
         self.secret.public()
     }
 
+    /// Its name.
+    pub(super) const fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// Its place among the engine's keys.
     pub(super) const fn local(&self) -> LocalKeyId {
         self.local
@@ -305,6 +310,7 @@ impl<A: Aead> Node<A> {
             self.retire_key(app.local);
             self.saves.changed(Slot::App(app.key()));
         }
+        self.tend_tls();
         self.after_save(Deferred::Announce, now);
         Ok(())
     }
@@ -315,6 +321,7 @@ impl<A: Aead> Node<A> {
             self.retire_key(app.local);
             self.saves.changed(Slot::App(app.key()));
         }
+        self.tend_tls();
     }
 
     fn sign_app(&mut self, record: &AppRecord, now: Instant) -> Result<(), CommandError> {

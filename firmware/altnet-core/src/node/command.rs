@@ -61,6 +61,13 @@ pub enum Command {
         /// Its name.
         name: Name,
     },
+    /// Keep a key for TLS and ask an owner to certify it.
+    AskTls {
+        /// The app on this device; none asks for the login page.
+        app: Option<Name>,
+        /// The key, which signed what [`Node::tls_subject`] gave.
+        key: Box<super::NewTlsKey>,
+    },
     /// Count a machine on this gateway's LAN as a person's and as in groups, for a time (ADR 0008);
     /// for no time takes it back.
     Login(Box<Login>),
@@ -102,6 +109,11 @@ pub enum CommandError {
     /// No app of that name is on this device.
     #[error("no app on this node is called so")]
     NoSuchApp,
+    /// An app called so could pass for a login page.
+    #[error(
+        "an app called login gets no certificate, because it could pass for a login page; add it under another name"
+    )]
+    NoTlsForName,
     /// The engine holds as many keys as it may.
     #[error("there is no room for another tunnel key; try again in an hour")]
     NoRoomForKey,
@@ -180,6 +192,7 @@ impl<A: Aead> Node<A> {
             Command::SetHost { name, address } => self.set_host(name, address, now),
             Command::AddApp { name, note } => self.add_app(name, note, now),
             Command::RemoveApp { name } => self.remove_app(&name, now),
+            Command::AskTls { app, key } => self.ask_tls(app.as_ref(), *key, now),
             Command::Login(login) if login.seconds == 0 => self.log_out(login.address, now),
             Command::Login(login) => self.log_in(*login, now),
         }

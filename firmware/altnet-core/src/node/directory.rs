@@ -84,7 +84,16 @@ impl<A: Aead> Node<A> {
         let mut records = network.pack_chain();
         for (slot, bytes) in network.registry.iter() {
             use altnet_wire::envelope::RecordKind;
-            let ours = matches!(slot.kind(), RecordKind::HOST | RecordKind::APP)
+            let is_said = match slot.kind() {
+                RecordKind::HOST | RecordKind::APP => true,
+                // What is asked for an app that is gone would be refused, and said again.
+                RecordKind::TLS_REQUEST => {
+                    let subject = altnet_wire::id::SigningKey(*slot.subject());
+                    network.registry.tls_request(&subject).is_some()
+                }
+                _ => false,
+            };
+            let ours = is_said
                 && altnet_wire::envelope::Envelope::parse(bytes)
                     .is_ok_and(|envelope| envelope.header().signer == network.own.device);
             if !ours {

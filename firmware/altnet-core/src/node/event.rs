@@ -8,6 +8,7 @@ use altnet_wire::audit::AuditHead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, RecordId, Serial, SigningKey};
 use altnet_wire::message::Refusal;
+use altnet_wire::time::UnixTime;
 
 use super::Decision;
 use crate::audit::proof::{Rewrite, Witnessed};
@@ -119,6 +120,13 @@ pub enum Event {
         /// Why, for people.
         why: &'static str,
     },
+    /// An owner certified a key for TLS on this device.
+    Certified {
+        /// The app's name, or `login`.
+        name: alloc::string::String,
+        /// When the certificate ends.
+        until: UnixTime,
+    },
     /// Another policy is in force.
     PolicyChanged {
         /// Its serial.
@@ -201,6 +209,7 @@ impl Event {
             Self::NotAdmitted { .. } => "not-admitted",
             Self::HeadBehind { .. } => "head-behind",
             Self::RecordRefused { .. } => "record-refused",
+            Self::Certified { .. } => "certified",
             Self::PolicyChanged { .. } => "policy-changed",
             Self::PolicyGone => "policy-gone",
             Self::PolicyUnusable { .. } => "policy-unusable",
@@ -281,6 +290,9 @@ impl Event {
                 write!(f, "{node} knows of newer revocations; fetching them first")
             }
             Self::RecordRefused { why } => write!(f, "refused a record: {why}"),
+            Self::Certified { name, until } => {
+                write!(f, "{name} has a certificate for TLS until {until}")
+            }
             Self::PolicyChanged { serial, rules } => {
                 write!(f, "policy {serial} is in force, with {rules} rules")
             }

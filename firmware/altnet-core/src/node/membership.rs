@@ -267,6 +267,7 @@ impl<A: Aead> Node<A> {
         for event in events {
             self.tell(event);
         }
+        self.tell_tls(&changed);
         for node in nodes {
             self.peer_record_changed(node, now);
         }

@@ -33,6 +33,8 @@ pub enum Slot {
     LastPath(NodeId),
     /// The keys of the app on this device with this key. Holds secrets.
     App(SigningKey),
+    /// The key for TLS of the app with this key, or of this device's login page. Holds secrets.
+    Tls(SigningKey),
     /// The heads of other members' audit logs that this node vouched for.
     Witnessed,
     /// A record.
@@ -59,6 +61,7 @@ impl fmt::Display for Slot {
                 base32_fmt(&node.0, f)
             }
             Self::App(key) => write!(f, "app-{key}"),
+            Self::Tls(key) => write!(f, "tls-{key}"),
             Self::Record(slot) => write!(f, "record-{slot}"),
             Self::Stray(name) => f.write_str(name),
         }

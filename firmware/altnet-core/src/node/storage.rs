@@ -65,13 +65,17 @@ impl<A: Aead> Node<A> {
     /// Takes up what was kept.
     pub(super) fn load(&mut self, stored: &Stored, now: Instant) {
         self.load_apps(stored);
+        self.load_tls(stored);
         self.take_up(stored, now);
+        if self.network.is_some() {
+            self.tend_tls();
+        }
         self.drop_strays(stored);
     }
 
     /// Removes what a power cut left behind and nothing refers to any more.
     pub(super) fn drop_strays(&mut self, stored: &Stored) {
-        const OURS: [&str; 4] = ["record-", "tai-", "path-", "app-"];
+        const OURS: [&str; 5] = ["record-", "tai-", "path-", "app-", "tls-"];
         let mut live: BTreeSet<String> = BTreeSet::new();
         if let Some(network) = &self.network {
             live.extend(
@@ -88,6 +92,8 @@ impl<A: Aead> Node<A> {
         );
         let apps = self.apps.values();
         live.extend(apps.map(|app| Slot::App(app.key()).to_string()));
+        let keys = self.tls_keys.keys();
+        live.extend(keys.map(|subject| Slot::Tls(*subject).to_string()));
         for key in [Some(self.local_key), self.previous_key]
             .into_iter()
             .flatten()
@@ -196,6 +202,7 @@ impl<A: Aead> Node<A> {
             }
             Slot::LastPath(node) => postcard::to_allocvec(self.last_paths.get(node)?).ok()?,
             Slot::App(key) => self.app_bytes(key)?,
+            Slot::Tls(subject) => self.tls_bytes(subject)?,
             Slot::Witnessed => self.witnesses.bytes()?,
             Slot::Stray(_) => return None,
             Slot::Record(slot) => {

@@ -107,6 +107,14 @@ impl Registry {
         })
     }
 
+    /// The serial of the request that the certificate held for `subject` answers.
+    pub fn tls_answered(&self, subject: &SigningKey) -> Option<Serial> {
+        match &self.records.get(&Slot::tls_certificate(*subject))?.body {
+            Body::TlsCertificate(body) => Some(body.request),
+            _ => None,
+        }
+    }
+
     /// The certificate that answers `asked`, by the present authority.
     pub fn tls_certificate(&self, asked: &TlsAsked<'_>) -> Option<&TlsCertificate> {
         let authority: Hash = self.tls_authority()?.hash();
