@@ -3,6 +3,8 @@
 //! Certificates are X.509 (RFC 5280) in DER and opaque here: an owner's tool makes them, browsers
 //! judge them, and nothing in between reads them.
 
+pub mod talk;
+
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
