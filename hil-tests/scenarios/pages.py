@@ -1,6 +1,9 @@
 """A page of home B, read on a computer of home A."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 
 from lab import captures, clients
@@ -63,6 +66,66 @@ def an_app_is_reached_by_its_own_key() -> None:
         assert not wire.contains(canary), "the page crossed the internet in the clear"
 
 
+def an_app_is_opened_by_https() -> None:
+    """An app of home B by https, told who asks: trusted with the network's authority, refused without it and for other names."""
+    canary = captures.canary()
+    with Lab() as lab:
+        story = Story(lab, "portcone", "public", page=canary)
+        story.tell()
+        client, owner = story.internet.a.client, story.internet.owner
+        gateway_a, gateway_b = story.internet.a.gateway, story.internet.b.gateway
+        owner.run("altnet-provision", "tls", "create")
+        gateway_b.run("altnet", "app", "add", "journal", "--http", "--tls", "--to", "192.168.2.2:8000")
+        with (owner.folder / "policy.toml").open("a") as policy:
+            policy.write(JOURNAL_RULE)
+        owner.run("altnet-provision", "policy", "publish", "policy.toml", "--yes")
+
+        def asked() -> bool:
+            owner.run("altnet-provision", "sync")
+            listed = json.loads(owner.run("altnet-provision", "tls", "list", "--json").stdout)
+            return any(one["name"] == "journal" and one["state"] == "waiting" for one in listed["requests"])
+
+        def tls() -> dict:
+            return next(app for app in altnet(gateway_b, "app", "list")["apps"] if app["name"] == "journal")["tls"]
+
+        wait_for("the gateway to ask for a certificate", asked)
+        assert tls()["state"] == "waiting", tls()
+        signed = json.loads(owner.run("altnet-provision", "tls", "sign", "--yes", "--json").stdout)["signed"]
+        assert [one["device"] for one in signed] == ["house-b"], signed
+        wait_for("the certificate to come", lambda: tls()["state"] == "certified")
+        print(f"signed until {tls()['until']}")
+        wait_for("the other gateway to know the authority", lambda: gateway_a.run("altnet", "tls", "ca", check=False).returncode == 0)
+        gateway_a.run("altnet", "tls", "ca", "--output", "ca.pem")
+        shutil.copy(gateway_a.folder / "ca.pem", client.folder)
+        url, address = "https://journal.home.alt/", clients.address(client)
+
+        def open_with(*words: str) -> subprocess.CompletedProcess:
+            return client.run("curl", "-6", "--silent", "--show-error", "--fail", "--max-time", "10", *words, check=False)
+
+        clients.resolver(client)
+        answer = json.loads(wait_for("the app to answer", lambda: open_with("--cacert", "ca.pem", url).stdout or None))
+        told = dict(answer["headers"])
+        assert canary in answer["text"], "another app answered"
+        assert told["altnet-caller-address"] == address and told["altnet-caller-member"] == "house-a", told
+        assert told["x-forwarded-proto"] == "https", told
+        network = json.loads(owner.run("altnet-provision", "network", "show", "--json").stdout)["id"]
+        by_id = open_with("--cacert", "ca.pem", f"https://journal.{network}.alt/")
+        assert canary in by_id.stdout, f"not by the network's id: {by_id.stderr}"
+        for words in (["--ssl-no-revoke", url], ["--cacert", "ca.pem", "--connect-to", "journal.home.alt:443", "https://bank.example/"]):
+            refused = open_with(*words)
+            assert refused.returncode != 0 and canary not in refused.stdout, f"taken: {words}"
+        assert open_with(url).returncode == 60, "trusted without the authority"
+        print("told who asks, and refused without the authority")
+
+        story.stop(gateway_b)
+        story.start(gateway_b)
+        wait_for("the app to answer after a restart", lambda: canary in open_with("--cacert", "ca.pem", url).stdout)
+        for pid, line in gateway_b.processes().items():
+            if "altnet-tls" in line:
+                os.kill(pid, signal.SIGKILL)
+        wait_for("the app to answer after altnet-tls was killed", lambda: canary in open_with("--cacert", "ca.pem", url).stdout)
+
+
 def chromium_opens_the_page() -> None:
     """An unmodified browser, on a computer without IPv6 from an ISP, opens the page by its name."""
     if subprocess.run([ROOT / "ci/install", "browser"]).returncode:
@@ -96,5 +159,13 @@ def check(kind_a: str, kind_b: str, path: str) -> None:
         assert not wire.contains(canary), "the page crossed the internet in the clear"
 
 
-SCENARIOS = [page_over_relay, page_direct, an_app_is_reached_by_its_own_key]
+JOURNAL_RULE = """
+[[rules]]
+name = "journal-for-house-a"
+from = ["site:1"]
+to = ["app:journal@house-b"]
+services = ["tcp/80", "tcp/443"]
+"""
+
+SCENARIOS = [page_over_relay, page_direct, an_app_is_reached_by_its_own_key, an_app_is_opened_by_https]
 LONG = [chromium_opens_the_page]

@@ -20,6 +20,7 @@ use serde_json::Value;
 pub mod client;
 pub mod logins;
 pub mod server;
+pub mod tls;
 pub mod types;
 
 /// The version of the API that is spoken.
@@ -177,6 +178,8 @@ pub enum Method {
     Logins,
     /// The MAC address at an address on a LAN.
     Whose,
+    /// The authority that devices are to trust for TLS.
+    TlsCa,
     /// Entries of the audit log.
     AuditRead,
     /// Whether the audit log is as it was written, and who vouches for it.
@@ -186,7 +189,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 25] = [
+    const ALL: [(&'static str, Self, Role); 26] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -209,6 +212,7 @@ impl Method {
         ("logout", Self::Logout, Role::Operate),
         ("logins", Self::Logins, Role::Operate),
         ("whose", Self::Whose, Role::Operate),
+        ("tls-ca", Self::TlsCa, Role::Read),
         // Who came and who was refused is not for every user of this machine.
         ("audit-read", Self::AuditRead, Role::Operate),
         ("audit-verify", Self::AuditVerify, Role::Operate),

@@ -22,16 +22,19 @@ use tokio::sync::{mpsc, oneshot};
 mod connection;
 mod http;
 mod link;
+mod secure;
 mod serve;
 mod stack;
 mod stats;
 mod stream;
 mod target;
+pub mod tls;
 
 use serve::Shared;
 use stack::Stack;
 pub use stats::{Refusal, Stats};
 pub use target::{Target, TargetError};
+use tls::Tls;
 
 /// A whole IPv6 packet.
 pub type Packet = Vec<u8>;
@@ -63,6 +66,8 @@ pub struct AppConfig {
     pub ports: Vec<u16>,
     /// What it speaks.
     pub kind: Kind,
+    /// The one of its ports at which callers speak TLS.
+    pub tls_port: Option<u16>,
     /// The largest packet, in bytes: 1280 or more.
     pub mtu_bytes: u16,
     /// Its bounds.
@@ -85,6 +90,7 @@ impl AppConfig {
             to,
             ports: vec![port],
             kind,
+            tls_port: None,
             mtu_bytes: crate::tun::MIN_MTU_BYTES,
             limits: Limits::default(),
             patience: Patience::default(),
@@ -236,6 +242,7 @@ impl App {
         config: AppConfig,
         outbox: mpsc::Sender<Packet>,
         questions: mpsc::Sender<WhoIs>,
+        tls: Tls,
     ) -> Result<Self, AppError> {
         check(&config)?;
         // Only those whom policy lets through see sequence numbers, so a generator of 64 bits
@@ -249,6 +256,7 @@ impl App {
             packets,
             outbox,
             questions,
+            tls,
         ));
         Ok(Self {
             config,
@@ -317,18 +325,20 @@ pub struct Apps {
     running: BTreeMap<Ipv6Addr, App>,
     outbox: mpsc::Sender<Packet>,
     questions: mpsc::Sender<WhoIs>,
+    tls: Tls,
 }
 
 impl Apps {
     /// Makes a set of none, and the ends that the loop reads: packets for the node, each from an
-    /// app's address, and questions.
-    pub fn new() -> (Self, mpsc::Receiver<Packet>, mpsc::Receiver<WhoIs>) {
+    /// app's address, and questions. TLS of theirs ends in `tls`.
+    pub fn new(tls: Tls) -> (Self, mpsc::Receiver<Packet>, mpsc::Receiver<WhoIs>) {
         let (outbox, packets) = mpsc::channel(OUTBOX);
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let apps = Self {
             running: BTreeMap::new(),
             outbox,
             questions,
+            tls,
         };
         (apps, packets, asked)
     }
@@ -343,7 +353,12 @@ impl Apps {
                 continue;
             }
             let address = config.address;
-            match App::start(config, self.outbox.clone(), self.questions.clone()) {
+            match App::start(
+                config,
+                self.outbox.clone(),
+                self.questions.clone(),
+                self.tls.clone(),
+            ) {
                 Ok(app) => {
                     self.running.insert(address, app);
                 }
@@ -391,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_run_is_refused() {
-        let (mut apps, _packets, _asked) = Apps::new();
+        let (mut apps, _packets, _asked) = Apps::new(Tls::new(None).0);
         let mut without_ports = config("fd00::1");
         without_ports.ports.clear();
         let mut small = config("fd00::2");
@@ -413,7 +428,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_did_not_change_goes_on() {
-        let (mut apps, _packets, _asked) = Apps::new();
+        let (mut apps, _packets, _asked) = Apps::new(Tls::new(None).0);
         let one = config("fd00::1");
         assert!(
             apps.reconfigure(vec![one.clone(), config("fd00::2")])

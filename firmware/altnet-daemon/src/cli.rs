@@ -18,10 +18,12 @@ use crate::api::types;
 use crate::config::{self, Config};
 use audit::AuditCommand;
 use login::LoginCommand;
+use tls::TlsCommand;
 
 mod audit;
 mod login;
 mod table;
+mod tls;
 
 /// How often a starting altnetd is tried, and how long apart: five seconds together.
 const START_TRIES: u32 = 50;
@@ -97,6 +99,9 @@ enum Command {
     /// Who is logged in from machines without software.
     #[command(subcommand)]
     Login(LoginCommand),
+    /// What makes browsers trust this network's names.
+    #[command(subcommand)]
+    Tls(TlsCommand),
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -144,6 +149,9 @@ enum AppCommand {
         /// A TCP port that callers use [default: 80 with --http, else the server's]
         #[arg(long = "port", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
         ports: Vec<u16>,
+        /// Callers can speak TLS with it, at port 443 besides, once an owner signed.
+        #[arg(long, requires = "http")]
+        tls: bool,
     },
     /// Take an app away; its keys are forgotten.
     Remove {
@@ -330,12 +338,14 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
             to,
             http,
             ports,
+            tls,
         }) => {
             let app = types::NewApp {
                 name: name.clone(),
                 to: to.clone(),
                 http: *http,
                 ports: ports.clone(),
+                tls: *tls,
             };
             session.show(Method::AppAdd, app, table::app_added).await
         }
@@ -368,6 +378,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         }
         Command::Events => events(&mut session).await,
         Command::Login(command) => login::ask(&mut session, command).await,
+        Command::Tls(command) => tls::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,
         Command::Config(_) | Command::Completion { .. } => Ok(()),
     }

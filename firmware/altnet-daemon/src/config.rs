@@ -63,6 +63,8 @@ pub struct Config {
     pub relay: Relay,
     /// The login page for machines without software.
     pub login: Login,
+    /// TLS of apps.
+    pub tls: Tls,
     /// The audit log.
     pub audit: Audit,
 }
@@ -185,6 +187,15 @@ pub struct Login {
     pub group: Option<String>,
 }
 
+/// `[tls]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The program `altnet-tls`, in which the TLS of apps ends. Without one, the one beside
+    /// altnetd's own.
+    pub command: Option<PathBuf>,
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -211,6 +222,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             relay: Relay::default(),
             login: Login::default(),
+            tls: Tls::default(),
             audit: Audit::default(),
         }
     }
@@ -300,6 +312,7 @@ impl Config {
         check("[metrics]", self.metrics == old.metrics);
         check("[relay]", self.relay == old.relay);
         check("[login]", self.login == old.login);
+        check("[tls]", self.tls == old.tls);
         check("[audit]", self.audit == old.audit);
         keys
     }
@@ -362,6 +375,8 @@ mod tests {
             listen = "127.0.0.1:9551"
             [relay]
             clients = 16
+            [tls]
+            command = "/usr/libexec/altnet-tls"
             [audit]
             max_bytes = 1048576
             "#,

@@ -19,6 +19,7 @@ use tokio::task::LocalSet;
 use crate::api::Role;
 use crate::api::server::{Access, Listener};
 use crate::apps::Apps;
+use crate::apps::tls::Tls;
 use crate::audit::keeper::Keeper;
 use crate::audit::{self, Files};
 use crate::clock;
@@ -166,7 +167,8 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let (calls_to, calls) = mpsc::channel(INBOX);
     let (inquiries_to, inquiries) = mpsc::channel(INBOX);
     let (wishes_to, wishes) = mpsc::channel(INBOX);
-    let (apps, app_packets, callers) = Apps::new();
+    let (tls, keys) = Tls::new(config.tls.command.as_deref());
+    let (apps, app_packets, callers) = Apps::new(tls.clone());
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
 
     let names = config.dns.serve.then(|| {
@@ -219,6 +221,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         logins: Logins::new(neighbours),
         names,
         apps,
+        tls,
         events,
         inboxes: Inboxes {
             calls,
@@ -227,6 +230,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
             wishes,
             app_packets,
             callers,
+            keys,
         },
         origin,
         place,

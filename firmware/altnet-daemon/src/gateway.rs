@@ -25,6 +25,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::aead::RingAead;
 use crate::api::server::Call;
+use crate::apps::tls::{KeyMade, Tls};
 use crate::apps::{Apps, Packet, WhoIs};
 use crate::config::Config;
 use crate::dns::{self, Decision, Inquiry, Service};
@@ -47,6 +48,7 @@ mod page;
 pub mod port;
 pub mod saving;
 pub mod signals;
+mod tls;
 
 use audit::Audit;
 use calls::Pending;
@@ -82,6 +84,8 @@ pub struct Inboxes {
     pub app_packets: mpsc::Receiver<Packet>,
     /// Apps that want to know who calls.
     pub callers: mpsc::Receiver<WhoIs>,
+    /// Keys for TLS.
+    pub keys: mpsc::Receiver<KeyMade>,
 }
 
 /// Everything the loop works with.
@@ -112,6 +116,8 @@ pub struct Gateway {
     pub names: Option<Arc<Service>>,
     /// The apps of this node.
     pub apps: Apps,
+    /// Their TLS.
+    pub tls: Tls,
     /// Listeners to what happens.
     pub events: broadcast::Sender<Arc<str>>,
     /// What other tasks send.
@@ -140,6 +146,8 @@ pub struct State {
     send_again: Instant,
     lost: u64,
     complaints: Vec<String>,
+    // The apps that a key is being made for.
+    keys_wished: BTreeSet<String>,
 }
 
 impl Default for State {
@@ -157,6 +165,7 @@ impl Default for State {
             send_again: Instant::NEVER,
             lost: 0,
             complaints: Vec::new(),
+            keys_wished: BTreeSet::new(),
         }
     }
 }
@@ -176,6 +185,7 @@ enum Input {
     Written(Done),
     App(Packet),
     Who(WhoIs),
+    Key(KeyMade),
     Audited(io::Result<()>),
     Change,
     Neighbours(Vec<Neighbour>),
@@ -224,6 +234,7 @@ impl Gateway {
                 Input::Written(done) => self.written(done),
                 Input::App(packet) => self.take_apps(packet, &mut frame),
                 Input::Who(who) => self.tell_who(who),
+                Input::Key(key) => self.take_key(key, clock::now()),
                 Input::Audited(outcome) => self.audit.appended(outcome),
                 Input::Neighbours(found) => self.hear_neighbours(found, &mut frame),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
@@ -306,6 +317,7 @@ impl Gateway {
             Some(call) = inboxes.calls.recv() => Input::Call(call),
             Some(packet) = inboxes.app_packets.recv() => Input::App(packet),
             Some(who) = inboxes.callers.recv() => Input::Who(who),
+            Some(key) = inboxes.keys.recv() => Input::Key(key),
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
             result = self.logins.heard() => match result {
                 Ok(found) => Input::Neighbours(found),
@@ -421,6 +433,9 @@ impl Gateway {
         if matches!(event, Event::Joined { .. } | Event::Left { .. }) {
             self.host_apps();
         }
+        if matches!(event, Event::Certified { .. }) {
+            self.tend_tls();
+        }
         let place_may_change = matches!(
             event,
             Event::Joined { .. }
@@ -443,6 +458,7 @@ impl Gateway {
         self.note_refusals();
         self.serve_lans(now);
         self.tend_logins(now);
+        self.tend_tls();
         self.tell_interfaces(now);
     }
 

@@ -99,6 +99,9 @@ pub struct NewApp {
     /// The TCP ports that callers use; the usual one if none.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// Whether callers can speak TLS with it, at port 443 besides.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 /// An app, an entry of [`Apps`] and the result of `app-add`.
@@ -117,6 +120,8 @@ pub struct App {
     pub http: bool,
     /// The TCP ports that callers use.
     pub ports: Vec<u16>,
+    /// How far its TLS is, if it has any.
+    pub tls: Option<super::tls::AppTls>,
     /// Connections now.
     pub connections: u32,
     /// Connections since altnetd started.

@@ -18,12 +18,11 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::sync::{mpsc, oneshot};
 
 use super::serve::{CARRIED_BYTES, Shared, reason};
 use super::stats::Refusal;
-use super::stream::Stream;
 use super::target::ConnectError;
 use super::{AppConfig, Caller, WhoIs};
 
@@ -40,16 +39,26 @@ use io::{Clock, ForHyper, ForTokio, Gate, Guarded};
 /// [`guard::MAX_HEAD_BYTES`].
 const BUFFER_BYTES: usize = 2 * guard::MAX_HEAD_BYTES;
 
+/// Where a connection is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct From {
+    /// Who has it.
+    pub address: Ipv6Addr,
+    /// Whether it came by TLS, which has ended before it is served.
+    pub is_secure: bool,
+}
+
 /// Serves one connection of a caller.
 pub(super) async fn serve(
-    stream: Stream,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    from: From,
     shared: Arc<Shared>,
     config: Arc<AppConfig>,
     questions: mpsc::Sender<WhoIs>,
 ) {
     let gate = Arc::new(Gate::default());
     let conversation = Arc::new(Conversation {
-        address: stream.caller(),
+        from,
         shared,
         config: Arc::clone(&config),
         questions,
@@ -79,7 +88,7 @@ pub(super) async fn serve(
 
 /// One connection of a caller, and the one to the target that goes with it.
 struct Conversation {
-    address: Ipv6Addr,
+    from: From,
     shared: Arc<Shared>,
     config: Arc<AppConfig>,
     questions: mpsc::Sender<WhoIs>,
@@ -155,7 +164,7 @@ impl Conversation {
     async fn who(&self) -> Option<Option<Caller>> {
         let (answer, answered) = oneshot::channel();
         let question = WhoIs {
-            source: self.address,
+            source: self.from.address,
             answer,
         };
         self.questions.send(question).await.ok()?;
@@ -172,7 +181,7 @@ impl Conversation {
         let mut request = request.map(|body| Body::Request { body, progress });
         *request.version_mut() = Version::HTTP_11;
         let headers = request.headers_mut();
-        fields::introduce(headers, &self.config, self.address, caller, is_parting);
+        fields::introduce(headers, &self.config, self.from, caller, is_parting);
         request
     }
 

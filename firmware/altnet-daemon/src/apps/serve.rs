@@ -13,7 +13,8 @@ use super::stack::Stack;
 use super::stats::Refusal;
 use super::stream::Stream;
 use super::target::ConnectError;
-use super::{AppConfig, Kind, Packet, WhoIs, http};
+use super::tls::Tls;
+use super::{AppConfig, Kind, Packet, WhoIs, http, secure};
 
 /// Packets taken in before those that answer them are sent.
 const BATCH: usize = 32;
@@ -72,6 +73,7 @@ pub(super) async fn run(
     mut packets: mpsc::Receiver<Packet>,
     outbox: mpsc::Sender<Packet>,
     questions: mpsc::Sender<WhoIs>,
+    tls: Tls,
 ) {
     let config = Arc::new(config);
     // Its connections end with it.
@@ -81,11 +83,20 @@ pub(super) async fn run(
         while let Some(accepted) = { shared.stack().accept() } {
             let stream = Stream::new(Arc::clone(&shared), accepted);
             let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-            let questions = questions.clone();
+            let (questions, tls) = (questions.clone(), tls.clone());
             connections.spawn(async move {
                 match config.kind {
                     Kind::Tcp => carry(stream, &shared, &config).await,
-                    Kind::Http => http::serve(stream, shared, config, questions).await,
+                    Kind::Http if config.tls_port == Some(stream.port()) => {
+                        secure::serve(stream, shared, config, questions, &tls).await;
+                    }
+                    Kind::Http => {
+                        let caller = http::From {
+                            address: stream.caller(),
+                            is_secure: false,
+                        };
+                        http::serve(stream, caller, shared, config, questions).await;
+                    }
                 }
             });
         }
@@ -225,7 +236,7 @@ mod tests {
             let (outbox, packets) = mpsc::channel(OUTBOX);
             let (questions, _asked) = mpsc::channel(QUESTIONS);
             let config = AppConfig::new("echo", APP, Target::Unix(path), Kind::Tcp);
-            let app = Arc::new(App::start(config, outbox, questions).unwrap());
+            let app = Arc::new(App::start(config, outbox, questions, Tls::new(None).0).unwrap());
 
             let tun = Tun::open("altnet0").unwrap();
             let mut netlink = Netlink::open().unwrap();

@@ -45,6 +45,8 @@ pub(super) struct Accepted {
     pub socket: SocketHandle,
     /// Who called.
     pub caller: Ipv6Addr,
+    /// At which port.
+    pub port: u16,
 }
 
 impl Stack {
@@ -233,6 +235,7 @@ impl Stack {
                         self.accepted.push_back(Accepted {
                             socket: connection.socket,
                             caller: connection.segment.caller,
+                            port: connection.segment.port,
                         });
                     }
                 },

@@ -20,11 +20,13 @@ pub enum Refusal {
     BadRequest,
     /// Nobody has the caller's address.
     Stranger,
+    /// There is no certificate, or nothing that could use it.
+    NoTls,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CallerFull,
         Self::SiteFull,
         Self::AppFull,
@@ -33,6 +35,7 @@ impl Refusal {
         Self::TargetSilent,
         Self::BadRequest,
         Self::Stranger,
+        Self::NoTls,
     ];
 
     /// Its word in metrics.
@@ -46,6 +49,7 @@ impl Refusal {
             Self::TargetSilent => "target-silent",
             Self::BadRequest => "bad-request",
             Self::Stranger => "stranger",
+            Self::NoTls => "no-tls",
         }
     }
 }

@@ -34,6 +34,11 @@ impl Stream {
         self.accepted.caller
     }
 
+    /// The port that was called.
+    pub fn port(&self) -> u16 {
+        self.accepted.port
+    }
+
     /// Ends it with a RST, so that the caller doesn't take what it got for everything.
     pub fn break_off(mut self) {
         self.is_broken = true;

@@ -114,8 +114,15 @@ pub fn status(status: &Status) -> String {
 
 pub fn app_added(app: &App) -> String {
     let ports: Vec<String> = app.ports.iter().map(u16::to_string).collect();
+    let tls = match &app.tls {
+        Some(tls) => format!(
+            "TLS: {}; on an owner's computer: altnet-provision tls sign\n",
+            tls.text()
+        ),
+        None => String::new(),
+    };
     format!(
-        "{} ({}) leads to {} at port {}\nA policy says who may reach it; in one it is called app:{}\n",
+        "{} ({}) leads to {} at port {}\n{tls}A policy says who may reach it; in one it is called app:{}\n",
         app.fqdn,
         app.address,
         app.to,
@@ -136,12 +143,16 @@ pub fn apps(Apps { apps }: &Apps) -> String {
             format!("{kind} {}", ports.join(", ")),
             app.to.clone(),
             format!("{} now, {} in all", app.connections, app.accepted),
+            match &app.tls {
+                Some(tls) => format!("tls: {}", tls.text()),
+                None => "-".into(),
+            },
             app.address.clone(),
         ]
     };
     let rows: Vec<_> = apps.iter().map(row).collect();
     columns(
-        &["NAME", "PORTS", "LEADS TO", "CONNECTIONS", "ADDRESS"],
+        &["NAME", "PORTS", "LEADS TO", "CONNECTIONS", "TLS", "ADDRESS"],
         &rows,
     )
 }

@@ -1,6 +1,6 @@
 //! The apps of this node: what is noted of each, their packets to and fro, and who calls them.
 
-use altnet_core::node::Command;
+use altnet_core::node::{Command, CommandError};
 use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ use crate::api::{ApiError, Code, types};
 use crate::apps::{AppConfig, Apps, Caller, Kind, Packet, Target, WhoIs};
 use crate::{clock, log};
 
+/// Where browsers look for TLS (RFC 9110 section 4.2.2).
+const TLS_PORT: u16 = 443;
+
 /// What the node keeps with an app's keys.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
@@ -21,6 +24,9 @@ struct Note {
     http: bool,
     /// The ports that callers use.
     ports: Vec<u16>,
+    /// The one of them at which they speak TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<u16>,
 }
 
 impl Gateway {
@@ -35,6 +41,7 @@ impl Gateway {
                     let to: Target = note.to.parse()?;
                     let mut config = AppConfig::new(name.as_str(), address, to, kind);
                     config.ports = note.ports;
+                    config.tls_port = note.tls;
                     config.mtu_bytes = self.config.tun.mtu_bytes;
                     Ok(config)
                 });
@@ -48,6 +55,7 @@ impl Gateway {
         for e in self.apps.reconfigure(wanted) {
             crate::error!("{}", log::chain(&e));
         }
+        self.tend_tls();
     }
 
     /// Packets that apps send, up to a batch.
@@ -97,6 +105,16 @@ impl Gateway {
             let usual = AppConfig::new(&given.name, std::net::Ipv6Addr::UNSPECIFIED, to, kind);
             ports = usual.ports;
         }
+        let tls = given.tls.then_some(TLS_PORT);
+        if given.tls && !given.http {
+            return Err(bad("TLS is for apps that speak HTTP; give --http too"));
+        }
+        if given.tls && given.name == altnet_wire::tls::LOGIN {
+            return Err(CommandError::NoTlsForName.into());
+        }
+        if let Some(port) = tls.filter(|port| !ports.contains(port)) {
+            ports.push(port);
+        }
         if ports.contains(&0) {
             return Err(bad("a port is a number from 1 to 65535"));
         }
@@ -104,6 +122,7 @@ impl Gateway {
             to: given.to,
             http: given.http,
             ports,
+            tls,
         };
         let note = serde_json::to_vec(&note).map_err(bad)?.into();
         self.command(
@@ -157,6 +176,7 @@ impl Gateway {
                 to: config.to.to_string(),
                 http: config.kind == Kind::Http,
                 ports: config.ports.clone(),
+                tls: config.tls_port.map(|_| self.tls_state(&config.name)),
                 connections: stats.connections,
                 accepted: stats.accepted,
             }

@@ -150,6 +150,7 @@ impl Gateway {
             Method::Policy => json_of(self.node.policy_view(now)),
             Method::PolicyCheck => self.check_flow(params(given)?, now),
             Method::Metrics => json_of(json!({ "text": self.metrics_page() })),
+            Method::TlsCa => self.tls_authority(),
             Method::AuditHeads => Ok(self.audit_heads()),
             Method::Join
             | Method::Leave
@@ -380,6 +381,9 @@ fn particulars(event: &Event) -> Value {
         } => json!({ "node": node.to_string(), "rtt_us": rtt_us, "relayed": relayed }),
         Event::Rotated { epoch } => json!({ "epoch": epoch }),
         Event::Admitted { name } => json!({ "name": name.to_string() }),
+        Event::Certified { name, until } => {
+            json!({ "name": name, "until": until.to_string() })
+        }
         _ => json!({}),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use altnet_daemon::apps::tls::Tls;
 use altnet_daemon::apps::{AppConfig, Caller, Kind, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,13 +14,15 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A server that keeps what it was sent, and answers each request as `answer` says.
 #[derive(Clone, Default)]
-struct Server {
+pub struct Server {
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<Mutex<usize>>,
 }
 
 impl Server {
-    async fn start(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> (Self, AppConfig) {
+    pub async fn start(
+        answer: impl Fn(&str) -> String + Clone + Send + 'static,
+    ) -> (Self, AppConfig) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = config(Kind::Http, &listener.local_addr().unwrap().to_string());
         let server = Self::default();
@@ -44,13 +47,13 @@ impl Server {
         }
     }
 
-    fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
 
 /// Reads a head and the body that it announces.
-async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+pub async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut message = Vec::new();
     let mut end = b"\r\n\r\n".to_vec();
     let mut left = None;
@@ -99,7 +102,7 @@ async fn ask(call: &mut Call, request: &str, answers: usize) -> Vec<String> {
     heard
 }
 
-fn field<'a>(message: &'a str, name: &str) -> Vec<&'a str> {
+pub fn field<'a>(message: &'a str, name: &str) -> Vec<&'a str> {
     let head = message.split("\r\n\r\n").next().unwrap_or_default();
     head.split("\r\n")
         .filter_map(|line| line.split_once(": "))
@@ -487,7 +490,7 @@ async fn a_target_that_hung_up_meanwhile_is_asked_again() {
 async fn groups_are_asked_for_anew_and_strangers_are_refused() {
     let (server, config) = Server::start(|_| OK.into()).await;
     let asked = Mutex::new(0);
-    let net = Net::start_with(config, Wire::default(), move |address| {
+    let net = Net::start_with(config, Wire::default(), Tls::new(None).0, move |address| {
         let mut asked = asked.lock().unwrap();
         *asked += 1;
         match *asked {

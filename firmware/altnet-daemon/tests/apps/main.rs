@@ -6,3 +6,4 @@
 mod http;
 mod net;
 mod tcp;
+mod tls;

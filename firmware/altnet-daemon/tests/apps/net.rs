@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use altnet_daemon::apps::tls::Tls;
 use altnet_daemon::apps::{App, AppConfig, Caller, Kind, Packet, WhoIs};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -74,17 +75,20 @@ struct Queues {
 impl Net {
     /// Starts the app, and a gateway that knows every caller.
     pub fn start(config: AppConfig, wire: Wire) -> Self {
-        Self::start_with(config, wire, |address| Some(known(address)))
+        Self::start_with(config, wire, Tls::new(None).0, |address| {
+            Some(known(address))
+        })
     }
 
     pub fn start_with(
         config: AppConfig,
         wire: Wire,
+        tls: Tls,
         who: impl Fn(Ipv6Addr) -> Option<Caller> + Send + 'static,
     ) -> Self {
         let (outbox, packets) = mpsc::channel(OUTBOX);
         let (questions, mut asked) = mpsc::channel::<WhoIs>(4);
-        let app = Arc::new(App::start(config, outbox, questions).unwrap());
+        let app = Arc::new(App::start(config, outbox, questions, tls).unwrap());
         let shared = Arc::new(Shared {
             world: Mutex::new(World {
                 hosts: BTreeMap::new(),

@@ -4,14 +4,12 @@
 //! Whatever a caller sent under such names is gone before, in any spelling that a server could
 //! take for them ([`head::starts_as`]).
 
-use std::net::Ipv6Addr;
-
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 
-use super::head;
+use super::{From, head};
 use crate::apps::{AppConfig, Caller};
 
 /// Beginnings of names that are ours to write.
@@ -70,11 +68,11 @@ pub fn strip_hop(headers: &mut HeaderMap, is_parting: bool) {
     }
 }
 
-/// Makes the fields of `caller`'s request, from `address`, the ones that `app`'s target gets.
+/// Makes the fields of `caller`'s request the ones that `app`'s target gets.
 pub fn introduce(
     headers: &mut HeaderMap,
     app: &AppConfig,
-    address: Ipv6Addr,
+    from: From,
     caller: &Caller,
     is_parting: bool,
 ) {
@@ -92,8 +90,9 @@ pub fn introduce(
         // HTTP/1.0 needs none, and HTTP/1.1 does.
         headers.insert(HOST, value(&format!("[{}]", app.address), is_host));
     }
-    let text = address.to_string();
-    let forwarded = format!("for=\"[{address}]\";proto=http");
+    let text = from.address.to_string();
+    let protocol = if from.is_secure { "https" } else { "http" };
+    let forwarded = format!("for=\"[{text}]\";proto={protocol}");
     let mut set = |name, text: &str, is_plain: fn(u8) -> bool| {
         headers.insert(HeaderName::from_static(name), value(text, is_plain));
     };
@@ -111,7 +110,7 @@ pub fn introduce(
     set("altnet-app", &app.name, is_plain);
     set("forwarded", &forwarded, is_host);
     set("x-forwarded-for", &text, is_plain);
-    set("x-forwarded-proto", "http", is_plain);
+    set("x-forwarded-proto", protocol, is_plain);
 }
 
 /// Takes away the fields that only this gateway may write; also of trailers.
@@ -172,11 +171,16 @@ fn value(text: &str, is_plain: fn(u8) -> bool) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::apps::Kind;
     use hyper::Request;
 
-    const ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
+    const FROM: From = From {
+        address: Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2),
+        is_secure: false,
+    };
 
     fn app() -> AppConfig {
         let to = "127.0.0.1:8080".parse().unwrap();
@@ -206,7 +210,7 @@ mod tests {
 
     fn introduced(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = headers(fields);
-        introduce(&mut headers, &app(), ADDRESS, &caller(), false);
+        introduce(&mut headers, &app(), FROM, &caller(), false);
         headers
     }
 
@@ -285,7 +289,7 @@ mod tests {
             groups: Vec::new(),
             ..caller()
         };
-        introduce(&mut headers, &app(), ADDRESS, &nobody, false);
+        introduce(&mut headers, &app(), FROM, &nobody, false);
         assert!(!headers.contains_key("altnet-caller-person"));
         assert_eq!(headers["altnet-caller-groups"], "");
     }
