@@ -17,6 +17,7 @@ pub mod keys;
 pub mod ldap;
 pub mod log;
 pub mod oidc;
+pub mod passkey;
 pub mod pki;
 pub mod privileges;
 pub mod sessions;
