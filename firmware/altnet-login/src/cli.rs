@@ -16,6 +16,8 @@ use crate::api::{self, Api};
 use crate::codes::{Code, Codes, MAX_USES, Order};
 use crate::config::{self, Config, MAX_GROUPS, is_policy_name};
 use crate::log::{self, Level};
+use crate::passkey::command::{self as passkey, PasskeyCommand};
+use crate::passkey::{Party, Passkeys};
 use crate::privileges;
 use crate::sessions::Sessions;
 use crate::source::{Directory, Source};
@@ -58,6 +60,9 @@ enum Command {
     /// Codes for people whom no directory knows.
     #[command(subcommand)]
     Code(CodeCommand),
+    /// Passkeys that people added to log in with.
+    #[command(subcommand)]
+    Passkey(PasskeyCommand),
     /// A completion script for a shell.
     Completion {
         /// The shell.
@@ -130,6 +135,10 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             let state = State::open(&load(arguments)?.state_directory)?;
             code(command, &Codes::new(state), arguments.json, out)
         }
+        Command::Passkey(command) => {
+            let state = State::open(&load(arguments)?.state_directory)?;
+            passkey::run(command, &Passkeys::new(state), arguments.json, out)
+        }
         Command::Serve {
             api_fd,
             api,
@@ -157,6 +166,7 @@ fn load(arguments: &Arguments) -> Result<Config, config::ConfigError> {
 /// Everything that the configuration names.
 struct Opened {
     sources: Vec<Source>,
+    party: Option<Party>,
     plain_tls: Option<Arc<rustls::ServerConfig>>,
     asking_tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -172,6 +182,7 @@ fn open(config: &Config, state: State) -> Result<Opened, config::ConfigError> {
     };
     Ok(Opened {
         sources,
+        party: Party::new(config)?,
         plain_tls: tls(false)?,
         asking_tls: tls(true)?,
     })
@@ -320,7 +331,7 @@ fn serve(
         let (api, talk) = Api::start(stream).context("can't talk to altnetd")?;
         let grace = Duration::from_secs(60 * u64::from(config.grace_minutes));
         let sessions = Arc::new(Sessions::open(api, state, sources, grace)?);
-        let site = Site::new(config, Arc::clone(&sessions));
+        let site = Site::new(config, Arc::clone(&sessions), opened.party);
         let site = Arc::new(site.context("the system gives no random bytes")?);
         if !config.wants_https() {
             crate::warning!("passwords and codes cross the LAN in the clear; configure [tls], and url with https://");

@@ -177,10 +177,6 @@ impl Codes {
     /// [`SignInError`].
     pub fn redeem(&self, typed: &str, device: &str) -> Result<Code, SignInError> {
         let symbols = normalize(typed).ok_or(SignInError::Wrong)?;
-        let unusable = |e: &dyn std::fmt::Display| {
-            crate::error!("codes can't be checked: {e}");
-            SignInError::Unreachable("this gateway's list of codes".into())
-        };
         let _lock = self.state.lock(KIND).map_err(|e| unusable(&e))?;
         let mut file = self.load().map_err(|e| unusable(&e))?;
         let sum = HEXLOWER.encode(&sum(&file.salt, &symbols));
@@ -188,12 +184,29 @@ impl Codes {
         let is_it = |code: &Code| bool::from(code.sum.as_bytes().ct_eq(sum.as_bytes()));
         let found = file
             .codes
-            .iter_mut()
+            .iter()
             .fold(None, |found, code| match is_it(code) {
-                true => Some(code),
+                true => Some(code.id.clone()),
                 false => found,
             });
-        let code = found.ok_or(SignInError::Wrong)?;
+        let id = found.ok_or(SignInError::Wrong)?;
+        self.admit(&mut file, &id, device)
+    }
+
+    /// Lets `device` use a code by a passkey that came from it, which counts as when the code is
+    /// typed: a code is for so many devices.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub fn come_back(&self, id: &str, device: &str) -> Result<Code, SignInError> {
+        let _lock = self.state.lock(KIND).map_err(|e| unusable(&e))?;
+        let mut file = self.load().map_err(|e| unusable(&e))?;
+        self.admit(&mut file, id, device)
+    }
+
+    fn admit(&self, file: &mut File, id: &str, device: &str) -> Result<Code, SignInError> {
+        let code = file.codes.iter_mut().find(|code| code.id == id);
+        let code = code.ok_or(SignInError::Revoked)?;
         if code.ends <= state::now() {
             return Err(SignInError::Expired);
         }
@@ -205,7 +218,7 @@ impl Codes {
         }
         code.used_by.insert(device.to_owned());
         let code = code.clone();
-        self.state.save(KIND, &file).map_err(|e| unusable(&e))?;
+        self.state.save(KIND, file).map_err(|e| unusable(&e))?;
         Ok(code)
     }
 
@@ -243,6 +256,11 @@ impl Code {
             handle: Zeroizing::default(),
         }
     }
+}
+
+fn unusable(e: &dyn std::fmt::Display) -> SignInError {
+    crate::error!("codes can't be checked: {e}");
+    SignInError::Unreachable("this gateway's list of codes".into())
 }
 
 /// The symbols of what somebody typed; nothing if it can't be a code.
@@ -309,6 +327,21 @@ mod tests {
             SignInError::Expired
         );
         assert_eq!(codes.list().unwrap()[0].used_by.len(), 2);
+    }
+
+    #[test]
+    fn who_comes_back_is_one_of_so_many_devices() {
+        let (_home, codes) = codes();
+        let (shown, made) = codes.create(order(2)).unwrap();
+        codes.redeem(&shown, "aa").unwrap();
+        for device in ["aa", "bb", "bb"] {
+            assert_eq!(codes.come_back(&made.id, device).unwrap().id, made.id);
+        }
+        let refused = codes.come_back(&made.id, "cc");
+        assert_eq!(refused.unwrap_err(), SignInError::Expired);
+        codes.revoke(&made.id).unwrap();
+        let refused = codes.come_back(&made.id, "aa");
+        assert_eq!(refused.unwrap_err(), SignInError::Revoked);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::api::{Api, ApiError, Login};
 use crate::config::Counted;
 use crate::directory::{Identity, SignInError, Standing};
+use crate::passkey::{Passkeys, Ticket};
 use crate::source::Source;
 use crate::state::{self, State, StateError};
 
@@ -60,7 +61,7 @@ pub struct Session {
     is_told: bool,
     /// Tells it from one that the device had before.
     #[serde(skip)]
-    number: u64,
+    pub number: u64,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -94,6 +95,7 @@ pub struct Sessions {
     api: Api,
     state: State,
     sources: Vec<Arc<Source>>,
+    passkeys: Passkeys,
     grace: Duration,
     table: Mutex<Table>,
     /// Held while the table and altnetd are brought together, so that their orders agree.
@@ -140,6 +142,7 @@ impl Sessions {
         }
         Ok(Self {
             api,
+            passkeys: Passkeys::new(state.clone()),
             state,
             sources,
             grace,
@@ -152,6 +155,11 @@ impl Sessions {
     /// The sources.
     pub fn sources(&self) -> &[Arc<Source>] {
         &self.sources
+    }
+
+    /// The passkeys that came from these logins.
+    pub fn passkeys(&self) -> &Passkeys {
+        &self.passkeys
     }
 
     /// The device that has `address`, and its login.
@@ -236,6 +244,20 @@ impl Sessions {
         Ok(())
     }
 
+    /// Has the login of a device hold by a ticket from now on, if it is the one with `number` still.
+    pub async fn hold_by(&self, device: &str, number: u64, ticket: &Ticket) {
+        let _acting = self.acting.lock().await;
+        let is_there = {
+            let mut table = self.table();
+            let session = table.by_device.get_mut(device);
+            let session = session.filter(|session| session.number == number);
+            session.map(|session| session.handle = ticket.to_handle())
+        };
+        if is_there.is_some() {
+            self.save().await;
+        }
+    }
+
     /// Looks everybody up again, for ever.
     pub async fn look_again(self: Arc<Self>, every: Duration) {
         let mut rounds = JoinSet::new();
@@ -314,14 +336,20 @@ impl Sessions {
             looks.spawn(async move {
                 let _permit = permits.acquire().await;
                 let _looking = this.looking.read().await;
-                let identity = session.identity();
-                let standing = timeout(PATIENCE, source.look_again(&identity)).await;
+                let standing = timeout(PATIENCE, this.look(&source, &session)).await;
                 let standing =
                     standing.unwrap_or_else(|_| Standing::Unreachable(source.name.clone()));
                 this.settle(&source, &session, standing).await;
             });
         }
         while looks.join_next().await.is_some() {}
+    }
+
+    async fn look(&self, source: &Source, session: &Session) -> Standing {
+        match Ticket::parse(&session.handle) {
+            Some(ticket) => self.passkeys.look_again(source, &ticket).await,
+            None => source.look_again(&session.identity()).await,
+        }
     }
 
     /// Ends what is over, and logs out what is owed.
@@ -363,7 +391,12 @@ impl Sessions {
                     self.tell(session).await;
                 }
             }
-            Standing::Holds(identity) => {
+            Standing::Holds(mut identity) => {
+                if session.handle != looked.handle {
+                    // It got a ticket while it was looked up: the newest handle goes there.
+                    self.hand_over(&session.handle, &identity).await;
+                    identity.handle = session.handle.clone();
+                }
                 let Some(counted) = source.count(&identity) else {
                     let why = "nothing that its directory says counts any more";
                     return self.end(&looked.device, why).await;
@@ -391,6 +424,15 @@ impl Sessions {
                     self.tell(session).await;
                 }
             }
+        }
+    }
+
+    async fn hand_over(&self, ticket: &str, identity: &Identity) {
+        let Some(ticket) = Ticket::parse(ticket) else {
+            return;
+        };
+        if let Err(e) = self.passkeys.renew(ticket.user, identity).await {
+            crate::error!("passkeys are not kept: {}", crate::log::chain(&e));
         }
     }
 
@@ -509,7 +551,8 @@ impl Session {
         }
     }
 
-    fn identity(&self) -> Identity {
+    /// Whom its directory last said this is.
+    pub(crate) fn identity(&self) -> Identity {
         let expires = self.expires;
         Identity {
             subject: self.subject.clone(),

@@ -1,10 +1,14 @@
-//! The pages: plain HTML that needs no script and nothing from elsewhere.
+//! The pages: plain HTML that needs no script, but for passkeys, and nothing from elsewhere.
 //!
 //! Written by hand rather than with a template crate: there are three pages, and what may be
 //! written into them unescaped is what the compiler knows as `&'static str`.
 
 use data_encoding::BASE64;
 use ring::digest;
+
+use passkey::Offer;
+
+pub mod passkey;
 
 const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}label{display:block;margin:.5rem 0}\
@@ -114,7 +118,7 @@ pub enum Who {
 }
 
 /// The page at `/`.
-pub fn front(who: &Who, notice: Option<&Notice>, token: &str) -> String {
+pub fn front(who: &Who, notice: Option<&Notice>, token: &str, passkeys: Option<&Offer>) -> String {
     let mut html = Html::default();
     html.raw("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
     html.raw("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Network login</title><style>");
@@ -152,9 +156,15 @@ pub fn front(who: &Who, notice: Option<&Notice>, token: &str) -> String {
             }
             html.form("/logout", token)
                 .raw("<button>Log out</button></form>");
+            if let Some(passkeys) = passkeys {
+                passkey::offer(&mut html, passkeys, token);
+            }
         }
         Who::Nobody(ways) => {
             html.raw("<p>Nobody is logged in on this device.</p>");
+            if let Some(passkeys) = passkeys {
+                passkey::offer(&mut html, passkeys, token);
+            }
             for way in ways {
                 offer(&mut html, way, token);
             }
@@ -236,7 +246,9 @@ mod tests {
                     Way::Link { name: value.into(), to: value.into() },
                     Way::Password { name: value.into(), action: value.into(), is_email: true, is_emulated: true },
                 ];
-                front(&who, Some(&notice), value) + &front(&Who::Nobody(ways), None, value)
+                let listed = passkey::Listed { name: value.into(), about: value.into() };
+                let offer = Offer::Add(vec![listed]);
+                front(&who, Some(&notice), value, Some(&offer)) + &front(&Who::Nobody(ways), None, value, Some(&Offer::Use))
             };
             let count = |text: &str, c: char| text.chars().filter(|x| *x == c).count();
             let (with, without) = (page(&value), page(""));

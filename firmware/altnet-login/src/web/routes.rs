@@ -21,9 +21,13 @@ use super::{Peer, Response};
 use crate::config::Config;
 use crate::directory::{Identity, SignInError};
 use crate::oidc::{Begun, Brought};
+use crate::passkey::challenges::Challenges;
+use crate::passkey::{Party, PasskeyError};
 use crate::sessions::{LoginError, Session, Sessions};
 use crate::source::{Directory, Source};
 use crate::state;
+
+mod passkey;
 
 /// Logins at other sites that are under way, and how long they may be.
 const MAX_BEGUN: usize = 256;
@@ -38,6 +42,10 @@ pub struct Site {
     tokens: Tokens,
     limits: Mutex<Limits>,
     begun: Mutex<Vec<Elsewhere>>,
+    party: Option<Party>,
+    passkey_policy: HeaderValue,
+    challenges: Mutex<Challenges>,
+    proven: Mutex<passkey::Proven>,
 }
 
 /// A login that is under way at another site.
@@ -61,6 +69,7 @@ enum Refusal {
     Wait,
     Body,
     Login(LoginError),
+    Passkey(PasskeyError),
     Api(crate::api::ApiError),
 }
 
@@ -70,18 +79,33 @@ impl<E: Into<LoginError>> From<E> for Refusal {
     }
 }
 
+impl From<PasskeyError> for Refusal {
+    fn from(error: PasskeyError) -> Self {
+        match error {
+            PasskeyError::SignIn(e) => e.into(),
+            e => Self::Passkey(e),
+        }
+    }
+}
+
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Wait => StatusCode::TOO_MANY_REQUESTS,
             Self::Body => StatusCode::BAD_REQUEST,
             Self::Api(_)
+            | Self::Passkey(
+                PasskeyError::State(_)
+                | PasskeyError::Random
+                | PasskeyError::Broken
+                | PasskeyError::Full,
+            )
             | Self::Login(
                 LoginError::SignIn(SignInError::Unreachable(_))
                 | LoginError::Full
                 | LoginError::Api(_),
             ) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Foreign | Self::Login(_) => StatusCode::FORBIDDEN,
+            Self::Foreign | Self::Login(_) | Self::Passkey(_) => StatusCode::FORBIDDEN,
         }
     }
 
@@ -91,22 +115,28 @@ impl Refusal {
             Self::Wait => "too many tries; wait a minute, then try again".into(),
             Self::Body => "this can't be read; try again here".into(),
             Self::Login(e) => e.to_string(),
+            Self::Passkey(e) => e.to_string(),
             Self::Api(e) => e.to_string(),
         }
     }
 }
 
 impl Site {
-    /// The page of `config` for `sessions`.
+    /// The page of `config` for `sessions`, with passkeys where it is seen as `party`.
     ///
     /// # Errors
     /// The system has no random bytes.
-    pub fn new(config: &Config, sessions: Arc<Sessions>) -> Result<Self, getrandom::Error> {
+    pub fn new(
+        config: &Config,
+        sessions: Arc<Sessions>,
+        party: Option<Party>,
+    ) -> Result<Self, getrandom::Error> {
         let asks = config
             .tls
             .as_ref()
             .and_then(|tls| tls.client_certificates.first());
         let policy = HeaderValue::from_str(&pages::security_policy());
+        let passkey_policy = HeaderValue::from_str(&pages::passkey::security_policy());
         Ok(Self {
             sessions,
             url: config.url.clone(),
@@ -116,6 +146,10 @@ impl Site {
             tokens: Tokens::new()?,
             limits: Mutex::default(),
             begun: Mutex::default(),
+            party,
+            passkey_policy: passkey_policy.expect("it is ASCII"),
+            challenges: Mutex::default(),
+            proven: Mutex::default(),
         })
     }
 
@@ -131,7 +165,8 @@ impl Site {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        let policy = headers.entry(header::CONTENT_SECURITY_POLICY);
+        policy.or_insert_with(|| self.policy.clone());
         response
     }
 
@@ -201,9 +236,11 @@ impl Site {
             ["oidc", number, "start"] => self.begin(peer, number, request.headers(), browser).await,
             ["oidc", number, "callback"] => {
                 let query = request.uri().query().unwrap_or_default();
-                self.finish(peer, number, query, browser)
-                    .await
-                    .map(|()| see("/"))
+                let finished = self.finish(peer, number, query, browser).await;
+                if finished.is_ok() {
+                    self.prove(peer, browser).await;
+                }
+                finished.map(|()| see("/"))
             }
             _ => return empty(StatusCode::NOT_FOUND),
         };
@@ -239,9 +276,15 @@ impl Site {
         let done = match &body {
             None => Err(Refusal::Body),
             Some(_) if !is_from_here(&headers, peer.is_tls) => Err(Refusal::Foreign),
+            Some(body) if is_json && path.starts_with("/passkey/") => {
+                return self.passkey(peer, path, &headers, body, browser).await;
+            }
             Some(body) if is_json => self.take_json(peer, path, body).await,
             Some(body) => self.take_form(peer, path, body, browser).await,
         };
+        if matches!(done, Ok(true)) && !matches!(path, "/logout" | "/passkey/remove") {
+            self.prove(peer, browser).await;
+        }
         match done {
             Ok(true) if is_json => reply::json(StatusCode::OK, &json!({ "logged_in": true })),
             Ok(true) => see("/"),
@@ -286,6 +329,7 @@ impl Site {
                     .map_err(Refusal::Api)?;
                 Ok(true)
             }
+            ["passkey", "remove"] => self.remove_passkey(peer, browser, field("passkey")?).await,
             ["code"] => self.code(peer, field("code")?).await,
             ["certificate"] => self.certificate(peer).await,
             ["ldap", number] => {
@@ -541,6 +585,10 @@ impl Site {
         mut notice: Option<Notice>,
     ) -> Response {
         let found = self.sessions.whose(&peer.address.to_string()).await;
+        let mut passkeys = None;
+        if let Ok((_, session)) = &found {
+            passkeys = self.offer(peer, headers, browser, session.as_ref()).await;
+        }
         let who = match found {
             Ok((_, Some(session))) => logged_in(session),
             Ok((_, None)) => Who::Nobody(self.ways(peer, headers)),
@@ -552,11 +600,16 @@ impl Site {
                 Who::Unknown
             }
         };
-        let html = pages::front(&who, notice.as_ref(), &browser.token);
+        let html = pages::front(&who, notice.as_ref(), &browser.token, passkeys.as_ref());
         let mut response = hyper::Response::new(Full::new(Bytes::from(html)));
         *response.status_mut() = status;
         let kind = HeaderValue::from_static("text/html; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, kind);
+        if passkeys.is_some() {
+            let policy = self.passkey_policy.clone();
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
         response
     }
 
