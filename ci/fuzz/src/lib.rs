@@ -45,4 +45,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("certificate_status", logins::certificate_status),
     ("id_token", logins::id_token),
     ("login_form", logins::login_form),
+    ("passkey", logins::passkey),
 ];

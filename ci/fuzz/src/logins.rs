@@ -3,6 +3,9 @@
 use altnet_login::untrusted;
 
 const CA: &[u8] = include_bytes!("../../../firmware/altnet-login/tests/recorded/ca.der");
+const PASSKEY: &[u8] = include_bytes!("../../../firmware/altnet-login/tests/recorded/passkey.cbor");
+/// Where its authenticator data is.
+const AUTHENTICATOR_DATA: usize = 30;
 /// When the answers beside it were given, in seconds since 1970.
 const RECORDED_S: u64 = 1_795_773_883;
 
@@ -24,6 +27,11 @@ pub fn id_token(data: &[u8]) {
 /// Forms, codes and addresses.
 pub fn login_form(data: &[u8]) {
     untrusted::login_form(data);
+}
+
+/// Passkeys, new and used.
+pub fn passkey(data: &[u8]) {
+    untrusted::passkey(PASSKEY, data);
 }
 
 /// Valid inputs.
@@ -56,6 +64,13 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "login_form" => vec![
             b"token=abc&code=ABCD-EFGH-JKMN&name=ann%40example".to_vec(),
             b"https://id.example:444/path?query".to_vec(),
+        ],
+        "passkey" => vec![
+            PASSKEY.to_vec(),
+            // What an authenticator signs when it is used: an RP id's hash, flags and a counter.
+            PASSKEY[AUTHENTICATOR_DATA..AUTHENTICATOR_DATA + 37].to_vec(),
+            br#"{"type":"webauthn.get","challenge":"AA","origin":"https://example.org","crossOrigin":false}"#
+                .to_vec(),
         ],
         _ => Vec::new(),
     }

@@ -92,4 +92,5 @@ targets! {
     certificate_status: 1000,
     id_token: 3000,
     login_form: 3000,
+    passkey: 1000,
 }

@@ -7,6 +7,8 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::jwt::{Keys, Token};
 use crate::oidc::Discovery;
+use crate::passkey::Here;
+use crate::passkey::ceremony::{self, ClientData, Deed};
 use crate::web::request::Form;
 use crate::{codes, http, ldap, pki};
 
@@ -44,6 +46,23 @@ pub fn id_token(text: &str) {
     }
     let description = lines.next().unwrap_or_default();
     let _ = Discovery::parse(description.as_bytes(), "https://id.example");
+}
+
+/// What a browser brings from an authenticator: a new passkey, or the use of one with the key of
+/// `known`, which is a new one.
+pub fn passkey(known: &[u8], bytes: &[u8]) {
+    let here = Here {
+        id: "example.org".into(),
+        origin: "https://example.org".into(),
+    };
+    let said = br#"{"type":"webauthn.get","challenge":"AA","origin":"https://example.org"}"#;
+    let _ = ClientData::read(bytes, Deed::Create, &here);
+    let client = ClientData::read(bytes, Deed::Get, &here);
+    let client = client.or_else(|_| ClientData::read(said, Deed::Get, &here));
+    let new = ceremony::register(&here, bytes).or_else(|_| ceremony::register(&here, known));
+    if let (Ok(new), Ok(client)) = (new, client) {
+        let _ = ceremony::verify(&here, &new.key, &client, bytes, bytes);
+    }
 }
 
 /// What a browser sends in a form, a code that somebody typed, and an address.
