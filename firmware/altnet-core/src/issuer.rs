@@ -7,7 +7,9 @@
 //! It needs no clock: serials count up from the largest seen, and what it can't date it dates
 //! with the floor. A device that redeems again gets the membership it has.
 
+mod adopt;
 mod refusal;
+mod sponsored;
 mod uses;
 
 use alloc::collections::BTreeMap;
@@ -26,10 +28,13 @@ use altnet_wire::time::{Instant, UnixTime};
 
 use crate::clock::Clock;
 use crate::records::{self, SigningSecret};
-use crate::registry::{MAX_MEMBERSHIP_S, Member, RecordError, Registry, Slot};
+use crate::registry::{Allowance, MAX_MEMBERSHIP_S, Member, RecordError, Registry, Slot};
 use crate::rng::Rng;
 
 pub use refusal::Refusal;
+use sponsored::check_sponsor;
+pub(crate) use sponsored::close_sponsored;
+pub use sponsored::{NewSponsored, create_sponsored};
 
 /// How long a membership lasts unless said otherwise: 30 days.
 pub const MEMBERSHIP: Duration = Duration::from_secs(30 * 86_400);
@@ -177,11 +182,14 @@ impl Issuer {
         if let Some(bytes) = self.redeemed(registry, &invite.invite, &device) {
             return Ok(bytes);
         }
-        self.check_open(registry, clock, &invite, header.signer, now)?;
+        let allowance = self.check_open(registry, clock, &invite, header.signer, now)?;
         if registry.is_revoked(&RevocationTarget::Device(device)) {
             return Err(Refusal::DeviceRevoked);
         }
         let member = self.room_for(&invite, device)?;
+        if let (Some(allowance), None) = (allowance, member) {
+            self.check_quota(registry, &invite, allowance.most)?;
+        }
         let name = invite
             .name
             .clone()
@@ -370,7 +378,7 @@ impl Issuer {
             .map(Vec::from)
     }
 
-    /// Whether the invite still lets anybody in.
+    /// Whether the invite still lets anybody in; if a member made it, what that one may.
     fn check_open(
         &self,
         registry: &Registry,
@@ -378,20 +386,21 @@ impl Issuer {
         invite: &Invite,
         signer: SigningKey,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Allowance>, Refusal> {
         if registry.is_revoked(&RevocationTarget::Invite(invite.invite)) {
             return Err(Refusal::Revoked);
         }
         let may = registry
             .issuer(&signer)
             .is_some_and(|inviter| inviter.rights.contains(Rights::INVITE));
-        if !may {
-            return Err(Refusal::NotAuthorized);
-        }
+        let allowance = match may {
+            true => None,
+            false => Some(check_sponsor(registry, clock, invite, signer, now)?),
+        };
         if clock.is_expired(invite.expires, now) {
             return Err(Refusal::Expired);
         }
-        Ok(())
+        Ok(allowance)
     }
 
     /// Whether the invite has a use left for `device`. Returns the member id if a redemption of

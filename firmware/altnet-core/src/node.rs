@@ -26,6 +26,7 @@ mod gate;
 mod housekeeping;
 mod identity;
 mod intake;
+mod invites;
 mod join;
 mod last_paths;
 mod links;
@@ -71,8 +72,8 @@ pub use refusals::Refused;
 pub use state::{Slot, Stored};
 pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
 pub use view::{
-    AppView, CallerView, DirectoryView, LoginView, NetworkView, PeerView, PolicyView, RecordView,
-    RelayView, Status, Step, VerdictView,
+    AppView, CallerView, DirectoryView, InviteView, LoginView, MemberView, NetworkView, PeerView,
+    PolicyView, RecordView, RelayView, Status, Step, VerdictView,
 };
 
 use crate::clock::Clock;

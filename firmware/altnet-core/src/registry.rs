@@ -21,6 +21,9 @@
 //! - Of two members with the same name, device key or site to be gateway of, the one with the
 //!   smaller member id is in force, unless the other's membership replaces its device. Control and
 //!   tunnel keys belong to the first that came with them (see below).
+//! - A member that came in by another member's invite gives way to one that didn't, or by a
+//!   shorter line of members, before ids are compared; and it stands aside while that other is no
+//!   member, until an issuer that may invite adopts it ([`crate::issuer::Issuer::adopt`]).
 //! - Of two hosts with the same name in different sites, one that an issuer signed wins, then
 //!   the smaller site id.
 //!
@@ -42,7 +45,8 @@
 //! Each kind has a table of its own bounded by [`Limits`]. A full table gives up a record that
 //! stands aside, then one that ended before the clock's floor, before it refuses a new one. What a
 //! device signs by itself has a share of its table besides: a quarter of the hosts, of the apps
-//! and of their requests for certificates, and four records that aren't understood. Look-ups don't allocate; applying does.
+//! and of their requests for certificates, eight invites that nobody came in by, and four records
+//! that aren't understood. Look-ups don't allocate; applying does.
 
 mod error;
 mod held;
@@ -51,6 +55,7 @@ mod look_up;
 mod owners;
 mod room;
 mod slot;
+mod sponsors;
 mod summary;
 mod tls;
 mod view;
@@ -69,7 +74,9 @@ use crate::records;
 
 pub use error::{Applied, Changes, Claim, Missing, RecordError};
 pub use look_up::{App, Host, Member, Subject};
+pub use room::MAX_INVITES_PER_DEVICE;
 pub use slot::Slot;
+pub use sponsors::{Allowance, MAX_SPONSOR_DEPTH, MAX_SPONSORED_S, Unfit};
 pub use summary::Summary;
 pub use tls::TlsAsked;
 
@@ -169,6 +176,9 @@ impl Registry {
             return Ok(Applied::Same);
         }
         self.judge(&header, &body)?;
+        if let Body::Invite(body) = &body {
+            self.check_invite(&header.signer, body)?;
+        }
         self.check_newer(&slot, &header, id)?;
         self.check_clash(&header, &body)?;
         self.check_keys(&slot, &header, &body)?;
@@ -204,8 +214,10 @@ impl Registry {
         clock: &mut Clock,
     ) -> Tally {
         // A chain needs no more rounds than it has links: owner changes can follow each other,
-        // then certificate, invite, membership, node. The bound only stops what can't happen.
-        let most = usize::from(self.limits.owner_changes) + 8;
+        // then certificate, invite and membership of each sponsor, node. The bound only stops what
+        // can't happen.
+        let sponsors = 2 * usize::from(MAX_SPONSOR_DEPTH);
+        let most = usize::from(self.limits.owner_changes) + sponsors + 8;
         let all = records.clone().count();
         let mut tally = Tally::default();
         for _ in 0..most {
@@ -434,6 +446,10 @@ impl Registry {
         let Some(held) = self.records.get(slot).filter(|held| held.standing) else {
             return Ok(());
         };
+        let is_device = |signer| slot.kind() == RecordKind::INVITE && self.is_device_key(signer);
+        if is_device(&held.header.signer) && !is_device(&header.signer) {
+            return Ok(());
+        }
         let (current, found) = (held.header.serial, header.serial);
         let is_final = |signer| slot.kind() == RecordKind::REVOCATION && self.is_owner(signer);
         let newer = match (is_final(&header.signer), is_final(&held.header.signer)) {

@@ -252,6 +252,25 @@ impl Founder {
         self.revoke_target(RevocationTarget::Member(member))
     }
 
+    /// Vouches for a member whose sponsor is to be revoked, after it heard what `known` are.
+    /// Returns the records.
+    pub fn adopt(&mut self, known: &[Vec<u8>], member: MemberId) -> Vec<Vec<u8>> {
+        let known = known.iter().map(Vec::as_slice);
+        self.registry.apply_all(known, &mut self.clock);
+        let before = self.registry.revision();
+        self.issuer
+            .adopt(
+                &mut self.registry,
+                &mut self.clock,
+                &member,
+                Instant::ZERO,
+                &mut self.rng,
+            )
+            .expect("the owner may invite");
+        let changes = self.registry.changes_since(before);
+        changes.map(|(_, _, bytes)| bytes.to_vec()).collect()
+    }
+
     /// Takes an invite back. Returns the record.
     pub fn revoke_invite(&mut self, link: &Link) -> Vec<u8> {
         let invite = link.body().expect("a link that was made here").invite;

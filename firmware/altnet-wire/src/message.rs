@@ -275,6 +275,16 @@ pub enum Refusal {
         "this device is a member of the network already, by another invite; an owner can revoke it, or 'altnet leave' makes it a new device"
     )]
     AlreadyMember,
+    /// Whoever made the invite has brought in as many as policy allows.
+    #[error(
+        "whoever made this invite has brought in as many members as the network's policy allows; an owner can allow more, or revoke one of them"
+    )]
+    SponsorFull,
+    /// Whoever made the invite may not bring anybody in, or not so (any more).
+    #[error(
+        "the network's policy does not let whoever made this invite bring others in, or not in this way; ask an owner for an invite"
+    )]
+    NotSponsored,
 }
 
 /// What can be said unasked.

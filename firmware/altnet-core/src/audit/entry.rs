@@ -97,7 +97,7 @@ kinds! {
     ISSUER_CHANGED = 14, "issuer-changed", Prompt;
     /// Another policy came. Subject: the record; detail: who signed it.
     POLICY_CHANGED = 15, "policy-changed", Prompt;
-    /// A device was let in here. Subject: its name.
+    /// A device was let in here. Subject: its name; detail: who brought it in, if a member did.
     ADMITTED = 16, "admitted", Prompt;
     /// A device was not let in here. Detail: why.
     NOT_ADMITTED = 17, "not-admitted", Refusal;
@@ -135,6 +135,9 @@ kinds! {
     LOGGED_IN = 33, "logged-in", Prompt;
     /// Nobody is logged in from that machine any more. Subject: who was; detail: the machine and why.
     LOGGED_OUT = 34, "logged-out", Prompt;
+    /// A member's invite was made, or taken back. Subject: the invite; detail: for how many, whose,
+    /// and who signed it.
+    INVITED = 35, "invited", Slow;
 }
 
 /// One entry.

@@ -25,7 +25,12 @@ impl Fact {
             Event::MemberGone { member } => fact(Kind::MEMBER_GONE).about(member),
             Event::Rotated { epoch } => fact(Kind::ROTATED).detail(format_args!("epoch {epoch}")),
             Event::Renewed => fact(Kind::RENEWED),
-            Event::Admitted { name } => fact(Kind::ADMITTED).about(name),
+            Event::Admitted { name, sponsor } => match sponsor {
+                Some(sponsor) => fact(Kind::ADMITTED)
+                    .about(name)
+                    .detail(format_args!("brought in by {sponsor}")),
+                None => fact(Kind::ADMITTED).about(name),
+            },
             Event::NotAdmitted { why } => fact(Kind::NOT_ADMITTED).detail(why),
             Event::HeadBehind { node } => fact(Kind::HEAD_BEHIND).about(name(*node)),
             Event::RecordRefused { why } => fact(Kind::RECORD_REFUSED).detail(why),
@@ -44,6 +49,11 @@ impl Fact {
                 Decision::Policy => fact(Kind::POLICY_CHANGED)
                     .about(record)
                     .detail(format_args!("signed by {signer}")),
+                Decision::Invited { sponsor, uses, .. } => fact(Kind::INVITED)
+                    .about(what.subject())
+                    .detail(format_args!(
+                        "for {uses} by member {sponsor}, signed by {signer}"
+                    )),
                 Decision::Revoked { reason, .. } => fact(Kind::REVOKED)
                     .about(what.subject())
                     .detail(format_args!("{reason}, signed by {signer}")),
@@ -129,6 +139,24 @@ mod tests {
         let subject = std::format!("member {member}");
         let detail = std::format!("stolen, signed by {signer}");
         check(&revoked, (Kind::REVOKED, &subject, &detail));
+        let invited = Event::Decided {
+            what: Box::new(Decision::Invited {
+                invite: SigningKey([5; 32]),
+                sponsor: member,
+                uses: 2,
+            }),
+            record: RecordId([4; 32]),
+            signer,
+        };
+        let subject = std::format!("invite {}", SigningKey([5; 32]));
+        let detail = std::format!("for 2 by member {member}, signed by {signer}");
+        check(&invited, (Kind::INVITED, &subject, &detail));
+        let name = |text| altnet_wire::id::Name::new(text).unwrap();
+        let admitted = Event::Admitted {
+            name: name("friend"),
+            sponsor: Some(name("ann")),
+        };
+        check(&admitted, (Kind::ADMITTED, "friend", "brought in by ann"));
         assert_eq!(Fact::of_event(&Event::TunnelUp { node }, |n| n), None);
     }
 

@@ -2,7 +2,7 @@
 
 use altnet_wire::envelope::EnvelopeError;
 
-use crate::registry::{Claim, Missing, RecordError};
+use crate::registry::{Claim, Missing, RecordError, Unfit};
 
 /// Why somebody isn't let in, or something isn't signed. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +59,9 @@ pub enum Refusal {
     /// A table is full.
     #[error("the network has as many members as this device can hold")]
     Full,
+    /// The invite is a member's, and policy does not let it bring in anybody, or not so.
+    #[error(transparent)]
+    Sponsor(Unfit),
     /// The registry refuses what was signed, for a reason of its own.
     #[error(transparent)]
     Record(RecordError),
@@ -70,9 +73,9 @@ impl From<RecordError> for Refusal {
             RecordError::Envelope(_) | RecordError::Body(_) => Self::Damaged,
             RecordError::BadSignature => Self::Altered,
             RecordError::OtherNetwork(_) => Self::OtherNetwork,
-            RecordError::NotAuthorized | RecordError::Missing(Missing::Issuer(_)) => {
-                Self::NotAuthorized
-            }
+            RecordError::NotAuthorized
+            | RecordError::Missing(Missing::Issuer(_) | Missing::Device(_)) => Self::NotAuthorized,
+            RecordError::Sponsor(unfit) => Self::Sponsor(unfit),
             RecordError::Revoked => Self::Revoked,
             RecordError::Taken(Claim::Name) => Self::NameTaken,
             RecordError::Taken(Claim::Site) => Self::SiteTaken,

@@ -18,6 +18,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::{Event, JoinError, Node, Slot};
 use crate::invite::Bundle;
+use crate::issuer::Refusal;
 use crate::records::sign_record;
 use crate::registry::{RecordError, Slot as RecordSlot};
 
@@ -123,6 +124,24 @@ pub enum CommandError {
     /// Nobody is logged in there.
     #[error("nobody is logged in from that address")]
     NoSuchLogin,
+    /// An invite that is for several devices was to name them.
+    #[error(
+        "an invite for several devices can't name them; leave the name out, or make one for each"
+    )]
+    NameForMany,
+    /// Nobody could come in by an invite.
+    #[error(
+        "no issuer or no address of the network is known here that a newcomer could call; wait until 'altnet status' shows a relay that is up"
+    )]
+    NoEntry,
+    /// None or several fit.
+    #[error(
+        "no invite of this node's is called so, or several are; 'altnet invite list' shows their keys"
+    )]
+    NoSuchInvite,
+    /// Policy does not let this member make the invite, or it can't be made.
+    #[error(transparent)]
+    Invite(#[from] Refusal),
     /// The record was refused.
     #[error(transparent)]
     Record(#[from] RecordError),

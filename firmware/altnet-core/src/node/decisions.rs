@@ -7,9 +7,9 @@ use core::fmt;
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::envelope::{Envelope, RecordKind};
-use altnet_wire::id::SigningKey;
+use altnet_wire::id::{MemberId, SigningKey};
 use altnet_wire::record::{
-    self, IssuerCertificate, MAX_REASON_BYTES, Revocation, RevocationTarget,
+    self, Invite, IssuerCertificate, MAX_REASON_BYTES, Revocation, RevocationTarget,
 };
 
 use super::{Event, Node};
@@ -27,6 +27,15 @@ pub enum Decision {
     },
     /// Who may reach what.
     Policy,
+    /// That a member may bring others in.
+    Invited {
+        /// The invite.
+        invite: SigningKey,
+        /// The member.
+        sponsor: MemberId,
+        /// How many may come in by it; none if it was taken back.
+        uses: u16,
+    },
     /// That something ends.
     Revoked {
         /// What.
@@ -42,6 +51,7 @@ impl Decision {
         fmt::from_fn(move |f| match self {
             Self::Owners => f.write_str("the owners"),
             Self::Policy => f.write_str("the policy"),
+            Self::Invited { invite, .. } => write!(f, "invite {invite}"),
             Self::Issuer { issuer }
             | Self::Revoked {
                 target: RevocationTarget::Issuer(issuer),
@@ -63,6 +73,12 @@ impl fmt::Display for Decision {
         match self {
             Self::Owners | Self::Policy => write!(f, "{subject} changed"),
             Self::Issuer { .. } => write!(f, "{subject} was certified"),
+            Self::Invited {
+                uses: 0, sponsor, ..
+            } => {
+                write!(f, "{subject} was taken back by {sponsor}")
+            }
+            Self::Invited { sponsor, .. } => write!(f, "{subject} was made by {sponsor}"),
             Self::Revoked { .. } => write!(f, "{subject} was revoked"),
         }
     }
@@ -76,6 +92,14 @@ fn decision(envelope: &Envelope<'_>) -> Option<Decision> {
             issuer: record::decode::<IssuerCertificate>(body).ok()?.issuer,
         },
         RecordKind::POLICY => Decision::Policy,
+        RecordKind::INVITE => {
+            let body = record::decode::<Invite>(body).ok()?;
+            Decision::Invited {
+                invite: body.invite,
+                sponsor: body.sponsor?,
+                uses: body.uses,
+            }
+        }
         RecordKind::REVOCATION => {
             let Revocation { target, reason, .. } = record::decode(body).ok()?;
             Decision::Revoked { target, reason }

@@ -104,6 +104,8 @@ pub enum Event {
     Admitted {
         /// Its name.
         name: Name,
+        /// The member that brought it in, if one did.
+        sponsor: Option<Name>,
     },
     /// Somebody was not let in.
     NotAdmitted {
@@ -283,7 +285,10 @@ impl Event {
             }
             Self::Rotated { epoch } => write!(f, "tunnel key replaced, epoch {epoch}"),
             Self::Renewed => f.write_str("membership renewed"),
-            Self::Admitted { name } => write!(f, "admitted {name}"),
+            Self::Admitted { name, sponsor } => match sponsor {
+                Some(sponsor) => write!(f, "admitted {name}, whom {sponsor} brought in"),
+                None => write!(f, "admitted {name}"),
+            },
             Self::NotAdmitted { why } => write!(f, "did not admit a device: {why}"),
             Self::HeadBehind { node } => {
                 let node = name(*node);

@@ -11,7 +11,7 @@ use altnet_tunnel::aead::Aead;
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::SigningKey;
 use altnet_wire::message::Packed;
-use altnet_wire::record::{self, AppRecord, HostRecord};
+use altnet_wire::record::{self, AppRecord, HostRecord, Invite};
 use altnet_wire::time::{Duration, Instant};
 use altnet_wire::tls::TlsRequest;
 
@@ -108,11 +108,13 @@ impl Intake {
         {
             return false;
         }
-        if held.is_none() {
+        let (kind, signer) = (envelope.header().kind, envelope.header().signer);
+        // A member may go on making invites, in the place of those that ended.
+        let is_members_invite = kind == RecordKind::INVITE && registry.is_device_key(&signer);
+        if held.is_none() && !is_members_invite {
             return true;
         }
         let most = usize::from(registry.limits().members);
-        let signer = envelope.header().signer;
         if self.devices.len() >= most && !self.devices.contains_key(&signer) {
             self.devices
                 .retain(|_, b| now.saturating_since(b.filled) < DEVICE_EVERY * DEVICE_BURST);
@@ -137,7 +139,7 @@ impl Intake {
     }
 }
 
-/// What a device said before in the place of this record.
+/// What a device, or of an invite anybody, said before in the place of this record.
 fn replaced<'r>(envelope: &Envelope<'_>, registry: &'r Registry) -> Option<&'r [u8]> {
     let slot = match envelope.header().kind {
         RecordKind::NODE => RecordSlot::node(envelope.header().signer),
@@ -152,6 +154,10 @@ fn replaced<'r>(envelope: &Envelope<'_>, registry: &'r Registry) -> Option<&'r [
         RecordKind::TLS_REQUEST => {
             let body: TlsRequest = record::decode(envelope.body()).ok()?;
             RecordSlot::tls_request(body.subject(&envelope.header().signer))
+        }
+        RecordKind::INVITE => {
+            let body: Invite = record::decode(envelope.body()).ok()?;
+            RecordSlot::invite(body.invite)
         }
         _ => return None,
     };

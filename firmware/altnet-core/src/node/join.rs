@@ -12,7 +12,7 @@ use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::hash::{self, Hash};
 use altnet_wire::id::{Name, NetworkId};
-use altnet_wire::message::{Hello, Packed, Redeem, Reply, Request, SignatureHalves};
+use altnet_wire::message::{Hello, Packed, Redeem, Refusal, Reply, Request, SignatureHalves};
 use altnet_wire::record::{MAX_FIXED_ENDPOINTS, redemption_proof, redemption_session};
 use altnet_wire::time::{Duration, Instant};
 
@@ -250,6 +250,10 @@ impl<A: Aead> Node<A> {
                     return;
                 }
                 self.save_membership(registry, now);
+            }
+            // Another of the invite's addresses may be the issuer's.
+            Reply::Refused(Refusal::OtherIssuer) => {
+                self.entry_failed(JoinError::Refused(Refusal::OtherIssuer), now);
             }
             Reply::Refused(refusal) => self.join_failed(JoinError::Refused(*refusal), now),
             _ => self.join_failed(JoinError::BadAnswer, now),

@@ -143,7 +143,7 @@ impl<A: Aead> Node<A> {
     pub fn caller(&self, address: Ipv6Addr) -> Option<CallerView> {
         let registry = &self.network.as_ref()?.registry;
         let subject = registry.by_address(address)?;
-        let membership = subject.member()?.membership;
+        let membership = registry.as_counted(subject.member()?.membership);
         let view = CallerView {
             address: address.to_string(),
             member: membership.member.to_string(),

@@ -23,6 +23,7 @@ use super::{Event, Node};
 use crate::control::SessionId;
 use crate::issuer;
 use crate::records::verify_hash;
+use crate::registry::Unfit;
 
 /// Records are handed over in pages of at most this many bytes, well below a message's bound.
 pub(super) const PAGE_BYTES: usize = MAX_MESSAGE_BYTES - 1024 - 64;
@@ -44,6 +45,8 @@ impl issuer::Refusal {
             Self::SiteTaken => Refusal::Conflict,
             Self::NoSuchMember => Refusal::NotFound,
             Self::Full => Refusal::Busy,
+            Self::Sponsor(Unfit::Full { .. }) => Refusal::SponsorFull,
+            Self::Sponsor(_) => Refusal::NotSponsored,
             _ => Refusal::NotAllowed,
         }
     }
@@ -144,15 +147,20 @@ impl<A: Aead> Node<A> {
             .chain_for(&network.own.device, &mut |record| {
                 pack_into(record, &mut records);
             });
-        let name = network
-            .registry
-            .by_device(&redeem.device)
-            .map(|member| member.membership.name.clone());
+        let registry = &network.registry;
+        let admitted = registry.by_device(&redeem.device).map(|member| {
+            let sponsor = member.membership.sponsor.as_ref();
+            let sponsor = sponsor.and_then(|sponsor| registry.by_member(sponsor));
+            (
+                member.membership.name.clone(),
+                sponsor.map(|sponsor| sponsor.membership.name.clone()),
+            )
+        });
         self.records_changed(before, now);
         let reply = Reply::Redeemed { records: &records };
         self.say_after_save(session, &Message::Reply { id, reply }, now);
-        if let Some(name) = name {
-            self.tell(Event::Admitted { name });
+        if let Some((name, sponsor)) = admitted {
+            self.tell(Event::Admitted { name, sponsor });
         }
         None
     }

@@ -69,6 +69,42 @@ pub struct NetworkView<Word = &'static str> {
     pub admits: bool,
 }
 
+/// An invite that this node made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InviteView {
+    /// Its key.
+    pub invite: String,
+    /// The device's name, if it was chosen.
+    pub name: Option<String>,
+    /// The groups it gives.
+    pub groups: Vec<String>,
+    /// How many devices may come in.
+    pub uses: u16,
+    /// The members that are known to have come in by it.
+    pub used_by: Vec<String>,
+    /// When it ends (RFC 3339).
+    pub expires: String,
+    /// `open`, `used`, `expired`, `closed`, or `not-allowed` by the policy any more.
+    pub status: String,
+}
+
+/// A member, and who brought it in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberView {
+    /// Its id.
+    pub member: String,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub person: Option<String>,
+    /// The groups that its membership puts it in.
+    pub groups: Vec<String>,
+    /// Who brought it in: the name, or the id of one that is no member any more.
+    pub sponsor: Option<String>,
+}
+
 /// A relay as a client sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -3,7 +3,7 @@
 use altnet_wire::envelope::{EnvelopeError, RecordKind};
 use altnet_wire::id::{NetworkId, RecordId, Serial, SigningKey, SiteId};
 
-use super::Slot;
+use super::{Slot, Unfit};
 use crate::records::BadSignature;
 
 /// What became of a record that wasn't refused.
@@ -128,6 +128,9 @@ pub enum RecordError {
     /// Another member has it.
     #[error("another member has the same {}", claim_name(.0))]
     Taken(Claim),
+    /// A member's invite isn't as members may make them.
+    #[error(transparent)]
+    Sponsor(Unfit),
     /// The table of this kind is full.
     #[error("no room for another {} record: the limit is {limit}", .kind.name())]
     Full {

@@ -2,7 +2,7 @@
 
 use altnet_wire::address;
 use altnet_wire::envelope::{Header, RecordKind};
-use altnet_wire::id::{ControlKey, SigningKey, SiteId, TunnelKey};
+use altnet_wire::id::{ControlKey, MemberId, SigningKey, SiteId, TunnelKey};
 use altnet_wire::record::{
     HostRecord, Invite, IssuerCertificate, Membership, RevocationTarget, Rights, Roles,
 };
@@ -111,6 +111,9 @@ impl Registry {
     }
 
     fn judge_invite(&self, signer: &SigningKey, body: &Invite) -> Result<(), RecordError> {
+        if self.is_device_key(signer) {
+            return self.judge_sponsored(signer, body);
+        }
         let certificate = self.issuer_at(signer, Some(body.issued))?;
         let may = certificate.rights.contains(Rights::INVITE)
             && within(certificate, body.roles, body.site);
@@ -217,8 +220,8 @@ impl Registry {
     }
 
     /// Whether the record, its signer's power aside, can't be in force: revoked, replaced, or
-    /// in another's place. While the view is made anew, members come in ascending order, so
-    /// whom one clashes with has gone before.
+    /// in another's place. While the view is made anew, members come in ascending order,
+    /// those last that members brought in, so whom one clashes with has gone before.
     pub(super) fn check_clash(&self, header: &Header, body: &Body) -> Result<(), RecordError> {
         match body {
             Body::Membership(body, node) => {
@@ -231,8 +234,13 @@ impl Registry {
                     (Claim::Device, self.view.nodes.get(node)),
                     (Claim::Site, self.gateway_claim(body)),
                 ];
+                let rank = (self.tier_of(&header.signer, body), body.member);
+                let is_first = |other: &&MemberId| {
+                    **other != body.member
+                        && (self.tier(&Slot::membership(**other)), **other) < rank
+                };
                 for (claim, other) in others {
-                    let Some(other) = other.filter(|other| **other < body.member) else {
+                    let Some(other) = other.filter(is_first) else {
                         continue;
                     };
                     let device = self.by_member(other).map(|other| other.membership.device);
@@ -304,7 +312,7 @@ impl Registry {
         Ok(())
     }
 
-    fn gateway_claim(&self, body: &Membership) -> Option<&altnet_wire::id::MemberId> {
+    fn gateway_claim(&self, body: &Membership) -> Option<&MemberId> {
         let site = body.site.filter(|_| body.roles.contains(Roles::GATEWAY))?;
         self.view.gateways.get(&site)
     }

@@ -1,4 +1,4 @@
-//! Who is who: look-ups over the records in force. None of them allocates.
+//! Who is who: look-ups over the records in force. None but [`Registry::chain_for`] allocates.
 
 use core::net::Ipv6Addr;
 
@@ -286,13 +286,18 @@ impl Registry {
             .filter(|body| !self.is_revoked(&RevocationTarget::Issuer(body.issuer)))
     }
 
-    /// The invite with this public half, unless it is revoked or its signer was. It may be at its
-    /// end or used up.
+    /// The invite with this public half, unless it is revoked or its signer was, or it is a
+    /// member's that policy no longer lets it make. It may be at its end or used up.
     pub fn invite(&self, invite: &SigningKey) -> Option<&Invite> {
         let held = self.in_force(&Slot::invite(*invite))?;
-        let ended = self.is_revoked(&RevocationTarget::Invite(*invite))
-            || self.issuer(&held.header.signer).is_none();
-        body!(held, Invite).filter(|_| !ended)
+        let signer = &held.header.signer;
+        let body = body!(held, Invite)?;
+        let is_open = match self.is_device_key(signer) {
+            true => body.uses > 0 && self.sponsored(signer, body).is_ok(),
+            false => self.issuer(signer).is_some(),
+        };
+        let is_revoked = self.is_revoked(&RevocationTarget::Invite(*invite));
+        (is_open && !is_revoked).then_some(body)
     }
 
     /// All invites that [`Registry::invite`] would give.
@@ -329,7 +334,7 @@ impl Registry {
     pub fn enrolled(&self) -> impl Iterator<Item = Enrolled<'_>> {
         let network = self.network;
         let devices = self.members().flat_map(move |member| {
-            let membership = member.membership;
+            let membership = self.as_counted(member.membership);
             let site = membership.site.filter(|site| {
                 let gateway = self.gateway(*site);
                 gateway.is_some_and(|gateway| gateway.id == member.id)
@@ -377,7 +382,8 @@ impl Registry {
 
     /// Gives `take` the records with which the member with this device key proves itself:
     /// genesis, owner changes, issuer's certificate, the invite and its issuer's certificate if
-    /// it came by one, membership, and the node record if there is one.
+    /// it came by one, membership, and the node record if there is one. If the invite was a
+    /// member's, what proves that one a member comes before.
     pub fn chain_for(&self, device: &SigningKey, take: &mut impl FnMut(&[u8])) -> bool {
         let Some(member) = self.by_device(device) else {
             return false;
@@ -391,17 +397,28 @@ impl Registry {
         for change in self.owners.path() {
             give(Slot::owner_change(*change));
         }
-        give(Slot::certificate(member.issuer));
-        if let Some(redemption) = &member.membership.invite {
-            let slot = Slot::invite(redemption.invite);
-            if let Some(held) = self.records.get(&slot) {
-                if held.header.signer != member.issuer {
-                    give(Slot::certificate(held.header.signer));
-                }
-                give(slot);
-            }
+        let mut line = alloc::vec![member];
+        while let Some(sponsor) = line
+            .last()
+            .and_then(|last| self.rests_on(&last.membership.member))
+            .and_then(|sponsor| self.by_member(&sponsor))
+            .filter(|_| line.len() <= usize::from(super::MAX_SPONSOR_DEPTH))
+        {
+            line.push(sponsor);
         }
-        give(Slot::membership(member.membership.member));
+        for member in line.iter().rev() {
+            give(Slot::certificate(member.issuer));
+            if let Some(redemption) = &member.membership.invite {
+                let slot = Slot::invite(redemption.invite);
+                if let Some(held) = self.records.get(&slot) {
+                    if held.header.signer != member.issuer {
+                        give(Slot::certificate(held.header.signer));
+                    }
+                    give(slot);
+                }
+            }
+            give(Slot::membership(member.membership.member));
+        }
         give(Slot::node(*device));
         true
     }

@@ -14,6 +14,10 @@ use super::{RecordError, Registry, Slot};
 const DEVICE_SHARE: u16 = 4;
 /// Records that aren't understood which one device may have held.
 const MAX_UNKNOWN_PER_DEVICE: u16 = 4;
+/// Invites that nobody came in by which one device may have held.
+pub const MAX_INVITES_PER_DEVICE: u16 = 8;
+/// Devices together may have held one in so many entries of the table of invites.
+const DEVICES_SHARE: u16 = 2;
 
 impl Registry {
     /// Sees to it that the table of the new record's kind has room.
@@ -27,7 +31,7 @@ impl Registry {
         body: &Body,
         floor: UnixTime,
     ) -> Result<(), RecordError> {
-        self.keep_quota(slot, signer, body)?;
+        self.keep_quota(slot, signer, body, floor)?;
         if self.records.contains_key(slot) {
             return Ok(());
         }
@@ -69,6 +73,7 @@ impl Registry {
         slot: &Slot,
         signer: &SigningKey,
         body: &Body,
+        floor: UnixTime,
     ) -> Result<(), RecordError> {
         let unknown = matches!(body, Body::Unknown);
         let kind = slot.kind();
@@ -76,6 +81,9 @@ impl Registry {
             Body::Host(_) => self.limits.hosts.div_ceil(DEVICE_SHARE),
             Body::App(_) | Body::TlsRequest(_) => self.limits.apps.div_ceil(DEVICE_SHARE),
             Body::Unknown => MAX_UNKNOWN_PER_DEVICE,
+            Body::Invite(body) if self.is_device_key(signer) => {
+                return self.keep_invites(slot, signer, body.issued.max(floor));
+            }
             _ => return Ok(()),
         };
         if self.is_owner(signer) || self.issuer_at(signer, None).is_ok() {
@@ -103,6 +111,61 @@ impl Registry {
         Ok(())
     }
 
+    /// Sees to it that one device's invites, and all devices' together, take no more than their
+    /// share. An invite that somebody came in by stays; of the others one goes that doesn't stand,
+    /// or had ended when this one was made, by its maker's own word.
+    fn keep_invites(
+        &mut self,
+        slot: &Slot,
+        signer: &SigningKey,
+        made: UnixTime,
+    ) -> Result<(), RecordError> {
+        if self.records.contains_key(slot) {
+            return Ok(());
+        }
+        let kind = RecordKind::INVITE;
+        let table = || {
+            let table = self.records.range(table_of(kind, false));
+            table.filter(|(_, held)| self.is_device_key(&held.header.signer))
+        };
+        let share = self.limits.invites.div_ceil(DEVICES_SHARE);
+        let all = table().count();
+        let mut idle = 0;
+        let mut spare = None;
+        for (slot, held) in table().filter(|(_, held)| held.header.signer == *signer) {
+            let Body::Invite(body) = &held.body else {
+                continue;
+            };
+            if self.is_rested_on(body.invite) {
+                continue;
+            }
+            idle += 1;
+            if !held.standing || body.expires <= made {
+                spare = Some(*slot);
+            }
+        }
+        let limit = match idle >= usize::from(MAX_INVITES_PER_DEVICE) {
+            true => MAX_INVITES_PER_DEVICE,
+            false if all >= usize::from(share) => share,
+            false => return Ok(()),
+        };
+        let Some(spare) = spare else {
+            self.refused_full = self.refused_full.saturating_add(1);
+            return Err(RecordError::Full { kind, limit });
+        };
+        self.give_up(&spare);
+        Ok(())
+    }
+
+    /// Whether any membership held came by this invite.
+    fn is_rested_on(&self, invite: SigningKey) -> bool {
+        let members = self.records.range(table_of(RecordKind::MEMBERSHIP, false));
+        members.into_iter().any(|(_, held)| match &held.body {
+            Body::Membership(body, _) => body.invite.is_some_and(|r| r.invite == invite),
+            _ => false,
+        })
+    }
+
     fn give_up(&mut self, spare: &Slot) {
         let was_in_force = self.records.get(spare).is_some_and(|held| held.in_force);
         self.remove(spare);
@@ -114,17 +177,13 @@ impl Registry {
     /// Whether a record ended before `floor` and nothing rests on it.
     fn has_ended(&self, held: &Held, floor: UnixTime) -> bool {
         match &held.body {
-            Body::Membership(body, _) => body.expires <= floor,
-            Body::Invite(body) => {
-                let rests = |held: &Held| match &held.body {
-                    Body::Membership(member, _) => member
-                        .invite
-                        .is_some_and(|redemption| redemption.invite == body.invite),
-                    _ => false,
-                };
-                body.expires <= floor && !self.records.values().any(rests)
+            Body::Membership(body, _) => {
+                let mut members = self.records.range(table_of(RecordKind::MEMBERSHIP, false));
+                let is_on = |held: &Held| self.inviter(held) == Some(body.device);
+                body.expires <= floor && !members.any(|(_, held)| is_on(held))
             }
             Body::TlsCertificate(body) => body.expires <= floor,
+            Body::Invite(body) => body.expires <= floor && !self.is_rested_on(body.invite),
             _ => false,
         }
     }

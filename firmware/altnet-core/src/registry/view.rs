@@ -5,14 +5,15 @@ use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use altnet_wire::address;
-use altnet_wire::envelope::RecordKind;
+use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::id::{
     ControlKey, MemberId, Name, NetworkId, NodeId, SigningKey, SiteId, TunnelKey,
 };
-use altnet_wire::record::{RevocationTarget, Roles};
+use altnet_wire::record::{Membership, RevocationTarget, Roles};
 use altnet_wire::time::UnixTime;
 
 use super::held::{Body, Held};
+use super::sponsors::Lines;
 use super::{Registry, Slot};
 
 /// Indexes over the records in force.
@@ -33,9 +34,14 @@ pub(super) struct View {
     pub(super) app_names: BTreeMap<Name, SigningKey>,
     pub(super) app_addresses: BTreeMap<Ipv6Addr, SigningKey>,
     pub(super) app_tunnels: BTreeMap<TunnelKey, SigningKey>,
+    /// What the policy says about sponsors.
+    pub(super) sponsors: Lines,
+    /// Members who are in fewer groups than their membership says.
+    pub(super) counted: Vec<Membership>,
     /// How many memberships held don't stand: a new invite might change that.
     members_aside: usize,
-    /// How many records of devices are held and not in force: a new membership might change that.
+    /// How many records of devices are held and not in force, or invites that don't stand: a new
+    /// membership might change that.
     devices_aside: usize,
     /// How many requests for certificates among them: a new app might change that.
     tls_requests_aside: usize,
@@ -65,6 +71,11 @@ impl View {
                     self.tunnels.insert(tunnel.key, member);
                 }
             }
+            Body::Policy => {
+                let envelope = Envelope::parse(&held.bytes);
+                self.sponsors =
+                    envelope.map_or_else(|_| Lines::default(), |e| Lines::read(e.body()));
+            }
             Body::Host(body) => {
                 if let Some(address) = body.address {
                     self.host_names.entry(body.name.clone()).or_insert(slot);
@@ -91,11 +102,21 @@ impl Registry {
         match old {
             None if self.stands_alone(slot) => {
                 self.enter(slot);
-                if slot.kind() == RecordKind::REVOCATION {
-                    self.sum_up();
+                match slot.kind() {
+                    RecordKind::REVOCATION => self.sum_up(),
+                    RecordKind::MEMBERSHIP => self.count_groups_of(slot),
+                    RecordKind::POLICY => self.count_groups(),
+                    _ => {}
                 }
             }
-            Some(old) if self.looks_like(slot, old) => {}
+            Some(old) if self.looks_like(slot, old) => match slot.kind() {
+                RecordKind::MEMBERSHIP => self.count_groups_of(slot),
+                RecordKind::POLICY => {
+                    self.enter(slot);
+                    self.count_groups();
+                }
+                _ => {}
+            },
             _ => self.rebuild(),
         }
     }
@@ -112,11 +133,18 @@ impl Registry {
                     && old.roles == new.roles
                     && old.site == new.site
                     && old.replaces == new.replaces
+                    && old.groups == new.groups
+                    && old.invite.map(|r| r.invite) == new.invite.map(|r| r.invite)
             }
             (Body::Node(old), Body::Node(new)) => {
                 old.control == new.control
                     && old.tunnel == new.tunnel
                     && old.previous_tunnel == new.previous_tunnel
+            }
+            // A device only closes what it made: that changes nothing for who came in by it.
+            (Body::Invite(_), Body::Invite(_)) => {
+                let signer = &new.header.signer;
+                old.header.signer == *signer && self.is_device_key(signer)
             }
             (Body::Policy, Body::Policy)
             | (Body::Head(_), Body::Head(_))
@@ -197,9 +225,14 @@ impl Registry {
         self.settle_kind(RecordKind::REVOCATION, |this, held| {
             !this.is_owner(&held.header.signer)
         });
-        self.settle_kind(RecordKind::INVITE, |_, _| true);
+        self.settle_kind(RecordKind::INVITE, |this, held| {
+            !this.is_device_key(&held.header.signer)
+        });
         self.find_replaced();
-        self.settle_kind(RecordKind::MEMBERSHIP, |_, _| true);
+        self.settle_kind(RecordKind::MEMBERSHIP, |this, held| {
+            this.inviter(held).is_none()
+        });
+        self.settle_sponsored();
         self.settle_nodes();
         self.settle_kind(RecordKind::HOST, |this, held| !this.is_device(held));
         self.settle_hosts();
@@ -215,6 +248,7 @@ impl Registry {
         }
         self.settle_unknown();
         self.sweep_void();
+        self.count_groups();
         self.count_aside();
         self.sum_up();
     }
@@ -224,7 +258,9 @@ impl Registry {
         for held in self.records.values() {
             match held.body {
                 Body::Membership(..) if !held.standing => members += 1,
-                Body::Node(_) | Body::Host(_) | Body::App(_) | Body::Unknown if !held.in_force => {
+                Body::Node(_) | Body::Host(_) | Body::App(_) | Body::Invite(_) | Body::Unknown
+                    if !held.in_force =>
+                {
                     devices += 1;
                 }
                 Body::TlsRequest(_) if !held.in_force => {
@@ -239,7 +275,7 @@ impl Registry {
         self.view.tls_requests_aside = requests;
     }
 
-    fn slots(&self, kind: RecordKind) -> Vec<Slot> {
+    pub(super) fn slots(&self, kind: RecordKind) -> Vec<Slot> {
         self.records
             .range(Slot::first(kind)..=Slot::last(kind))
             .filter(|(_, held)| !matches!(held.body, Body::Unknown))
@@ -316,7 +352,7 @@ impl Registry {
     }
 
     /// Decides whether one record stands and is in force, and enters it if so.
-    fn settle_one(&mut self, slot: &Slot) {
+    pub(super) fn settle_one(&mut self, slot: &Slot) {
         let Some(held) = self.records.get(slot) else {
             return;
         };
@@ -383,6 +419,7 @@ impl Registry {
         match &held.body {
             Body::Membership(body, _) => self.is_revoked(&RevocationTarget::Member(body.member)),
             Body::Node(_) | Body::App(_) | Body::TlsRequest(_) => is_gone(),
+            Body::Invite(_) => is_gone() && self.is_device_key(signer),
             Body::Host(_) => is_gone() && !self.records.contains_key(&Slot::certificate(*signer)),
             _ => false,
         }
