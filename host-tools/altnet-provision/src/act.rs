@@ -36,7 +36,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Network(command) => network::act(&session, command),
         Command::Issuer(command) => issuer(&session, command),
         Command::Invite(command) => invite::act(&session, command),
-        Command::Members => members(&session),
+        Command::Members { tree } => members(&session, tree),
         Command::Host(command) => host(&session, command),
         Command::Policy(command) => policy::act(&session, command),
         Command::Tls(command) => tls::act(&session, command),
@@ -283,12 +283,18 @@ fn issuer(session: &Session<'_>, command: IssuerCommand) -> Result<Report> {
     }
 }
 
-fn members(session: &Session<'_>) -> Result<Report> {
+fn members(session: &Session<'_>, as_tree: bool) -> Result<Report> {
     let network = session.open()?;
-    let members = network.members(session.now);
+    let members: Vec<_> = match as_tree {
+        true => network.member_tree(session.now),
+        false => {
+            let members = network.members(session.now);
+            members.into_iter().map(|member| (0, member)).collect()
+        }
+    };
     let rows: Vec<_> = members
         .iter()
-        .map(|m| {
+        .map(|(depth, m)| {
             let until = match m.expired {
                 true => "ended".into(),
                 false => or_dash(m.expires.as_ref()),
@@ -296,7 +302,7 @@ fn members(session: &Session<'_>) -> Result<Report> {
             let person = or_dash(m.person.as_ref());
             let address = m.address.to_string();
             vec![
-                m.name.clone(),
+                format!("{}{}", "  ".repeat(*depth), m.name),
                 list(&m.roles),
                 or_dash(m.site),
                 person,
@@ -309,6 +315,7 @@ fn members(session: &Session<'_>) -> Result<Report> {
         &["NAME", "ROLES", "SITE", "PERSON", "UNTIL", "ADDRESS"],
         &rows,
     );
+    let members: Vec<_> = members.into_iter().map(|(_, member)| member).collect();
     let report = Report::new(text, &json!({ "members": members }));
     let report = Session::advise_policy(report, &network);
     Ok(match members.is_empty() {

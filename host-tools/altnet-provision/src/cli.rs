@@ -58,7 +58,11 @@ pub enum Command {
     #[command(subcommand)]
     Invite(InviteCommand),
     /// List the members
-    Members,
+    Members {
+        /// Each below who brought it in
+        #[arg(long)]
+        tree: bool,
+    },
     /// Name machines on a site's LAN
     #[command(subcommand)]
     Host(HostCommand),

@@ -23,6 +23,7 @@ mod owner;
 mod policy;
 mod show;
 mod tls;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -72,7 +72,7 @@ pub enum InviteStatus {
     Used,
     /// Its time is over.
     Expired,
-    /// It was taken back, or its issuer was.
+    /// It was taken back, or its issuer was, or it is a member's that policy no longer lets make it.
     Revoked,
 }
 
@@ -86,6 +86,8 @@ pub struct InviteSummary {
     pub name: Option<String>,
     /// Whose the device is.
     pub person: Option<String>,
+    /// Who invites, by name if that is a member.
+    pub sponsor: Option<String>,
     /// What it gives.
     pub roles: Vec<&'static str>,
     /// The site it gives.
@@ -253,7 +255,7 @@ impl Network {
             })
             .map(|m| m.membership.name.to_string())
             .collect();
-        let status = if self.registry.invite(&invite.invite).is_none() {
+        let status = if self.registry.invite(&invite.invite).is_none() || invite.uses == 0 {
             InviteStatus::Revoked
         } else if used_by.len() >= usize::from(invite.uses) {
             InviteStatus::Used
@@ -266,6 +268,7 @@ impl Network {
             invite: invite.invite,
             name: invite.name.as_ref().map(ToString::to_string),
             person: invite.person.as_ref().map(ToString::to_string),
+            sponsor: invite.sponsor.as_ref().map(|id| self.called(id)),
             roles: text::role_names(invite.roles),
             site: invite.site.map(SiteId::as_u16),
             uses: invite.uses,

@@ -97,10 +97,6 @@ impl Network {
 
     fn member_summary(&self, member: &Member<'_>, now: UnixTime) -> MemberSummary {
         let body = member.membership;
-        let sponsor = body.sponsor.map(|id| {
-            let known = self.registry.by_member(&id);
-            known.map_or_else(|| id.to_string(), |m| m.membership.name.to_string())
-        });
         MemberSummary {
             id: body.member,
             name: body.name.to_string(),
@@ -110,11 +106,17 @@ impl Network {
             groups: body.groups.iter().map(ToString::to_string).collect(),
             device: body.device,
             address: member.id.address(),
-            sponsor,
+            sponsor: body.sponsor.as_ref().map(|id| self.called(id)),
             issued: body.issued.to_string(),
             expires: show::when(body.expires),
             expired: now >= body.expires,
         }
+    }
+
+    /// A member's name, or its id if it is none any more.
+    pub(super) fn called(&self, id: &MemberId) -> String {
+        let known = self.registry.by_member(id);
+        known.map_or_else(|| id.to_string(), |m| m.membership.name.to_string())
     }
 
     /// The member with this name or id.
@@ -210,7 +212,8 @@ impl Network {
                 targets.push(RevocationTarget::Invite(invite.invite));
             }
         }
-        let gone: Vec<Name> = gone
+        let gone_ids = gone;
+        let gone: Vec<Name> = gone_ids
             .iter()
             .filter_map(|id| self.registry.by_member(id))
             .map(|member| member.membership.name.clone())
@@ -232,7 +235,11 @@ impl Network {
             false => Some(self.owner(secrets)?),
         };
         let mut issuer = self.issuer(secrets)?;
+        let adopted = self.resting_on(&gone_ids);
         self.change(now, |draft| {
+            for member in &adopted {
+                draft.vouch_for(&mut issuer, member)?;
+            }
             for target in &targets {
                 draft.revoke(&mut issuer, *target, reason)?;
             }

@@ -81,6 +81,8 @@ impl Plan {
         let before = old.unwrap_or(&nothing);
         plan.compare_rules(before, new, registry);
         plan.compare_settings(before, new, registry);
+        plan.settings
+            .extend(settings::brought_in(before, new, registry));
         effects::compare(&mut plan, before, new, registry)?;
         let says = |draft: &Draft| Draft {
             issued: UnixTime::EPOCH,

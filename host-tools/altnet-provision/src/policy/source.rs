@@ -193,7 +193,7 @@ mod tests {
         );
         check(
             &format!("{sponsor}depth = 0"),
-            "4:9: depth is a whole number from 1 to 255. Write depth = 1, without quotes",
+            "4:9: depth is a whole number from 1 to 8. Write depth = 1, without quotes",
         );
         check(
             &format!("{sponsor}depth = 1").replace("= 3", "= \"3\""),

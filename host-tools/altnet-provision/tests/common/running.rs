@@ -23,7 +23,7 @@ pub const WAIT: Duration = Duration::from_secs(20);
 /// How often a device that gets no answer says its packet again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-type Question = Box<dyn FnOnce(&SimNode) + Send>;
+type Question = Box<dyn FnOnce(&mut SimNode, Instant) + Send>;
 
 enum Job {
     Ask(Question),
@@ -67,9 +67,17 @@ impl Running {
         &self,
         look: impl FnOnce(&Registry) -> T + Send + 'static,
     ) -> T {
+        self.does(|node, _| look(node.registry().expect("it has joined")))
+    }
+
+    /// Has the node do something.
+    pub fn does<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut SimNode, Instant) -> T + Send + 'static,
+    ) -> T {
         let (answer, answered) = channel();
-        let question = move |node: &SimNode| {
-            let _ = answer.send(look(node.registry().expect("it has joined")));
+        let question = move |node: &mut SimNode, now: Instant| {
+            let _ = answer.send(act(node, now));
         };
         self.jobs.send(Job::Ask(Box::new(question))).unwrap();
         answered.recv_timeout(WAIT).expect("the node runs")
@@ -147,7 +155,7 @@ impl Driver {
             self.drain(&mut node, &mut frame, now());
             while let Ok(job) = self.jobs.try_recv() {
                 match job {
-                    Job::Ask(question) => question(&node),
+                    Job::Ask(question) => question(&mut node, now()),
                     Job::FromLan(packet) => {
                         frame.set(&packet).unwrap();
                         let verdict = node.handle_lan(&mut frame, now());

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use altnet_core::policy::Draft;
 use altnet_core::registry::Registry;
+use altnet_wire::id::Name;
 use altnet_wire::policy::Atom;
 
-use super::hours;
+use super::{hours, shown};
 use crate::policy::write::{Writer, vouched};
 use crate::policy::zone;
 
@@ -78,4 +79,30 @@ fn sponsors(draft: &Draft) -> BTreeMap<&Atom, Vec<String>> {
         by_whom.entry(&sponsor.who).or_default().push(said);
     }
     by_whom
+}
+
+/// Groups that members' invites gave somebody, and that a policy newly gives or no longer.
+pub(super) fn brought_in(old: &Draft, new: &Draft, registry: &Registry) -> Vec<String> {
+    let given = |draft: &Draft| -> BTreeSet<Name> {
+        let sponsors = draft.sponsors.iter();
+        sponsors.flat_map(|s| &s.groups).cloned().collect()
+    };
+    let (was, is) = (given(old), given(new));
+    let said = was.symmetric_difference(&is).filter_map(|group| {
+        let members = registry.members().map(|member| member.membership);
+        let theirs = members
+            .filter(|m| m.groups.contains(group) && registry.rests_on(&m.member).is_some())
+            .map(|m| m.name.to_string());
+        let mut names: Vec<String> = theirs.collect();
+        names.sort();
+        let names = (!names.is_empty()).then(|| shown(&names))?;
+        Some(match is.contains(group) {
+            true => format!("group {group}: counts again for {names}, brought in by members"),
+            false => format!(
+                "group {group}: no longer counts for {names}, brought in by members; listed in it \
+                 below [groups] they keep it"
+            ),
+        })
+    });
+    said.collect()
 }

@@ -1,6 +1,7 @@
 //! The tables of a policy, each read into its part of [`Source`].
 
 use altnet_core::policy::{BUILT_IN, STALE_AFTER_S};
+use altnet_core::registry::MAX_SPONSOR_DEPTH;
 use altnet_wire::id::{Name, SiteId};
 use altnet_wire::policy::Window;
 use toml::de::DeTable;
@@ -276,7 +277,7 @@ impl Reader<'_> {
         for entry in self.entries(value, "sponsors", "sponsor", &SPONSOR) {
             let who = self.needed(&entry, "who", "[\"group:family\"]", words::reference);
             let most = self.number(&entry, "most", "3", u16::MAX);
-            let depth = self.number(&entry, "depth", "1", u8::MAX.into());
+            let depth = self.number(&entry, "depth", "1", MAX_SPONSOR_DEPTH.into());
             let groups = entry.table.get("groups");
             let groups = groups.map(|value| self.words(value, group));
             let depth = depth.and_then(|depth| u8::try_from(depth).ok());
