@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub mod client;
+pub mod invites;
 pub mod logins;
 pub mod server;
 pub mod tls;
@@ -170,6 +171,14 @@ pub enum Method {
     Policy,
     /// What policy says of a flow.
     PolicyCheck,
+    /// The members, and who brought whom in.
+    Members,
+    /// The invites that this node made.
+    Invites,
+    /// Make an invite, as far as policy lets this node's member.
+    InviteCreate,
+    /// Take one back.
+    InviteRevoke,
     /// Count a machine on a LAN as somebody's for a time.
     Login,
     /// Count it as nobody's again.
@@ -189,7 +198,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 26] = [
+    const ALL: [(&'static str, Self, Role); 30] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -208,6 +217,10 @@ impl Method {
         ("app-remove", Self::AppRemove, Role::Operate),
         ("policy", Self::Policy, Role::Read),
         ("policy-check", Self::PolicyCheck, Role::Read),
+        ("members", Self::Members, Role::Read),
+        ("invites", Self::Invites, Role::Read),
+        ("invite-create", Self::InviteCreate, Role::Operate),
+        ("invite-revoke", Self::InviteRevoke, Role::Operate),
         ("login", Self::Login, Role::Operate),
         ("logout", Self::Logout, Role::Operate),
         ("logins", Self::Logins, Role::Operate),

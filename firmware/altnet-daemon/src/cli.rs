@@ -17,10 +17,12 @@ use crate::api::client::{Client, ClientError};
 use crate::api::types;
 use crate::config::{self, Config};
 use audit::AuditCommand;
+use invite::InviteCommand;
 use login::LoginCommand;
 use tls::TlsCommand;
 
 mod audit;
+mod invite;
 mod login;
 mod table;
 mod tls;
@@ -96,6 +98,11 @@ enum Command {
     /// Names of machines on this gateway's LAN.
     #[command(subcommand)]
     Host(HostCommand),
+    /// The members, each below who brought it in.
+    Members,
+    /// Invites that this node makes, as far as policy lets it.
+    #[command(subcommand)]
+    Invite(InviteCommand),
     /// Who is logged in from machines without software.
     #[command(subcommand)]
     Login(LoginCommand),
@@ -377,6 +384,8 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
             session.show(Method::Metrics, none, print).await
         }
         Command::Events => events(&mut session).await,
+        Command::Members => session.show(Method::Members, none, invite::tree).await,
+        Command::Invite(command) => invite::ask(&mut session, command).await,
         Command::Login(command) => login::ask(&mut session, command).await,
         Command::Tls(command) => tls::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,

@@ -42,6 +42,7 @@ mod apps;
 pub mod audit;
 pub mod birth;
 mod calls;
+mod invites;
 pub mod lan;
 pub mod logins;
 mod page;

@@ -6,7 +6,7 @@ use crate::api::types::{
 };
 
 /// Rows under a heading, each column as wide as its widest cell.
-fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);

@@ -143,6 +143,10 @@ impl Gateway {
             Method::Apps => self.apps(),
             Method::AppAdd => self.add_app(params(given)?, now),
             Method::AppRemove => self.remove_app(params(given)?, now),
+            Method::Members => self.members(),
+            Method::Invites => self.invites(now),
+            Method::InviteCreate => self.create_invite(&params(given)?, now),
+            Method::InviteRevoke => self.revoke_invite(&params(given)?, now),
             Method::Login => self.login(params(given)?, now),
             Method::Logout => self.logout(&params(given)?, now),
             Method::Logins => self.login_list(now),
@@ -380,7 +384,10 @@ fn particulars(event: &Event) -> Value {
             relayed,
         } => json!({ "node": node.to_string(), "rtt_us": rtt_us, "relayed": relayed }),
         Event::Rotated { epoch } => json!({ "epoch": epoch }),
-        Event::Admitted { name } => json!({ "name": name.to_string() }),
+        Event::Admitted { name, sponsor } => json!({
+            "name": name.to_string(),
+            "sponsor": sponsor.as_ref().map(Name::to_string),
+        }),
         Event::Certified { name, until } => {
             json!({ "name": name, "until": until.to_string() })
         }
@@ -442,9 +449,9 @@ impl From<CommandError> for ApiError {
         let code = match error {
             CommandError::NotMember => Code::NotAMember,
             CommandError::Join(why) => return why.into(),
-            CommandError::NoSuchNode => Code::NotFound,
+            CommandError::NoSuchNode | CommandError::NoSuchInvite => Code::NotFound,
             CommandError::NoPath => Code::Timeout,
-            CommandError::ForeignAddress => Code::BadRequest,
+            CommandError::ForeignAddress | CommandError::NameForMany => Code::BadRequest,
             _ => Code::Refused,
         };
         Self::new(code, error.to_string(), "")
