@@ -54,14 +54,14 @@ def build(lab: Lab, kind_a: str = "portcone", kind_b: str = "symmetric") -> Inte
     network.address(internet, "br0", "203.0.113.1/24")
     return Internet(
         lab, internet,
-        _server(lab, internet, "relay", RELAY),
-        _server(lab, internet, "owner", OWNER),
+        server(lab, internet, "relay", RELAY),
+        server(lab, internet, "owner", OWNER),
         _home(lab, internet, "a", 1, kind_a),
         _home(lab, internet, "b", 2, kind_b),
     )
 
 
-def _server(lab: Lab, internet: Place, name: str, address: str) -> Place:
+def server(lab: Lab, internet: Place, name: str, address: str) -> Place:
     """A computer with a public address of its own."""
     place = lab.place(name)
     _plug_in(internet, place, "eth0", name, f"{address}/24")
