@@ -19,6 +19,7 @@ use altnet_wire::record::{
     NodeRecord, OwnerChange, Revocation, RevocationTarget, Rights, Roles, TunnelEpoch,
 };
 use altnet_wire::time::UnixTime;
+use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
 
 /// When the pretend network is made.
 pub const FOUNDED: UnixTime = UnixTime::from_secs(1_795_000_000);
@@ -92,7 +93,7 @@ fn make_network() -> Network {
         name: name("house-a"),
         person: Some(name("ada")),
         device: device.public(),
-        roles: Roles::GATEWAY | Roles::RELAY | Roles::DIRECTORY,
+        roles: Roles::GATEWAY | Roles::RELAY | Roles::DIRECTORY | Roles::APPS,
         site: Some(site(1)),
         groups: [name("family")].into_iter().collect(),
         sponsor: None,
@@ -173,6 +174,40 @@ fn make_network() -> Network {
         b"a kind of tomorrow",
         1,
     ));
+    let served = SigningSecret::from_bytes(&[15; 32]);
+    let app = AppRecord {
+        name: name("notes"),
+        app: served.public(),
+        tunnel: Some(TunnelEpoch {
+            epoch: 1,
+            key: TunnelSecret::new([16; 32]).public(),
+        }),
+        binding: bind_app(&id, &served, &device.public()),
+    };
+    records.push(signed(device, id, &app, 1));
+    let certificate = |text: &[u8]| text.iter().copied().collect();
+    let authority = TlsAuthority {
+        issued: FOUNDED,
+        expires: LATER,
+        certificate: certificate(b"an authority"),
+    };
+    records.push(signed(owner, id, &authority, 1));
+    for (app, subject) in [(Some(served.public()), &served), (None, device)] {
+        let request = TlsRequest {
+            app,
+            key: [[17; 32], [18; 32]],
+            proof: [[19; 32], [20; 32]],
+        };
+        records.push(signed(device, id, &request, 1));
+        let answer = TlsCertificate {
+            subject: subject.public(),
+            request: Serial(1),
+            authority: authority.hash(),
+            expires: LATER,
+            certificate: certificate(b"a certificate"),
+        };
+        records.push(signed(owner, id, &answer, 1));
+    }
     Network { keys, id, records }
 }
 
