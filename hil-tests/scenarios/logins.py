@@ -33,7 +33,7 @@ of = ["person:ann"]
 class House:
     """House A with a login page, and a neighbour beside client A on its LAN."""
 
-    def __init__(self, lab: Lab, policy: str = POLICY):
+    def __init__(self, lab: Lab, policy: str = POLICY, more: str = ""):
         self.story = Story(lab, "portcone", "public")
         self.gateway, self.client = self.story.internet.a.gateway, self.story.internet.a.client
         with open(self.gateway.path("/etc/group"), "a") as groups:
@@ -41,7 +41,7 @@ class House:
         self.neighbour = lab.place("neighbour-a")
         network.cable(self.gateway, "lan2", self.neighbour, "eth0")
         clients.listen_for_advertisements(self.neighbour)
-        tell(self.story, {self.gateway.name: configuration(more=f'[login]\ngroup = "{GROUP}"\n')})
+        tell(self.story, {self.gateway.name: configuration(more=f'[login]\ngroup = "{GROUP}"\n{more}')})
         self.gateway.ip("link", "set", "lan2", "master", "lan")
         self.story.fetch()
         owner = self.story.internet.owner
@@ -208,19 +208,19 @@ class Directory:
 class Browser:
     """A browser on a client: remembers cookies and fills in forms."""
 
-    def __init__(self, client: Place):
-        self.client = client
-        self.curl = ("curl", "-6", "--silent", "--max-time", "20", "--cookie", "cookies", "--cookie-jar", "cookies")
+    def __init__(self, client: Place, scheme: str = "http", *more: str):
+        self.client, self.url = client, f"{scheme}://login.home.alt"
+        self.curl = ("curl", "-6", "--silent", "--max-time", "20", "--cookie", "cookies", "--cookie-jar", "cookies", *more)
 
-    def page(self, host: str = "login.home.alt") -> str:
+    def page(self) -> str:
         """The page as it is now."""
-        return self.client.run(*self.curl, f"http://{host}/").stdout
+        return self.client.run(*self.curl, f"{self.url}/").stdout
 
     def send(self, path: str, **fields: str) -> tuple[int, str]:
         """Fills in a form of the page; the status and what comes back."""
         token = re.search(r'name="token" value="([^"]+)"', self.page())
         words = [word for name, value in {"token": token.group(1), **fields}.items() for word in ("--data-urlencode", f"{name}={value}")]
-        answer = self.client.run(*self.curl, "--write-out", "\n%{http_code}", *words, f"http://login.home.alt{path}").stdout
+        answer = self.client.run(*self.curl, "--write-out", "\n%{http_code}", *words, f"{self.url}{path}").stdout
         body, _, status = answer.rpartition("\n")
         return int(status), body
 
@@ -233,21 +233,13 @@ def people_log_in_on_the_page() -> None:
         lab.dir.chmod(0o755)
         house = House(lab, READERS)
         gateway, client = house.gateway, house.client
-        with open(gateway.path("/etc/passwd"), "a") as passwd:
-            passwd.write(f"{GROUP}:x:{GROUP_ID}:{GROUP_ID}::/nonexistent:/usr/sbin/nologin\n")
+        add_user(gateway)
         directory = Directory(gateway)
         password = gateway.folder / "bind-password"
         password.write_text("its own\n")
         password.chmod(0o600)
         (gateway.folder / "login.toml").write_text(LOGIN.format(password=password))
-
-        def serve() -> subprocess.Popen:
-            started = gateway.start("altnet-login", "serve", "--config", "login.toml", "--user", GROUP, log="login.log")
-            wait_for("the login page", lambda: started.poll() is not None or ":80" in gateway._tool("ss", "-Hltn"))
-            assert started.poll() is None, (lab.dir / "login.log").read_text()
-            return started
-
-        page = serve()
+        page = serve(lab, gateway)
         browser = Browser(client)
         assert "the house&#39;s directory" in browser.page(), browser.page()
         assert not house.reads(client)
@@ -265,7 +257,7 @@ def people_log_in_on_the_page() -> None:
         page.wait(timeout=20)
         assert not altnet_answers(gateway)
         house.story.start(gateway)
-        page = serve()
+        page = serve(lab, gateway)
         wait_for("Ann to be logged in again", house.logins, timeout_s=60)
         wait_for("Ann to read again", lambda: house.reads(client), timeout_s=60)
         gateway.run("altnet-login", "code", "revoke", code["id"], "--config", "login.toml")
@@ -298,6 +290,58 @@ def people_log_in_on_the_page() -> None:
         assert refused.returncode, "the page is open to other homes"
 
 
+def the_login_page_has_a_certificate_of_the_network() -> None:
+    """The login page by https, with a certificate of the network's authority, which a machine takes from the page itself."""
+    with Lab() as lab:
+        lab.dir.chmod(0o755)
+        house = House(lab, POLICY, "tls = true\n")
+        gateway, client, owner = house.gateway, house.client, house.story.internet.owner
+        add_user(gateway)
+        owner.run("altnet-provision", "tls", "create")
+
+        def asked() -> bool:
+            owner.run("altnet-provision", "sync")
+            listed = json.loads(owner.run("altnet-provision", "tls", "list", "--json").stdout)
+            return any(one["name"] == "login" and one["state"] == "waiting" for one in listed["requests"])
+
+        wait_for("the gateway to ask for a certificate", asked)
+        (gateway.folder / "login.toml").write_text(
+            'state_directory = "/run/altnet-login"\nurl = "https://login.home.alt"\n[tls]\nfrom_network = true\n')
+        serve(lab, gateway)
+        words = ("curl", "-6", "--silent", "--show-error", "--max-time", "10")
+        early = client.run(*words, "--insecure", "https://login.home.alt/", check=False)
+        assert early.returncode == 35, f"a page without a certificate answers: {early}"
+        owner.run("altnet-provision", "tls", "sign", "--yes")
+        wait_for("https", lambda: client.run(*words, "--insecure", "https://login.home.alt/", check=False).returncode == 0, timeout_s=60)
+
+        client.run(*words, "--fail", "--output", "ca.pem", "http://login.home.alt/ca.pem")
+        shown = client.run(*words, "http://login.home.alt/ca").stdout
+        assert altnet(gateway, "tls", "ca")["fingerprint"] in shown, shown
+        assert client.run(*words, "https://login.home.alt/", check=False).returncode == 60, "trusted without the authority"
+        moved = client.run(*words, "--write-out", "%{http_code} %{redirect_url}", "http://login.home.alt/").stdout
+        assert moved == "303 https://login.home.alt/", moved
+        browser = Browser(client, "https", "--cacert", "ca.pem")
+        code = json.loads(gateway.run("altnet-login", "code", "create", "--config", "login.toml", "--person", "ann", "--json").stdout)
+        status, said = browser.send("/code", code=code["code"])
+        assert status == 303, (status, said)
+        wait_for("Ann to read", lambda: house.reads(client), timeout_s=3)
+        assert "passkey" in browser.page(), "no passkey is offered by https"
+
+
+def add_user(gateway: Place) -> None:
+    """Makes the user that the login page runs as."""
+    with open(gateway.path("/etc/passwd"), "a") as passwd:
+        passwd.write(f"{GROUP}:x:{GROUP_ID}:{GROUP_ID}::/nonexistent:/usr/sbin/nologin\n")
+
+
+def serve(lab: Lab, gateway: Place) -> subprocess.Popen:
+    """Starts the login page and waits until it listens."""
+    started = gateway.start("altnet-login", "serve", "--config", "login.toml", "--user", GROUP, log="login.log")
+    wait_for("the login page", lambda: started.poll() is not None or "*:80 " in gateway._tool("ss", "-Hltn"))
+    assert started.poll() is None, (lab.dir / "login.log").read_text()
+    return started
+
+
 def altnet_answers(place: Place) -> bool:
     """Whether altnetd answers there."""
     return place.run("altnet", "status", check=False).returncode == 0
@@ -310,4 +354,4 @@ def left(house: House, place: Place) -> float:
     return time.monotonic() - since
 
 
-SCENARIOS = [people_log_in_on_the_page, a_person_is_judged_on_a_machine_without_software]
+SCENARIOS = [people_log_in_on_the_page, the_login_page_has_a_certificate_of_the_network, a_person_is_judged_on_a_machine_without_software]

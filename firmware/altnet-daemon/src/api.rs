@@ -189,6 +189,8 @@ pub enum Method {
     Whose,
     /// The authority that devices are to trust for TLS.
     TlsCa,
+    /// The login page's key and certificate.
+    LoginTls,
     /// Entries of the audit log.
     AuditRead,
     /// Whether the audit log is as it was written, and who vouches for it.
@@ -198,7 +200,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 30] = [
+    const ALL: [(&'static str, Self, Role); 31] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -225,6 +227,8 @@ impl Method {
         ("logout", Self::Logout, Role::Operate),
         ("logins", Self::Logins, Role::Operate),
         ("whose", Self::Whose, Role::Operate),
+        // A secret of the page's, and of nobody else's.
+        ("login-tls", Self::LoginTls, Role::Own),
         ("tls-ca", Self::TlsCa, Role::Read),
         // Who came and who was refused is not for every user of this machine.
         ("audit-read", Self::AuditRead, Role::Operate),
@@ -248,6 +252,7 @@ impl Method {
                 | Self::Logout
                 | Self::Logins
                 | Self::Whose
+                | Self::LoginTls
                 | Self::AuditRead
                 | Self::AuditVerify
                 | Self::AuditHeads
@@ -260,7 +265,7 @@ impl Method {
     pub const fn is_for_logins(self) -> bool {
         matches!(
             self,
-            Self::Login | Self::Logout | Self::Logins | Self::Whose
+            Self::Login | Self::Logout | Self::Logins | Self::Whose | Self::LoginTls | Self::TlsCa
         )
     }
 

@@ -185,6 +185,9 @@ pub struct Login {
     /// The group that altnet-login runs as, which may log machines on the LANs in and out, and
     /// nothing else. With one, `login.<network>.alt` leads to this gateway.
     pub group: Option<String>,
+    /// Whether the page has a certificate of the network's authority: then one is asked for, which
+    /// an owner signs with `altnet-provision tls sign`.
+    pub tls: bool,
 }
 
 /// `[tls]`

@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 /// The version of the API that is spoken.
 const VERSION: u8 = 1;
@@ -76,6 +77,30 @@ pub struct LoggedIn {
     /// What policy doesn't let this gateway say, in words.
     #[serde(default)]
     pub not_counted: Vec<String>,
+}
+
+/// The page's certificate and key, as altnetd keeps them.
+#[derive(Deserialize)]
+pub struct Served {
+    /// The certificate as DER, base64.
+    pub certificate: String,
+    /// The secret key as PKCS #8 in DER, base64.
+    pub key: Zeroizing<String>,
+}
+
+/// The network's authority for TLS, which devices are to trust.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Authority {
+    /// SHA-256 of its certificate, as browsers show it.
+    pub fingerprint: String,
+    /// The certificate as PEM.
+    pub pem: String,
+    /// The certificate as DER, base64.
+    pub der: String,
+    /// A profile for iOS and macOS.
+    pub mobileconfig: String,
+    /// What who trusts it trusts it for.
+    pub text: String,
 }
 
 #[derive(Deserialize)]
@@ -225,6 +250,22 @@ impl Api {
     pub async fn whose(&self, address: &str) -> Result<String, ApiError> {
         let params = json!({ "address": address });
         Ok(self.call::<Device>("whose", params).await?.device)
+    }
+
+    /// The page's certificate of the network's authority.
+    ///
+    /// # Errors
+    /// altnetd's reason; [`ApiError::is_not_found`] while there is none.
+    pub async fn login_tls(&self) -> Result<Served, ApiError> {
+        self.call("login-tls", json!({})).await
+    }
+
+    /// The network's authority.
+    ///
+    /// # Errors
+    /// altnetd's reason; [`ApiError::is_not_found`] if there is none.
+    pub async fn tls_authority(&self) -> Result<Authority, ApiError> {
+        self.call("tls-ca", json!({})).await
     }
 
     async fn call<T: DeserializeOwned>(

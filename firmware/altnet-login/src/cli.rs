@@ -22,6 +22,7 @@ use crate::privileges;
 use crate::sessions::Sessions;
 use crate::source::{Directory, Source};
 use crate::state::{self, State};
+use crate::web::tls::network::Network;
 use crate::web::{self, Listener, Site, tls};
 
 /// The gateway's login page: a device without software is bound to a person for a time.
@@ -169,22 +170,22 @@ struct Opened {
     party: Option<Party>,
     plain_tls: Option<Arc<rustls::ServerConfig>>,
     asking_tls: Option<Arc<rustls::ServerConfig>>,
+    network: Arc<Network>,
 }
 
 fn open(config: &Config, state: State) -> Result<Opened, config::ConfigError> {
     let sources = Source::all(config, Codes::new(state))?;
+    let network = Arc::new(Network::default());
     let tls = |asks| {
-        config
-            .tls
-            .as_ref()
-            .map(|t| tls::server(t, asks))
-            .transpose()
+        let tls = config.tls.as_ref();
+        tls.map(|tls| tls::server(tls, asks, &network)).transpose()
     };
     Ok(Opened {
         sources,
         party: Party::new(config)?,
         plain_tls: tls(false)?,
         asking_tls: tls(true)?,
+        network,
     })
 }
 
@@ -330,6 +331,9 @@ fn serve(
     runtime.block_on(async {
         let (api, talk) = Api::start(stream).context("can't talk to altnetd")?;
         let grace = Duration::from_secs(60 * u64::from(config.grace_minutes));
+        if config.tls.as_ref().is_some_and(|tls| tls.from_network) {
+            tokio::spawn(opened.network.follow(api.clone()));
+        }
         let sessions = Arc::new(Sessions::open(api, state, sources, grace)?);
         let site = Site::new(config, Arc::clone(&sessions), opened.party);
         let site = Arc::new(site.context("the system gives no random bytes")?);

@@ -91,13 +91,27 @@ pub struct Tls {
     /// Addresses for HTTPS.
     #[serde(default = "https", deserialize_with = "check::listen")]
     pub listen: Vec<SocketAddr>,
+    /// Whether altnetd brings a certificate of the network's authority, as `tls = true` below
+    /// `[login]` in altnet.toml has it ask for one.
+    #[serde(default)]
+    pub from_network: bool,
     /// A PEM file: the certificate, then those that vouch for it.
-    pub certificate: PathBuf,
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
     /// A PEM file that only the owner can read: its key.
-    pub key: PathBuf,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
     /// Addresses for HTTPS that ask for a client's certificate.
     #[serde(default)]
     pub client_certificates: Vec<SocketAddr>,
+}
+
+impl Tls {
+    /// The files with the certificate and the key, unless altnetd brings both.
+    pub fn files(&self) -> Option<(&Path, &Path)> {
+        let files = self.certificate.as_deref().zip(self.key.as_deref());
+        files.filter(|_| !self.from_network)
+    }
 }
 
 fn https() -> Vec<SocketAddr> {
@@ -347,7 +361,12 @@ client_id = "altnet"
             "login.toml:7:8: ",
         );
         check("url = \"https://a\"", "needs [tls]");
-        check("[tls]\ncertificate = \"a\"\n", "missing field `key`");
+        check("[tls]\ncertificate = \"a\"\n", "a certificate and its key");
+        check(
+            "[tls]\nfrom_network = true\nkey = \"a\"\n",
+            "a certificate and its key",
+        );
+        check("[tls]\nfrom_network = true\n", "url = \"https:");
     }
 
     #[test]

@@ -162,6 +162,14 @@ impl Sessions {
         &self.passkeys
     }
 
+    /// The network's authority for TLS.
+    ///
+    /// # Errors
+    /// altnetd's reason.
+    pub async fn authority(&self) -> Result<crate::api::Authority, ApiError> {
+        self.api.tls_authority().await
+    }
+
     /// The device that has `address`, and its login.
     ///
     /// # Errors

@@ -63,6 +63,16 @@ impl AppTls {
     }
 }
 
+/// Result of `login-tls`: for the login page alone.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Served {
+    /// The certificate as DER, base64.
+    pub certificate: String,
+    /// The secret key as PKCS #8 in DER, base64.
+    pub key: String,
+}
+
 /// Result of `tls-ca`: the network's authority for TLS, in the forms that devices take.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -151,6 +151,7 @@ impl Gateway {
             Method::Logout => self.logout(&params(given)?, now),
             Method::Logins => self.login_list(now),
             Method::Whose => self.whose(&params(given)?),
+            Method::LoginTls => self.login_tls(),
             Method::Policy => json_of(self.node.policy_view(now)),
             Method::PolicyCheck => self.check_flow(params(given)?, now),
             Method::Metrics => json_of(json!({ "text": self.metrics_page() })),

@@ -150,6 +150,17 @@ impl Config {
             let message = "an url with https: needs [tls] with a certificate and a key, since this page tells devices by their connections";
             return Err((0, message.into()));
         }
+        if let Some(tls) = &self.tls {
+            let has_some = tls.certificate.is_some() || tls.key.is_some();
+            if tls.files().is_none() && (has_some || !tls.from_network) {
+                let message = "[tls] has either the files of a certificate and its key, or from_network = true";
+                return Err((0, message.into()));
+            }
+            if tls.from_network && !self.wants_https() {
+                let message = "with from_network the page has one name: write url = \"https://login.home.alt\", or what the network is called";
+                return Err((0, message.into()));
+            }
+        }
         let asks = self
             .tls
             .as_ref()

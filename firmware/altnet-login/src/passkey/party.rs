@@ -53,7 +53,10 @@ impl Party {
         if let Some(authority) = url.and_then(|url| url.strip_prefix("https://")) {
             return Ok(split(authority).map(|(host, port)| Self::Url { host, port }));
         }
-        let bytes = config::public_bytes(&tls.certificate)?;
+        let Some((certificate, _)) = tls.files() else {
+            return Ok(None);
+        };
+        let bytes = config::public_bytes(certificate)?;
         let certificate = CertificateDer::from_pem_slice(&bytes);
         Ok(certificate.ok().map(|certificate| Self::Certificate {
             certificate,

@@ -117,13 +117,30 @@ pub enum Who {
     Unknown,
 }
 
-/// The page at `/`.
-pub fn front(who: &Who, notice: Option<&Notice>, token: &str, passkeys: Option<&Offer>) -> String {
+/// The page at `/ca`.
+pub fn authority(authority: &crate::api::Authority) -> String {
+    let mut html = begun();
+    html.raw("<p>").text(&authority.text).raw("</p>");
+    html.raw("<a class=\"button\" href=\"/ca.crt\">Certificate (Windows, Android, Linux)</a>");
+    html.raw("<a class=\"button\" href=\"/ca.mobileconfig\">Profile (iPhone, iPad, Mac)</a>");
+    html.raw("<p>Before you trust it, compare its fingerprint with what whoever runs the network has (<code>altnet tls ca</code>):</p><p><code>");
+    html.text(&authority.fingerprint)
+        .raw("</code></p></body></html>");
+    html.0
+}
+
+fn begun() -> Html {
     let mut html = Html::default();
     html.raw("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
     html.raw("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Network login</title><style>");
     html.raw(STYLE)
         .raw("</style></head><body><h1>Network login</h1>");
+    html
+}
+
+/// The page at `/`.
+pub fn front(who: &Who, notice: Option<&Notice>, token: &str, passkeys: Option<&Offer>) -> String {
+    let mut html = begun();
     if let Some(notice) = notice {
         let class = if notice.is_bad {
             "<p class=\"bad\" role=\"alert\">"

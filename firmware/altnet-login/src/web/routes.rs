@@ -27,6 +27,7 @@ use crate::sessions::{LoginError, Session, Sessions};
 use crate::source::{Directory, Source};
 use crate::state;
 
+mod authority;
 mod passkey;
 
 /// Logins at other sites that are under way, and how long they may be.
@@ -175,6 +176,10 @@ impl Site {
         let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
         if is_get && path == "/.well-known/captive-portal" {
             return self.captive_portal(peer, request.headers()).await;
+        }
+        // Also in the clear: who doesn't trust it yet can't come by TLS.
+        if is_get && (path == "/ca" || path.starts_with("/ca.")) {
+            return authority::answer(self.sessions.authority().await, &path);
         }
         if let Some(url) = self.elsewhere(peer, request.headers()) {
             // A form that comes here had a password in the clear: it isn't sent on.

@@ -10,25 +10,23 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
 use crate::config::{self, ConfigError, Tls};
+use network::Network;
+
+pub mod network;
 
 /// The page's certificate and key, for listeners that ask browsers for a certificate or don't.
 ///
 /// # Errors
 /// [`ConfigError`] if a file can't be used.
-pub fn server(tls: &Tls, asks: bool) -> Result<Arc<ServerConfig>, ConfigError> {
+pub fn server(
+    tls: &Tls,
+    asks: bool,
+    network: &Arc<Network>,
+) -> Result<Arc<ServerConfig>, ConfigError> {
     let wrong = |path: &std::path::Path, message: String| ConfigError::Certificate {
         path: path.into(),
         message,
     };
-    let bytes = config::public_bytes(&tls.certificate)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let chain = chain.map_err(|e| wrong(&tls.certificate, format!("this is no PEM file: {e}")))?;
-    if chain.is_empty() {
-        let message = "no certificate is in it; give a PEM file";
-        return Err(wrong(&tls.certificate, message.into()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&config::secret_bytes(&tls.key)?);
-    let key = key.map_err(|e| wrong(&tls.key, format!("no private key is in it: {e}")))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -37,11 +35,28 @@ pub fn server(tls: &Tls, asks: bool) -> Result<Arc<ServerConfig>, ConfigError> {
         true => builder.with_client_cert_verifier(Arc::new(Possession(provider))),
         false => builder.with_no_client_auth(),
     };
+    let Some((certificate, key_file)) = tls.files() else {
+        let network = Arc::clone(network);
+        return Ok(speaking_http(builder.with_cert_resolver(network)));
+    };
+    let bytes = config::public_bytes(certificate)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let chain = chain.map_err(|e| wrong(certificate, format!("this is no PEM file: {e}")))?;
+    if chain.is_empty() {
+        let message = "no certificate is in it; give a PEM file";
+        return Err(wrong(certificate, message.into()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&config::secret_bytes(key_file)?);
+    let key = key.map_err(|e| wrong(key_file, format!("no private key is in it: {e}")))?;
     let built = builder.with_single_cert(chain, key);
-    let mut config =
-        built.map_err(|e| wrong(&tls.key, format!("it doesn't fit the certificate: {e}")))?;
+    let built =
+        built.map_err(|e| wrong(key_file, format!("it doesn't fit the certificate: {e}")))?;
+    Ok(speaking_http(built))
+}
+
+fn speaking_http(mut config: ServerConfig) -> Arc<ServerConfig> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// Takes any certificate whose key the browser has. Whose it is, and whether it counts, each
