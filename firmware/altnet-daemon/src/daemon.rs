@@ -37,11 +37,17 @@ use crate::link::Links;
 use crate::log::{self, Level};
 use crate::metrics;
 use crate::netlink::{self, Netlink};
-use crate::privileges::{self, User};
+use crate::privileges::{self, CapabilitySet, User};
 use crate::store::Store;
 use crate::store::directory::Directory;
 use crate::store::writer::Writer;
 use crate::tun::Tun;
+
+/// What altnetd goes on needing: routes and addresses come and go, a LAN interface that comes back
+/// needs a new ICMPv6 socket, and a new listener on port 53.
+const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE);
 
 /// What a killed altnetd leaves beside its socket: the settings it changed.
 const NOTES: &str = "changed-settings";
@@ -193,7 +199,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     }
     serve_api(&config, &owner, calls_to, events.clone())?;
 
-    privileges::drop_to(user)?;
+    privileges::drop_to(user, KEPT)?;
     // A thread has the privileges of its beginning.
     let store = Writer::start(store).context("can't start a thread")?;
     let limits = Limits::of(config.audit.max_bytes);

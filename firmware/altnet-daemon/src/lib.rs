@@ -6,6 +6,8 @@
 //!
 //! [`gateway`] is the loop. Everything else is one device each and knows nothing of the others.
 
+pub use altnet_service::{debug, error, info, log, privileges, warning};
+
 pub mod aead;
 pub mod api;
 pub mod apps;
@@ -18,10 +20,8 @@ pub mod dns;
 pub mod gateway;
 pub mod icmp6;
 pub mod link;
-pub mod log;
 pub mod metrics;
 pub mod netlink;
-pub mod privileges;
 pub mod store;
 #[cfg(test)]
 mod testing;

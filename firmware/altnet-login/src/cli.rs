@@ -18,7 +18,7 @@ use crate::config::{self, Config, MAX_GROUPS, is_policy_name};
 use crate::log::{self, Level};
 use crate::passkey::command::{self as passkey, PasskeyCommand};
 use crate::passkey::{Party, Passkeys};
-use crate::privileges;
+use crate::privileges::{self, CapabilitySet};
 use crate::sessions::Sessions;
 use crate::source::{Directory, Source};
 use crate::state::{self, State};
@@ -320,7 +320,7 @@ fn serve(
         let given = state.give_to(user.user, user.group);
         given.context("can't give the state directory to the user")?;
     }
-    privileges::drop_to(user.as_ref())?;
+    privileges::drop_to(user.as_ref(), CapabilitySet::empty())?;
     // Not before: altnetd goes by who somebody is when they connect.
     let stream = reach()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

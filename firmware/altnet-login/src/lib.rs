@@ -4,6 +4,8 @@
 //! altnetd, which decides nothing by whom it is asked but by what the network's policy lets this
 //! gateway say.
 
+pub use altnet_service::{debug, error, info, log, privileges, warning};
+
 pub mod api;
 pub mod cli;
 pub mod codes;
@@ -15,11 +17,9 @@ mod http_get;
 pub mod jwt;
 pub mod keys;
 pub mod ldap;
-pub mod log;
 pub mod oidc;
 pub mod passkey;
 pub mod pki;
-pub mod privileges;
 pub mod sessions;
 pub mod source;
 pub mod state;

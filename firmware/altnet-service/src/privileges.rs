@@ -1,19 +1,12 @@
-//! Giving up what altnetd doesn't need once it runs.
-//!
-//! What stays: CAP_NET_ADMIN (routes and addresses that come and go), CAP_NET_RAW (a LAN
-//! interface that comes back needs a new ICMPv6 socket) and CAP_NET_BIND_SERVICE (a DNS
-//! listener on port 53, likewise). Nothing can be gained again: no_new_privs is set and the
-//! bounding set is emptied of the rest.
+//! Giving up what a process doesn't need once it runs. Nothing can be gained again: no_new_privs is
+//! set, and the bounding set is emptied of what isn't kept.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::thread::{CapabilitySet, CapabilitySets};
-
-const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::NET_BIND_SERVICE);
+pub use rustix::thread::CapabilitySet;
+use rustix::thread::CapabilitySets;
 
 /// A user to run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +37,7 @@ impl User {
 #[non_exhaustive]
 pub enum PrivilegeError {
     /// The configured user is not in `/etc/passwd`.
-    #[error("there is no user {name:?}; add it, or remove `user` from the configuration")]
+    #[error("there is no user {name:?}; add it, or name another")]
     NoUser {
         /// The name.
         name: String,
@@ -74,12 +67,12 @@ pub fn find_group(name: &str) -> Option<u32> {
     group_in(&fs::read_to_string("/etc/group").unwrap_or_default(), name)
 }
 
-/// Becomes `user`, if there is one, and keeps only the capabilities that are needed. Call it
+/// Becomes `user`, if there is one, and keeps of the capabilities only those in `keep`. Call it
 /// while the process has one thread: capabilities belong to threads.
 ///
 /// # Errors
 /// [`PrivilegeError::Refused`]; the process should end then.
-pub fn drop_to(user: Option<&User>) -> Result<(), PrivilegeError> {
+pub fn drop_to(user: Option<&User>, keep: CapabilitySet) -> Result<(), PrivilegeError> {
     use rustix::thread as kernel;
 
     let refused = |step| {
@@ -90,7 +83,7 @@ pub fn drop_to(user: Option<&User>) -> Result<(), PrivilegeError> {
     };
     let has = kernel::capabilities(None).map_err(refused("read the capabilities"))?;
     if has.effective.contains(CapabilitySet::SETPCAP) {
-        for capability in CapabilitySet::all().difference(KEPT).iter() {
+        for capability in CapabilitySet::all().difference(keep).iter() {
             // Capabilities newer than the kernel are refused and are not there to drop.
             let _ = kernel::remove_capability_from_bounding_set(capability);
         }
@@ -100,7 +93,7 @@ pub fn drop_to(user: Option<&User>) -> Result<(), PrivilegeError> {
         become_user(user)?;
         kernel::set_keep_capabilities(false).map_err(refused("keep capabilities"))?;
     }
-    let kept = has.permitted & KEPT;
+    let kept = has.permitted & keep;
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,
@@ -172,14 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn only_network_capabilities_are_left() {
+    fn only_what_is_kept_is_left() {
+        let keep = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
         // On a thread of its own: capabilities are a thread's, and it ends with the test.
-        let left = std::thread::spawn(|| {
-            drop_to(None).unwrap();
+        let left = std::thread::spawn(move || {
+            drop_to(None, keep).unwrap();
             rustix::thread::capabilities(None).unwrap()
         });
         let left = left.join().unwrap();
-        assert!(KEPT.contains(left.permitted) && KEPT.contains(left.effective));
+        assert!(keep.contains(left.permitted) && keep.contains(left.effective));
         assert!(left.inheritable.is_empty());
     }
 }

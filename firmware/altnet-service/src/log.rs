@@ -1,19 +1,34 @@
 //! Log lines on standard error: one line each, with a level.
 //!
-//! Facts only: never a password, a code, a token or a key. Control characters are written as
+//! Facts only: never a key, a password, a code or a packet's contents. Control characters are written as
 //! escapes, so a name from the network can't forge a line.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// How much is logged: a level and everything above it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Level {
     /// Something doesn't work and somebody must act.
     Error = 0,
-    /// Something doesn't work and the page goes on or tries again.
+    /// Something doesn't work and the process goes on or tries again.
     Warn = 1,
     /// What a person wants to know who looks once a day.
     #[default]
@@ -101,5 +116,14 @@ mod tests {
         let name = "a\nerror: \u{1b}[31mb";
         write!(OneLine(&mut line), "peer {name}").unwrap();
         assert_eq!(line, "peer a\\nerror: \\u{1b}[31mb");
+    }
+
+    #[test]
+    fn an_error_names_its_causes() {
+        let error = crate::privileges::PrivilegeError::Refused {
+            step: "change the user",
+            source: std::io::Error::other("no room"),
+        };
+        assert_eq!(chain(&error), "can't change the user: no room");
     }
 }

@@ -1,0 +1,5 @@
+//! What altnet's processes on Linux have in common: a log on standard error, and giving up what
+//! they don't need once everything is open.
+
+pub mod log;
+pub mod privileges;
