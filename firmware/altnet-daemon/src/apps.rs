@@ -29,6 +29,7 @@ mod stats;
 mod stream;
 mod target;
 pub mod tls;
+mod words;
 
 use serve::Shared;
 use stack::Stack;

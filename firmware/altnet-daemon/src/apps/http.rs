@@ -18,12 +18,13 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::copy_bidirectional_with_sizes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::serve::{CARRIED_BYTES, Shared, reason};
 use super::stats::Refusal;
 use super::target::ConnectError;
+use super::words::Words;
 use super::{AppConfig, Caller, WhoIs};
 
 mod body;
@@ -50,7 +51,7 @@ pub(super) struct From {
 
 /// Serves one connection of a caller.
 pub(super) async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    stream: Words,
     from: From,
     shared: Arc<Shared>,
     config: Arc<AppConfig>,

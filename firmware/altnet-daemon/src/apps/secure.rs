@@ -17,6 +17,7 @@ use super::serve::Shared;
 use super::stats::Refusal;
 use super::stream::Stream;
 use super::tls::Tls;
+use super::words::Words;
 use super::{AppConfig, WhoIs, http};
 
 /// Serves one connection of a caller.
@@ -42,7 +43,7 @@ pub(super) async fn serve(
         is_secure: true,
     };
     let name = config.name.clone();
-    let served = http::serve(inside, caller, shared, config, questions);
+    let served = http::serve(Words::Secure(inside), caller, shared, config, questions);
     let (carried, ()) = tokio::join!(carry(&mut stream, outside, linger), served);
     if let Err(e) = carried {
         crate::debug!("a connection to the app {name} broke: {e}");

@@ -14,6 +14,7 @@ use super::stats::Refusal;
 use super::stream::Stream;
 use super::target::ConnectError;
 use super::tls::Tls;
+use super::words::Words;
 use super::{AppConfig, Kind, Packet, WhoIs, http, secure};
 
 /// Packets taken in before those that answer them are sent.
@@ -95,6 +96,7 @@ pub(super) async fn run(
                             address: stream.caller(),
                             is_secure: false,
                         };
+                        let stream = Words::Plain(stream);
                         http::serve(stream, caller, shared, config, questions).await;
                     }
                 }
