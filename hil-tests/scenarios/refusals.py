@@ -52,6 +52,8 @@ def damaged_files_are_refused() -> None:
         stranger, relay, owner = story.internet.b.gateway, story.internet.relay, story.internet.owner
         story.daemons[stranger.name] = story.daemons[story.internet.a.gateway.name]
         story.start(stranger)
+        # It answers before its first state is on disk.
+        wait_for("its keys to be kept", lambda: {"identity", "place"} <= {path.rsplit("/", 1)[-1].split(".")[0] for path in state(stranger)})
 
         bundle = (relay.folder / "relay1.bundle").read_bytes()
         for name, content in {"cut": bundle[: len(bundle) // 2], "flipped": flipped(bundle), "empty": b""}.items():

@@ -282,8 +282,8 @@ mod from_a_directory {
                         assert!(Instant::now() < until, "nobody is looked up");
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
-                    // And whoever shows the passkey meanwhile.
-                    let standing = passkeys.look_again(&source, &ticket).await;
+                    // And whoever shows the passkey meanwhile, on the page, where looks take turns.
+                    let standing = sessions.passkeys().look_again(&source, &ticket).await;
                     assert!(matches!(standing, Standing::Holds(_)), "{standing:?}");
                 };
                 tokio::select! {
