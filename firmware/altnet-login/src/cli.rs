@@ -340,8 +340,8 @@ fn serve(
         if !config.wants_https() {
             crate::warning!("passwords and codes cross the LAN in the clear; configure [tls], and url with https://");
         }
-        crate::info!("the login page is there");
         let mut terminate = signal(SignalKind::terminate()).context("can't take over signals")?;
+        crate::info!("the login page is there");
         // Tasks of their own: what is under way goes on while this one comes to its end.
         let mut talk = tokio::spawn(talk);
         let mut looking = tokio::spawn(Arc::clone(&sessions).look_again(config.look_again()));

@@ -168,6 +168,12 @@ impl Altnetd {
     }
 
     pub fn hang_up(&self) {
+        // A page listens before it connects.
+        let until = Instant::now() + PATIENCE;
+        while self.with(|told| told.connections.is_empty()) {
+            assert!(Instant::now() < until, "nobody is connected");
+            thread::sleep(Duration::from_millis(10));
+        }
         for stream in self.with(|told| std::mem::take(&mut told.connections)) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
