@@ -1,10 +1,9 @@
 //! Telling altnetd who logged in: the client of its local API (JSON lines, one answer a question).
 //!
 //! One task owns the connection. When altnetd closes it, or says what is no answer, the task ends
-//! and so does the process: altnetd starts it again.
+//! and so does the process: whatever runs services starts it again.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -155,15 +154,6 @@ pub enum ApiConnectError {
         #[source]
         source: io::Error,
     },
-    /// The descriptor is none, or no socket.
-    #[error("descriptor {fd} is no connected UNIX socket; --api-fd is for altnetd")]
-    Descriptor {
-        /// The descriptor.
-        fd: RawFd,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// Connects to the socket at `path`.
@@ -176,24 +166,6 @@ pub fn connect(path: &Path) -> Result<std::os::unix::net::UnixStream, ApiConnect
         path: path.into(),
         source,
     })
-}
-
-/// Takes a connection that this process was started with.
-///
-/// # Errors
-/// [`ApiConnectError::Descriptor`].
-pub fn inherit(fd: RawFd) -> Result<std::os::unix::net::UnixStream, ApiConnectError> {
-    let failed = |source| ApiConnectError::Descriptor { fd, source };
-    // SAFETY: fcntl reads no memory; it fails for a number that is no descriptor.
-    if fd <= 2 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(failed(io::Error::from_raw_os_error(libc::EBADF)));
-    }
-    // SAFETY: it is open, as just seen, and by its meaning nobody else's in this process, which
-    // has opened nothing yet.
-    let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
-    let stream = std::os::unix::net::UnixStream::from(fd_owned);
-    stream.peer_addr().map_err(failed)?;
-    Ok(stream)
 }
 
 impl Api {

@@ -43,9 +43,6 @@ pub struct Arguments {
 enum Command {
     /// Serve the page: a service of its own beside altnetd.
     Serve {
-        /// A connected UNIX socket to altnetd that this process was started with.
-        #[arg(long, value_name = "N", conflicts_with = "api")]
-        api_fd: Option<i32>,
         /// Where altnetd listens.
         #[arg(long, value_name = "PATH", default_value = config::DEFAULT_SOCKET)]
         api: PathBuf,
@@ -140,17 +137,9 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             let state = State::open(&load(arguments)?.state_directory)?;
             passkey::run(command, &Passkeys::new(state), arguments.json, out)
         }
-        Command::Serve {
-            api_fd,
-            api,
-            user,
-            log,
-        } => {
+        Command::Serve { api, user, log } => {
             log::set_level(*log);
-            // First of all: the descriptor's number must still be altnetd's.
-            let stream = api_fd.map(api::inherit).transpose()?;
-            let reach = || stream.map_or_else(|| api::connect(api), Ok);
-            serve(&load(arguments)?, reach, user.as_deref())
+            serve(&load(arguments)?, api, user.as_deref())
         }
     }
 }
@@ -306,11 +295,7 @@ fn describe(code: &Code) -> Value {
 }
 
 /// Opens everything that takes privileges, gives them up, and serves until altnetd goes.
-fn serve(
-    config: &Config,
-    reach: impl FnOnce() -> Result<std::os::unix::net::UnixStream, api::ApiConnectError>,
-    user: Option<&str>,
-) -> anyhow::Result<()> {
+fn serve(config: &Config, socket: &Path, user: Option<&str>) -> anyhow::Result<()> {
     let user = user.map(privileges::find_user).transpose()?;
     let state = State::open(&config.state_directory)?;
     let opened = open(config, state.clone())?;
@@ -322,7 +307,7 @@ fn serve(
     }
     privileges::drop_to(user.as_ref(), CapabilitySet::empty())?;
     // Not before: altnetd goes by who somebody is when they connect.
-    let stream = reach()?;
+    let stream = api::connect(socket)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -235,20 +235,6 @@ fn an_ldap_directory_has_a_form_and_lets_nobody_in_when_it_is_gone() {
 }
 
 #[test]
-fn a_connection_that_was_inherited_will_do() {
-    let house = House::new();
-    house.configure("", "");
-    let (code, _) = house.code(&["--group", "guests"]);
-    let page = house.serve_with_descriptor();
-    let mut browser = Browser::new("127.0.0.2");
-    assert_eq!(
-        browser.submit(&page, "/code", &[("code", &code)]).status,
-        303
-    );
-    assert_eq!(house.altnetd.login()["groups"][0], "guests");
-}
-
-#[test]
 fn a_configuration_is_checked_with_all_that_it_names() {
     let house = House::new();
     let oidc = "[[oidc]]\nname = \"Work\"\nissuer = \"https://id.example\"\nclient_id = \"a\"\n";

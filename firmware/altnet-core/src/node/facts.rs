@@ -5,6 +5,7 @@ use core::net::Ipv6Addr;
 use altnet_wire::address::{self, Prefix};
 use altnet_wire::id::{Name, NetworkId};
 use altnet_wire::time::{Instant, UnixTime};
+use altnet_wire::tls::LOGIN;
 
 use altnet_tunnel::aead::Aead;
 
@@ -62,9 +63,6 @@ struct Zones<'a> {
     network: Option<&'a Network>,
     has_login_page: bool,
 }
-
-/// What leads to this home's own login page.
-const LOGIN: &str = "login";
 
 /// This node's only zone so far.
 const ZONE: ZoneIndex = ZoneIndex(0);

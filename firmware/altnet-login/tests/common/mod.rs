@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -271,15 +270,6 @@ impl House {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--log", "debug", "--user", user, "--api"]);
         self.start(command.arg(&self.altnetd.socket))
-    }
-
-    /// Serves over a connection that it is started with, as altnetd starts it.
-    pub fn serve_with_descriptor(&self) -> Page {
-        let stream = UnixStream::connect(&self.altnetd.socket).unwrap();
-        rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::empty()).unwrap();
-        let mut command = Command::new(BINARY);
-        command.args(["serve", "--log", "debug", "--api-fd"]);
-        self.start(command.arg(stream.as_raw_fd().to_string()))
     }
 
     fn start(&self, command: &mut Command) -> Page {
