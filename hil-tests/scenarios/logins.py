@@ -243,6 +243,12 @@ def people_log_in_on_the_page() -> None:
         browser = Browser(client)
         assert "the house&#39;s directory" in browser.page(), browser.page()
         assert not house.reads(client)
+        # Whoever asks for a page that nobody may see here is led to the login page (RFC 6585 section 6), and back.
+        wiki = house.story.url()
+        led = client.run("curl", "-6", "--silent", "--max-time", "5", "--write-out", "\n%{http_code}", wiki).stdout
+        onward = re.search(r'content="0; url=([^"]+)"', led)
+        assert led.endswith("\n511") and onward and onward.group(1).startswith(f"{browser.url}/?from="), led
+        assert "Go on to" not in client.run(*browser.curl, onward.group(1)).stdout
 
         code = json.loads(gateway.run("altnet-login", "code", "create", "--config", "login.toml", "--person", "ann", "--json").stdout)
         status, said = browser.send("/code", code="wrong-wrong-wrong")
@@ -251,7 +257,7 @@ def people_log_in_on_the_page() -> None:
         assert status == 303, (status, said)
         wait_for("Ann to read", lambda: house.reads(client), timeout_s=3)
         assert not house.reads(house.neighbour), "a neighbour reads what Ann may"
-        assert "ann" in browser.page()
+        assert "ann" in browser.page() and f'href="{wiki}"' in browser.page(), browser.page()
         # A gateway that restarts forgets, and is told again.
         house.story.stop(gateway)
         page.wait(timeout=20)

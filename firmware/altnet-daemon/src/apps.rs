@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 mod connection;
 mod http;
 mod link;
+pub mod portal;
 mod secure;
 mod serve;
 mod stack;
@@ -32,7 +33,7 @@ pub mod tls;
 mod words;
 
 use serve::Shared;
-use stack::Stack;
+use stack::{Place, Stack};
 pub use stats::{Refusal, Stats};
 pub use target::{Target, TargetError};
 use tls::Tls;
@@ -96,6 +97,15 @@ impl AppConfig {
             limits: Limits::default(),
             patience: Patience::default(),
         }
+    }
+
+    fn stack(&self, outbox: mpsc::Sender<Packet>, seed: u64) -> Stack {
+        let place = Place {
+            address: Some(self.address),
+            ports: self.ports.clone(),
+            mtu_bytes: self.mtu_bytes,
+        };
+        Stack::new(place, self.limits, self.patience, outbox, seed)
     }
 }
 
@@ -250,15 +260,14 @@ impl App {
         // is enough: nobody off the path can have a packet delivered here.
         let seed = getrandom::u64().map_err(AppError::Entropy)?;
         let (inbox, packets) = mpsc::channel(config.limits.inbox);
-        let shared = Arc::new(Shared::new(Stack::new(&config, outbox.clone(), seed)));
-        tokio::spawn(serve::run(
-            Arc::clone(&shared),
-            config.clone(),
-            packets,
-            outbox,
-            questions,
-            tls,
-        ));
+        let shared = Arc::new(Shared::new(config.stack(outbox.clone(), seed)));
+        let for_callers = Arc::new(config.clone());
+        let callers = Arc::clone(&shared);
+        let serve = move |stream| {
+            let (shared, config) = (Arc::clone(&callers), Arc::clone(&for_callers));
+            serve::caller(stream, shared, config, questions.clone(), tls.clone())
+        };
+        tokio::spawn(serve::run(Arc::clone(&shared), packets, outbox, serve));
         Ok(Self {
             config,
             inbox,

@@ -30,6 +30,7 @@ use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
 use crate::gateway::logins::Logins;
 use crate::gateway::port::Port;
+use crate::gateway::portal::Portals;
 use crate::gateway::saving::{LEAVING_SLOT, Origin, PLACE_SLOT};
 use crate::gateway::signals::Signals;
 use crate::gateway::{EVENT_BACKLOG, Gateway, INBOX, Inboxes, State};
@@ -175,6 +176,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let (wishes_to, wishes) = mpsc::channel(INBOX);
     let (tls, keys) = Tls::new(config.tls.command.as_deref());
     let (apps, app_packets, callers) = Apps::new(tls.clone());
+    let (portal, portal_packets) = Portals::new();
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
 
     let names = config.dns.serve.then(|| {
@@ -225,6 +227,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         netlink,
         changes,
         logins: Logins::new(neighbours),
+        portal,
         names,
         apps,
         tls,
@@ -236,6 +239,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
             wishes,
             app_packets,
             callers,
+            portal_packets,
             keys,
         },
         origin,

@@ -47,6 +47,7 @@ pub mod lan;
 pub mod logins;
 mod page;
 pub mod port;
+pub mod portal;
 pub mod saving;
 pub mod signals;
 mod tls;
@@ -56,6 +57,7 @@ use calls::Pending;
 use lan::{Lans, Solicited};
 use logins::Logins;
 use port::Port;
+use portal::Portals;
 use saving::Origin;
 use signals::{Signal, Signals};
 
@@ -85,6 +87,8 @@ pub struct Inboxes {
     pub app_packets: mpsc::Receiver<Packet>,
     /// Apps that want to know who calls.
     pub callers: mpsc::Receiver<WhoIs>,
+    /// Packets of the portal.
+    pub portal_packets: mpsc::Receiver<Packet>,
     /// Keys for TLS.
     pub keys: mpsc::Receiver<KeyMade>,
 }
@@ -111,6 +115,8 @@ pub struct Gateway {
     pub changes: AsyncFd<Socket>,
     /// Who is logged in on the LANs.
     pub logins: Logins,
+    /// The way to the login page.
+    pub portal: Portals,
     /// The LANs.
     pub lans: Lans,
     /// Name service, if it is on.
@@ -185,6 +191,7 @@ enum Input {
     Wish(Wish),
     Written(Done),
     App(Packet),
+    Portal(Packet),
     Who(WhoIs),
     Key(KeyMade),
     Audited(io::Result<()>),
@@ -234,6 +241,7 @@ impl Gateway {
                 }
                 Input::Written(done) => self.written(done),
                 Input::App(packet) => self.take_apps(packet, &mut frame),
+                Input::Portal(packet) => self.take_portal(&packet),
                 Input::Who(who) => self.tell_who(who),
                 Input::Key(key) => self.take_key(key, clock::now()),
                 Input::Audited(outcome) => self.audit.appended(outcome),
@@ -317,6 +325,7 @@ impl Gateway {
             Some(solicited) = inboxes.solicited.recv() => Input::Solicited(solicited),
             Some(call) = inboxes.calls.recv() => Input::Call(call),
             Some(packet) = inboxes.app_packets.recv() => Input::App(packet),
+            Some(packet) = inboxes.portal_packets.recv() => Input::Portal(packet),
             Some(who) = inboxes.callers.recv() => Input::Who(who),
             Some(key) = inboxes.keys.recv() => Input::Key(key),
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
@@ -368,20 +377,23 @@ impl Gateway {
     fn carry_out(&mut self, verdict: Verdict, frame: &mut Frame<'_>) {
         match verdict {
             Verdict::Send { to } => self.send(frame, to),
-            Verdict::Deliver => {
-                if let Err(e) = self.tun.write(frame.packet()) {
-                    self.state.lost += 1;
-                    crate::debug!("a packet was not taken by the TUN device: {e}");
-                }
-            }
+            Verdict::Deliver => self.deliver(frame.packet()),
             // It was for the node itself, which may want to answer.
             Verdict::App { .. } => {
                 // What it has no room for is counted there.
                 self.apps.deliver(frame.packet());
             }
+            Verdict::LogIn => self.lead_to_login(frame),
             Verdict::Consumed => {
                 self.drain(frame);
             }
+        }
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        if let Err(e) = self.tun.write(packet) {
+            self.state.lost += 1;
+            crate::debug!("a packet was not taken by the TUN device: {e}");
         }
     }
 
@@ -459,6 +471,7 @@ impl Gateway {
         self.note_refusals();
         self.serve_lans(now);
         self.tend_logins(now);
+        self.tend_portal();
         self.tend_tls();
         self.tell_interfaces(now);
     }

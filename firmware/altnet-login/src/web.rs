@@ -24,6 +24,7 @@ pub use routes::Site;
 
 mod browser;
 pub mod limits;
+mod onward;
 pub mod pages;
 mod reply;
 pub mod request;

@@ -31,8 +31,17 @@ pub fn rule(name: &str, from: &[Atom], to: &[Atom], services: &[Service]) -> Dra
 
 /// One port of UDP.
 pub const fn udp(port: u16) -> Service {
+    one_port(Service::UDP, port)
+}
+
+/// One port of TCP.
+pub const fn tcp(port: u16) -> Service {
+    one_port(Service::TCP, port)
+}
+
+const fn one_port(protocol: u8, port: u16) -> Service {
     Service {
-        protocol: Some(Service::UDP),
+        protocol: Some(protocol),
         first_port: port,
         last_port: port,
     }

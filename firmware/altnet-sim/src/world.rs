@@ -36,6 +36,7 @@ struct Host {
     wake: Instant,
     delivered: Vec<Vec<u8>>,
     to_apps: Vec<(Ipv6Addr, Vec<u8>)>,
+    to_login_page: Vec<Vec<u8>>,
     told: Vec<Event>,
     /// What was written and is not synced yet, the oldest first.
     unsynced: VecDeque<Write>,
@@ -134,9 +135,14 @@ impl World {
         self.nats[nat.0].renumber(public.parse().expect("a test's address"));
     }
 
-    /// Puts a new device at `address`, behind a NAT if there is one, and switches it on.
+    /// Puts a new device at `address`, behind a NAT if there is one, and switches it on. It has a
+    /// login page.
     pub fn host(&mut self, address: &str, nat: Option<NatId>) -> HostId {
-        self.host_with(address, nat, Config::router(FOUNDED))
+        let config = Config {
+            has_login_page: true,
+            ..Config::router(FOUNDED)
+        };
+        self.host_with(address, nat, config)
     }
 
     /// Puts a new device with such a configuration at `address` and switches it on.
@@ -152,6 +158,7 @@ impl World {
             wake: Instant::NEVER,
             delivered: Vec::new(),
             to_apps: Vec::new(),
+            to_login_page: Vec::new(),
             told: Vec::new(),
             unsynced: VecDeque::new(),
             slow_disk: false,
@@ -246,6 +253,11 @@ impl World {
         core::mem::take(&mut self.hosts[host.0].to_apps)
     }
 
+    /// Takes what a host's login page answers so far, in the place of whom it was meant for.
+    pub fn sent_to_login_page(&mut self, host: HostId) -> Vec<Vec<u8>> {
+        core::mem::take(&mut self.hosts[host.0].to_login_page)
+    }
+
     /// Takes the facts a host was told so far.
     pub fn told(&mut self, host: HostId) -> Vec<Event> {
         core::mem::take(&mut self.hosts[host.0].told)
@@ -321,6 +333,7 @@ impl World {
             Verdict::Send { to } => self.launch(host, to, bytes),
             Verdict::Deliver => self.hosts[host.0].delivered.push(bytes),
             Verdict::App { app } => self.hosts[host.0].to_apps.push((app, bytes)),
+            Verdict::LogIn => self.hosts[host.0].to_login_page.push(bytes),
             Verdict::Consumed => {}
         }
     }

@@ -8,7 +8,7 @@ use altnet_core::policy::{Draft, DraftProfile};
 use altnet_sim::homes::{Homes, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
-use altnet_sim::rules::{policy, rule, udp};
+use altnet_sim::rules::{policy, rule, tcp, udp};
 use altnet_sim::world::HostId;
 use altnet_wire::id::{Name, SiteId};
 use altnet_wire::message::Login;
@@ -289,4 +289,40 @@ fn there_is_room_for_so_many_and_one_gateway_does_not_take_it_all() {
     let now = house.homes.world.now();
     // In several notices, and all of them.
     assert_eq!(house.homes.world.node(house.homes.b).logins(now).len(), 256);
+}
+
+#[test]
+fn plain_http_of_nobody_goes_to_the_login_page() {
+    let draft = Draft {
+        vouchers: [(site(1), person("ann")), (site(1), group("guests"))].into(),
+        ..policy([rule("ann", &[person("ann")], &[wiki()], &[tcp(80)])])
+    };
+    let mut house = House::new(708, &draft);
+    let (a, b) = (house.homes.a, house.homes.b);
+    let (laptop, wiki) = (house.laptop, house.homes.lan(2, 0x80));
+    let opens_the_page = |house: &mut House, from: Ipv6Addr, port: u16| {
+        let packet = packet::syn((from, 4000), (wiki, port));
+        let _ = house.homes.world.send(a, &packet);
+        let answered = house.homes.world.sent_to_login_page(a);
+        assert!(answered.iter().all(|answered| *answered == packet));
+        !answered.is_empty()
+    };
+    assert!(opens_the_page(&mut house, laptop, 80));
+    // By TLS nobody can be sent elsewhere. A guest by his place alone may still log in.
+    assert!(!opens_the_page(&mut house, laptop, 443));
+    house.logs_in(None, &["guests"], 3600);
+    assert!(opens_the_page(&mut house, laptop, 80));
+    house.logs_in(Some("ann"), &[], 3600);
+    house.homes.world.delivered(b);
+    assert!(!opens_the_page(&mut house, laptop, 80));
+    let comes = |world: &mut altnet_sim::world::World| !world.delivered(b).is_empty();
+    let came = house.homes.world.run_for(seconds(3), comes);
+    assert!(came, "{}", house.homes.story());
+    // Somebody who is logged in and may not is told so, and the gateway is no browser.
+    house.publish(&rules());
+    assert!(!opens_the_page(&mut house, laptop, 80));
+    house.logs_out();
+    assert!(opens_the_page(&mut house, laptop, 80));
+    let gateway = house.homes.lan(1, 1);
+    assert!(!opens_the_page(&mut house, gateway, 80));
 }

@@ -57,7 +57,8 @@ impl<A: Aead> Node<A> {
     /// Takes an IP packet from our side: this host's own, or a LAN device's.
     ///
     /// With [`Verdict::Send`] the frame holds the sealed datagram; with
-    /// [`Verdict::Deliver`] an ICMPv6 error for whoever sent the packet.
+    /// [`Verdict::Deliver`] an ICMPv6 error for whoever sent the packet; with
+    /// [`Verdict::LogIn`] still the packet.
     ///
     /// # Errors
     /// The reason why it goes nowhere; it is counted.
@@ -71,6 +72,9 @@ impl<A: Aead> Node<A> {
             Err(reason) => {
                 self.counters.drop(reason);
                 self.refusals.refuse_packet(reason);
+                if reason == DropReason::Denied && self.is_for_login_page(frame) {
+                    return Ok(Verdict::LogIn);
+                }
                 let kind = match reason {
                     DropReason::NoRoute => ErrorKind::NoRoute,
                     DropReason::Denied | DropReason::ForeignSource => ErrorKind::Prohibited,

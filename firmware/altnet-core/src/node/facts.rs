@@ -1,5 +1,6 @@
 //! What records say, to policy and to names: answered without a heap.
 
+use alloc::string::String;
 use core::net::Ipv6Addr;
 
 use altnet_wire::address::{self, Prefix};
@@ -77,6 +78,16 @@ impl Network {
     }
 }
 
+impl Network {
+    /// The address of the login page, if this node may have one: records can call something else so.
+    pub(super) fn login_page(&self) -> Option<Ipv6Addr> {
+        let name = Name::new(LOGIN).ok()?;
+        let is_taken =
+            self.registry.host(&name).is_some() || self.registry.app_by_name(&name).is_some();
+        self.site_gateway().filter(|_| !is_taken)
+    }
+}
+
 impl<'a> Zones<'a> {
     fn get(&self) -> Option<&'a Network> {
         self.network
@@ -128,8 +139,7 @@ impl ZoneView for Zones<'_> {
             found(app.address);
         } else if self.has_login_page
             && name.as_str() == LOGIN
-            && network.registry.host(name).is_none()
-            && let Some(gateway) = network.site_gateway()
+            && let Some(gateway) = network.login_page()
         {
             found(gateway);
         }
@@ -167,6 +177,13 @@ impl ZoneView for Zones<'_> {
 }
 
 impl<A: Aead> Node<A> {
+    /// What the login page is called in the DNS, if that leads here.
+    pub fn login_page(&self) -> Option<String> {
+        let network = self.network.as_ref()?;
+        let leads_here = self.config.has_login_page && network.login_page().is_some();
+        leads_here.then(|| alloc::format!("{LOGIN}.{}.alt", network.petname))
+    }
+
     /// Answers a DNS message from our side, or says that it is to be forwarded. `.alt` and
     /// the network's reverse zone never are (RFC 9476, RFC 6303).
     pub fn handle_dns(&self, query: &[u8], carrier: Carrier, reply: &mut [u8]) -> Answer {

@@ -16,6 +16,7 @@ use core::net::Ipv6Addr;
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::address;
+use altnet_wire::frame::Frame;
 use altnet_wire::id::{Name, NodeId};
 use altnet_wire::message::{Login, Message, Notice};
 use altnet_wire::policy::Run;
@@ -26,6 +27,7 @@ use super::sessions::Standing;
 use super::view::LoginView;
 use super::{CommandError, Network, Node};
 use crate::control::SessionId;
+use crate::ip::{PacketInfo, Transport};
 use crate::policy::{self, Enrolled, What};
 
 /// The least time between two rounds of looking up whom rules speak of.
@@ -34,6 +36,8 @@ const LEAST: Duration = Duration::from_millis(20);
 const NOTICE_BYTES: usize = 16 * 1024;
 /// The longest that a login lasts: a week.
 const MOST_S: u32 = 7 * 86_400;
+/// The port of plain HTTP (RFC 9110 section 4.2.1). By TLS nobody can be sent elsewhere.
+const HTTP: u16 = 80;
 
 /// Somebody logged in.
 #[derive(Debug)]
@@ -187,6 +191,32 @@ impl<A: Aead> Node<A> {
         let network = self.network.as_ref()?;
         let login = self.logins.all.get(&address)?.login(network, address)?;
         Some(self.policy.rules()?.counted(&login))
+    }
+
+    /// Whether a refused packet of our side is plain HTTP from a machine on the LAN where nobody is
+    /// logged in.
+    pub(super) fn is_for_login_page(&self, frame: &Frame<'_>) -> bool {
+        let page = self.network.as_ref().and_then(Network::login_page);
+        let Some(page) = page.filter(|_| self.config.has_login_page) else {
+            return false;
+        };
+        let (Ok(packet), Some(lan)) = (PacketInfo::parse(frame.packet()), self.site_prefix())
+        else {
+            return false;
+        };
+        let is_http = matches!(
+            packet.transport,
+            Transport::Tcp {
+                destination_port: HTTP,
+                ..
+            }
+        );
+        let entry = self.logins.all.get(&packet.source);
+        is_http
+            && lan.contains(packet.source)
+            // The gateway itself is no browser.
+            && packet.source != page
+            && entry.is_none_or(|entry| entry.person.is_none())
     }
 
     /// A member says who logged in behind it.

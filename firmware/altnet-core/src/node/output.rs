@@ -25,6 +25,10 @@ pub enum Verdict {
         /// The app.
         app: Ipv6Addr,
     },
+    /// The frame's IP packet was refused, and is plain HTTP of a machine on this gateway's LAN from
+    /// which nobody is logged in: what answers it in the place of whom it was meant for sends the
+    /// browser to the login page. Only if there is [`Node::login_page`].
+    LogIn,
     /// Nothing: it was taken.
     Consumed,
 }

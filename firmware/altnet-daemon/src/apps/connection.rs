@@ -36,7 +36,7 @@ pub(super) enum Phase {
 impl Connection {
     /// Whether `segment` belongs to it.
     pub fn is_of(&self, segment: Segment) -> bool {
-        let ends = |segment: Segment| (segment.caller, segment.caller_port, segment.port);
+        let ends = |s: Segment| (s.caller, s.caller_port, s.to, s.port);
         ends(self.segment) == ends(segment)
     }
 }
@@ -81,6 +81,7 @@ mod tests {
         let segment = Segment {
             caller: Ipv6Addr::new(0xfd00, 0, 0, site, 0, 0, 0, host),
             caller_port: 1000,
+            to: Ipv6Addr::LOCALHOST,
             port: 80,
             is_opening: true,
         };

@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::net::Ipv6Addr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -25,9 +26,9 @@ use super::serve::{CARRIED_BYTES, Shared, reason};
 use super::stats::Refusal;
 use super::target::ConnectError;
 use super::words::Words;
-use super::{AppConfig, Caller, WhoIs};
+use super::{AppConfig, Caller, WhoIs, portal};
 
-mod body;
+pub(super) mod body;
 mod fields;
 mod guard;
 mod head;
@@ -57,38 +58,75 @@ pub(super) async fn serve(
     config: Arc<AppConfig>,
     questions: mpsc::Sender<WhoIs>,
 ) {
-    let gate = Arc::new(Gate::default());
-    let conversation = Arc::new(Conversation {
+    let name = config.name.clone();
+    let head = config.patience.head;
+    let conversation = Conversation {
         from,
         shared,
-        config: Arc::clone(&config),
+        config,
         questions,
-        gate: Arc::clone(&gate),
+        gate: Arc::default(),
         target: Mutex::new(None),
-    });
+    };
+    if let Err(e) = converse(stream, head, Answerer::App(conversation)).await {
+        let why = crate::log::chain(&e);
+        crate::debug!("a connection to the app {name} ended: {why}");
+    }
+}
+
+/// What answers requests: one type for all, so that what serves them is compiled once.
+pub(super) enum Answerer {
+    /// An app.
+    App(Conversation),
+    /// The portal, which leads to this address.
+    Portal(Arc<str>),
+}
+
+impl Answerer {
+    async fn answer(&self, gate: &Gate, mut request: Request<Incoming>) -> Response<Body> {
+        let is_refused = request.method().as_str() == guard::REFUSED;
+        let wants_websocket = !is_refused && fields::wants_websocket(&request);
+        let response = match self {
+            Self::App(conversation) => {
+                let parting = wants_websocket.then(|| hyper::upgrade::on(&mut request));
+                conversation.answer(request, parting).await
+            }
+            Self::Portal(login) => portal::answer(login, (!is_refused).then_some(&request)),
+        };
+        if wants_websocket {
+            gate.part(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        }
+        response
+    }
+}
+
+/// Answers the requests of one connection, whose heads come within `head`.
+pub(super) async fn converse(
+    stream: Words,
+    head: Duration,
+    answerer: Answerer,
+) -> Result<(), hyper::Error> {
+    let gate = match &answerer {
+        Answerer::App(conversation) => Arc::clone(&conversation.gate),
+        Answerer::Portal(_) => Arc::default(),
+    };
+    let (answerer, of_requests) = (Arc::new(answerer), Arc::clone(&gate));
     let service = service_fn(move |request| {
-        let conversation = Arc::clone(&conversation);
-        async move { Ok::<_, Infallible>(conversation.answer(request).await) }
+        let (answerer, gate) = (Arc::clone(&answerer), Arc::clone(&of_requests));
+        async move { Ok::<_, Infallible>(answerer.answer(&gate, request).await) }
     });
-    let served = hyper::server::conn::http1::Builder::new()
+    hyper::server::conn::http1::Builder::new()
         .timer(Clock)
-        .header_read_timeout(config.patience.head)
+        .header_read_timeout(head)
         .max_buf_size(BUFFER_BYTES)
         .auto_date_header(false)
         .serve_connection(Guarded::new(stream, gate), service)
         .with_upgrades()
-        .await;
-    if let Err(e) = served {
-        crate::debug!(
-            "a connection to the app {} ended: {}",
-            config.name,
-            crate::log::chain(&e)
-        );
-    }
+        .await
 }
 
 /// One connection of a caller, and the one to the target that goes with it.
-struct Conversation {
+pub(super) struct Conversation {
     from: From,
     shared: Arc<Shared>,
     config: Arc<AppConfig>,
@@ -109,18 +147,15 @@ enum NoAnswer {
 }
 
 impl Conversation {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        parting: Option<OnUpgrade>,
+    ) -> Response<Body> {
         if request.method().as_str() == guard::REFUSED {
             return self.refuse(request.uri().path());
         }
-        let wants_websocket = fields::wants_websocket(&request);
-        let parting = wants_websocket.then(|| hyper::upgrade::on(&mut request));
-        let response = self.pass_on(request, parting).await;
-        if wants_websocket {
-            self.gate
-                .part(response.status() == StatusCode::SWITCHING_PROTOCOLS);
-        }
-        response
+        self.pass_on(request, parting).await
     }
 
     fn refuse(&self, path: &str) -> Response<Body> {

@@ -36,6 +36,8 @@ pub(super) struct Segment {
     pub caller: Ipv6Addr,
     /// From which port.
     pub caller_port: u16,
+    /// To which address.
+    pub to: Ipv6Addr,
     /// To which port.
     pub port: u16,
     /// Whether it wants to begin a connection.
@@ -57,20 +59,22 @@ fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
     Some(octets.into())
 }
 
-/// Reads a packet for `own`. None if it is for another address, from none that can be answered,
-/// or neither TCP nor an echo request right behind the header: apps have no use for extension
-/// headers, and policy judges none.
-pub(super) fn arrival(packet: &[u8], own: Ipv6Addr) -> Option<Arrival> {
+/// Reads a packet for `own`, or without one for whichever address. None if it is for another, from
+/// none that can be answered, or neither TCP nor an echo request right behind the header: apps have
+/// no use for extension headers, and policy judges none.
+pub(super) fn arrival(packet: &[u8], own: Option<Ipv6Addr>) -> Option<Arrival> {
     let header = packet.get(..HEADER_BYTES)?;
     let payload = &packet[HEADER_BYTES..];
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let source = address(packet, 8)?;
-    let is_ours = header[0] >> 4 == 6 && length == payload.len() && destination(packet)? == own;
+    let to = destination(packet)?;
+    let is_ours = header[0] >> 4 == 6
+        && length == payload.len()
+        && own.is_none_or(|own| own == to)
+        && !to.is_multicast();
     // From itself, it would answer itself for ever.
-    let is_caller = !source.is_unspecified()
-        && !source.is_multicast()
-        && !source.is_loopback()
-        && source != own;
+    let is_caller =
+        !source.is_unspecified() && !source.is_multicast() && !source.is_loopback() && source != to;
     if !is_ours || !is_caller {
         return None;
     }
@@ -82,6 +86,7 @@ pub(super) fn arrival(packet: &[u8], own: Ipv6Addr) -> Option<Arrival> {
             Some(Arrival::Segment(Segment {
                 caller: source,
                 caller_port: u16::from_be_bytes([tcp[0], tcp[1]]),
+                to,
                 port: u16::from_be_bytes([tcp[2], tcp[3]]),
                 is_opening: flags & (SYN | ACK | RST) == SYN,
             }))
@@ -190,25 +195,33 @@ mod tests {
         let opening = Segment {
             caller: CALLER,
             caller_port: 0x1234,
+            to: OWN,
             port: 80,
             is_opening: true,
         };
         let syn = packet(CALLER, TCP, &segment);
-        assert_eq!(arrival(&syn, OWN), Some(Arrival::Segment(opening)));
+        assert_eq!(arrival(&syn, Some(OWN)), Some(Arrival::Segment(opening)));
         let echo = packet(CALLER, ICMPV6, &[ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(arrival(&echo, OWN), Some(Arrival::Echo));
+        assert_eq!(arrival(&echo, Some(OWN)), Some(Arrival::Echo));
 
-        assert_eq!(arrival(&syn, CALLER), None, "another's");
-        assert_eq!(arrival(&syn[..59], OWN), None, "cut");
+        assert_eq!(arrival(&syn, Some(CALLER)), None, "another's");
+        assert_eq!(arrival(&syn[..59], Some(OWN)), None, "cut");
         for (next, payload) in [
             (17, &segment[..]),
             (0, &segment),
             (44, &segment),
             (43, &segment),
         ] {
-            assert_eq!(arrival(&packet(CALLER, next, payload), OWN), None, "{next}");
+            assert_eq!(
+                arrival(&packet(CALLER, next, payload), Some(OWN)),
+                None,
+                "{next}"
+            );
         }
-        assert_eq!(arrival(&packet(CALLER, ICMPV6, &[135, 0, 0, 0]), OWN), None);
+        assert_eq!(
+            arrival(&packet(CALLER, ICMPV6, &[135, 0, 0, 0]), Some(OWN)),
+            None
+        );
         for source in [
             OWN,
             Ipv6Addr::UNSPECIFIED,
@@ -216,7 +229,7 @@ mod tests {
             "ff02::1".parse().unwrap(),
         ] {
             assert_eq!(
-                arrival(&packet(source, TCP, &segment), OWN),
+                arrival(&packet(source, TCP, &segment), Some(OWN)),
                 None,
                 "{source}"
             );
@@ -226,7 +239,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
-            let _ = (arrival(&bytes, OWN), destination(&bytes));
+            let _ = (arrival(&bytes, Some(OWN)), destination(&bytes));
         }
     }
 }

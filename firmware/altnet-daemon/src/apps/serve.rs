@@ -67,40 +67,20 @@ impl Shared {
     }
 }
 
-/// Runs an app until `packets` ends.
-pub(super) async fn run(
+/// Runs a stack until `packets` ends, and `serve` for each caller.
+pub(super) async fn run<F: Future<Output = ()> + Send + 'static>(
     shared: Arc<Shared>,
-    config: AppConfig,
     mut packets: mpsc::Receiver<Packet>,
     outbox: mpsc::Sender<Packet>,
-    questions: mpsc::Sender<WhoIs>,
-    tls: Tls,
+    serve: impl Fn(Stream) -> F,
 ) {
-    let config = Arc::new(config);
     // Its connections end with it.
     let mut connections = JoinSet::new();
     loop {
         let deadline = settle(&shared);
         while let Some(accepted) = { shared.stack().accept() } {
             let stream = Stream::new(Arc::clone(&shared), accepted);
-            let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-            let (questions, tls) = (questions.clone(), tls.clone());
-            connections.spawn(async move {
-                match config.kind {
-                    Kind::Tcp => carry(stream, &shared, &config).await,
-                    Kind::Http if config.tls_port == Some(stream.port()) => {
-                        secure::serve(stream, shared, config, questions, &tls).await;
-                    }
-                    Kind::Http => {
-                        let caller = http::From {
-                            address: stream.caller(),
-                            is_secure: false,
-                        };
-                        let stream = Words::Plain(stream);
-                        http::serve(stream, caller, shared, config, questions).await;
-                    }
-                }
-            });
+            connections.spawn(serve(stream));
         }
         if !shared.stack().has_room() {
             // Only the node can go on, by taking packets.
@@ -120,6 +100,30 @@ pub(super) async fn run(
         }
     }
     shared.stack().close(shared.now());
+}
+
+/// Serves a caller of an app.
+pub(super) async fn caller(
+    stream: Stream,
+    shared: Arc<Shared>,
+    config: Arc<AppConfig>,
+    questions: mpsc::Sender<WhoIs>,
+    tls: Tls,
+) {
+    match config.kind {
+        Kind::Tcp => carry(stream, &shared, &config).await,
+        Kind::Http if config.tls_port == Some(stream.port()) => {
+            secure::serve(stream, shared, config, questions, &tls).await;
+        }
+        Kind::Http => {
+            let caller = http::From {
+                address: stream.caller(),
+                is_secure: false,
+            };
+            let stream = Words::Plain(stream);
+            http::serve(stream, caller, shared, config, questions).await;
+        }
+    }
 }
 
 /// Drives the stack. Returns when to do so again.

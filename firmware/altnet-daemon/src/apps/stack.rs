@@ -1,4 +1,4 @@
-//! An app's TCP stack: smoltcp's, and which connections it may have.
+//! A TCP stack, an app's or the portal's: smoltcp's, and which connections it may have.
 //!
 //! In: packets, time. Out: packets through the [`Link`], callers through [`Stack::accept`], a
 //! deadline. A socket is made when a caller opens a connection and room is left, never before, so
@@ -11,21 +11,35 @@ use std::net::Ipv6Addr;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpCidr};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint};
 use tokio::sync::mpsc;
 
 use super::connection::{self, Connection, Phase};
 use super::link::{Arrival, Link, Segment, arrival};
 use super::stats::{Refusal, Stats};
-use super::{AppConfig, Limits, Packet, Patience};
+use super::{Limits, Packet, Patience};
+
+/// The interface has an address even if it stands for all: one of the discard prefix (RFC 6666).
+const NOBODY: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 /// A caller is asked whether it is there this often within [`Patience::silent`], so that two
 /// lost packets end nothing.
 const KEEP_ALIVES: u32 = 4;
 
-/// The stack of one app.
+/// Where callers reach a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its address; none if whatever comes is for it.
+    pub address: Option<Ipv6Addr>,
+    /// Its ports.
+    pub ports: Vec<u16>,
+    /// The largest packet, in bytes.
+    pub mtu_bytes: u16,
+}
+
+/// The stack of one app, or of all addresses.
 pub(super) struct Stack {
-    address: Ipv6Addr,
+    address: Option<Ipv6Addr>,
     ports: Vec<u16>,
     limits: Limits,
     patience: Patience,
@@ -50,25 +64,30 @@ pub(super) struct Accepted {
 }
 
 impl Stack {
-    pub fn new(config: &AppConfig, outbox: mpsc::Sender<Packet>, seed: u64) -> Self {
-        let mut link = Link::new(outbox, config.mtu_bytes);
+    pub fn new(
+        place: Place,
+        limits: Limits,
+        patience: Patience,
+        outbox: mpsc::Sender<Packet>,
+        seed: u64,
+    ) -> Self {
+        let mut link = Link::new(outbox, place.mtu_bytes);
         let mut settings = Config::new(HardwareAddress::Ip);
         settings.random_seed = seed;
         let mut interface = Interface::new(settings, &mut link, Instant::ZERO);
+        let own = place.address.unwrap_or(NOBODY);
         interface.update_ip_addrs(|addresses| {
             // There is room for two.
-            let _ = addresses.push(IpCidr::new(config.address.into(), 128));
+            let _ = addresses.push(IpCidr::new(own.into(), 128));
         });
+        interface.set_any_ip(place.address.is_none());
         // Whatever its destination, a packet leaves by the link.
-        let _ = interface
-            .routes_mut()
-            .add_default_ipv6_route(config.address);
-        let limits = config.limits;
+        let _ = interface.routes_mut().add_default_ipv6_route(own);
         Self {
-            address: config.address,
-            ports: config.ports.clone(),
+            address: place.address,
+            ports: place.ports,
             limits,
-            patience: config.patience,
+            patience,
             interface,
             link,
             sockets: SocketSet::new(Vec::with_capacity(limits.connections)),
@@ -164,7 +183,11 @@ impl Stack {
         // What a target says in small pieces it wants to be heard in small pieces.
         socket.set_nagle_enabled(false);
         // No other socket uses it, and it is not 0.
-        socket.listen((self.address, port)).ok()?;
+        let at = IpListenEndpoint {
+            addr: self.address.map(Into::into),
+            port,
+        };
+        socket.listen(at).ok()?;
         Some(socket)
     }
 
@@ -334,7 +357,7 @@ impl std::fmt::Debug for Stack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Stack({}, {} connections)",
+            "Stack({:?}, {} connections)",
             self.address,
             self.connections.len()
         )
@@ -344,7 +367,7 @@ impl std::fmt::Debug for Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apps::Kind;
+    use crate::apps::{AppConfig, Kind};
     use proptest::prelude::*;
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv6Packet, IpAddress, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
@@ -361,7 +384,7 @@ mod tests {
         config.limits.buffer_bytes = 2048;
         change(&mut config);
         let (outbox, packets) = mpsc::channel(64);
-        (Stack::new(&config, outbox, 7), packets)
+        (config.stack(outbox, 7), packets)
     }
 
     fn segment(

@@ -83,6 +83,13 @@ impl Gateway {
             "Machines on the LANs that somebody is logged in from.",
         )
         .sample(name, &[], self.logins.count());
+        let name = "altnet_portal_connections_total";
+        page.metric(
+            name,
+            Kind::Counter,
+            "Connections that were led to the login page.",
+        )
+        .sample(name, &[], self.led_to_login());
         let name = "altnet_unsaved_slots";
         page.metric(
             name,

@@ -89,6 +89,6 @@ pub fn set_cookie(response: &mut Response, peer: &Peer, browser: &Browser) {
         browser.id
     );
     if let Ok(value) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, value);
+        response.headers_mut().append(header::SET_COOKIE, value);
     }
 }

@@ -138,8 +138,14 @@ fn begun() -> Html {
     html
 }
 
-/// The page at `/`.
-pub fn front(who: &Who, notice: Option<&Notice>, token: &str, passkeys: Option<&Offer>) -> String {
+/// The page at `/`, for somebody who was on the way to `onward`.
+pub fn front(
+    who: &Who,
+    notice: Option<&Notice>,
+    token: &str,
+    passkeys: Option<&Offer>,
+    onward: Option<&str>,
+) -> String {
     let mut html = begun();
     if let Some(notice) = notice {
         let class = if notice.is_bad {
@@ -170,6 +176,10 @@ pub fn front(who: &Who, notice: Option<&Notice>, token: &str, passkeys: Option<&
                 html.raw("<p>Not counted here: ")
                     .text(&not_counted.join(", "));
                 html.raw(". The network's policy doesn't let this gateway say it.</p>");
+            }
+            if let Some(onward) = onward {
+                html.raw("<a class=\"button\" href=\"").text(onward);
+                html.raw("\">Go on to ").text(onward).raw("</a>");
             }
             html.form("/logout", token)
                 .raw("<button>Log out</button></form>");
@@ -265,7 +275,8 @@ mod tests {
                 ];
                 let listed = passkey::Listed { name: value.into(), about: value.into() };
                 let offer = Offer::Add(vec![listed]);
-                front(&who, Some(&notice), value, Some(&offer)) + &front(&Who::Nobody(ways), None, value, Some(&Offer::Use))
+                let page = front(&who, Some(&notice), value, Some(&offer), Some(value));
+                page + &front(&Who::Nobody(ways), None, value, Some(&Offer::Use), Some(value))
             };
             let count = |text: &str, c: char| text.chars().filter(|x| *x == c).count();
             let (with, without) = (page(&value), page(""));

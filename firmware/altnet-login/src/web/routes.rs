@@ -17,18 +17,20 @@ use super::limits::Limits;
 use super::pages::{self, Notice, Way, Who};
 use super::reply::{self, empty, read_body, see};
 use super::request::{Form, host, is_from_here};
-use super::{Peer, Response};
+use super::{Peer, Response, onward};
 use crate::config::Config;
-use crate::directory::{Identity, SignInError};
-use crate::oidc::{Begun, Brought};
+use crate::directory::SignInError;
+use crate::http::form;
+use crate::oidc::Begun;
 use crate::passkey::challenges::Challenges;
 use crate::passkey::{Party, PasskeyError};
 use crate::sessions::{LoginError, Session, Sessions};
-use crate::source::{Directory, Source};
+use crate::source::Directory;
 use crate::state;
 
 mod authority;
 mod passkey;
+mod sign_in;
 
 /// Logins at other sites that are under way, and how long they may be.
 const MAX_BEGUN: usize = 256;
@@ -184,7 +186,11 @@ impl Site {
         if let Some(url) = self.elsewhere(peer, request.headers()) {
             // A form that comes here had a password in the clear: it isn't sent on.
             return if is_get {
-                see(url)
+                let onward = onward::named(request.uri(), &self.seen_at(request.headers()));
+                match onward {
+                    Some(onward) => see(&format!("{url}/?{}", *form(&[("from", &onward)]))),
+                    None => see(url),
+                }
             } else {
                 empty(StatusCode::FORBIDDEN)
             };
@@ -225,6 +231,18 @@ impl Site {
         (!is_own).then_some(url)
     }
 
+    /// The host that the page is seen at.
+    fn seen_at(&self, headers: &HeaderMap) -> String {
+        let own = self.url.as_deref().and_then(|url| url.split_once("://"));
+        let authority = own
+            .map(|(_, authority)| authority)
+            .or_else(|| host(headers));
+        let authority = authority.and_then(|text| text.parse::<hyper::http::uri::Authority>().ok());
+        authority
+            .map(|authority| authority.host().to_owned())
+            .unwrap_or_default()
+    }
+
     async fn get(
         &self,
         peer: &Peer,
@@ -234,9 +252,22 @@ impl Site {
     ) -> Response {
         let done = match path.split('/').skip(1).collect::<Vec<_>>()[..] {
             [""] | ["certificate"] => {
-                return self
-                    .front(peer, request.headers(), browser, StatusCode::OK, None)
+                let headers = request.headers();
+                let onward = onward::wanted(request.uri(), headers, &self.seen_at(headers));
+                let mut response = self
+                    .front(
+                        peer,
+                        headers,
+                        browser,
+                        StatusCode::OK,
+                        None,
+                        onward.as_deref(),
+                    )
                     .await;
+                if let Some(onward) = onward {
+                    onward::remember(&mut response, peer, &onward);
+                }
+                return response;
             }
             ["oidc", number, "start"] => self.begin(peer, number, request.headers(), browser).await,
             ["oidc", number, "callback"] => {
@@ -355,216 +386,6 @@ impl Site {
         }
     }
 
-    async fn code(&self, peer: &Peer, typed: &str) -> Result<bool, Refusal> {
-        let is_it = |source: &Source| matches!(source.directory, Directory::Codes(_));
-        let Some((_, source)) = self.nth("1", is_it) else {
-            return Ok(false);
-        };
-        let Directory::Codes(codes) = &source.directory else {
-            return Ok(false);
-        };
-        let address = peer.address.to_string();
-        let (device, _) = self.sessions.whose(&address).await.map_err(Refusal::Api)?;
-        let (codes, typed) = (codes.clone(), Zeroizing::new(typed.to_owned()));
-        let redeem = async {
-            // Sums and the medium take their time.
-            let redeemed = tokio::task::spawn_blocking(move || codes.redeem(&typed, &device));
-            let gone = |_| SignInError::Unreachable("this gateway's list of codes".into());
-            Ok(redeemed.await.map_err(gone)??.identity())
-        };
-        self.sign_in(peer, source, None, redeem).await
-    }
-
-    async fn ldap(
-        &self,
-        peer: &Peer,
-        number: &str,
-        name: &str,
-        password: &str,
-    ) -> Result<bool, Refusal> {
-        let is_it = |source: &Source| matches!(source.directory, Directory::Ldap(_));
-        match self.nth(number, is_it) {
-            Some((_, source)) => match &source.directory {
-                Directory::Ldap(ldap) => {
-                    self.sign_in(peer, source, Some(name), ldap.sign_in(name, password))
-                        .await
-                }
-                _ => Ok(false),
-            },
-            None => Ok(false),
-        }
-    }
-
-    async fn certificate(&self, peer: &Peer) -> Result<bool, Refusal> {
-        if !peer.was_asked || peer.chain.is_empty() {
-            return Err(SignInError::Wrong.into());
-        }
-        let mut refusal = SignInError::Wrong;
-        for source in self.sessions.sources() {
-            let Directory::Pki(authority) = &source.directory else {
-                continue;
-            };
-            match authority.check(&peer.chain).await {
-                Ok(identity) => {
-                    return self
-                        .sign_in(peer, source, None, async { Ok(identity) })
-                        .await;
-                }
-                // Another authority's.
-                Err(SignInError::Wrong) => {}
-                Err(why) => refusal = why,
-            }
-        }
-        Err(refusal.into())
-    }
-
-    async fn firebase(
-        &self,
-        peer: &Peer,
-        number: &str,
-        token: &str,
-        refresh: Option<&str>,
-    ) -> Result<bool, Refusal> {
-        let Some((source, firebase)) = self.firebase_at(number) else {
-            return Ok(false);
-        };
-        self.sign_in(peer, source, None, firebase.sign_in_with(token, refresh))
-            .await
-    }
-
-    async fn firebase_password(
-        &self,
-        peer: &Peer,
-        number: &str,
-        email: &str,
-        password: &str,
-    ) -> Result<bool, Refusal> {
-        let Some((source, firebase)) = self.firebase_at(number) else {
-            return Ok(false);
-        };
-        self.sign_in(peer, source, Some(email), firebase.sign_in(email, password))
-            .await
-    }
-
-    fn firebase_at(&self, number: &str) -> Option<(&Arc<Source>, &crate::firebase::Firebase)> {
-        let is_it = |source: &Source| matches!(source.directory, Directory::Firebase(_));
-        let (_, source) = self.nth(number, is_it)?;
-        match &source.directory {
-            Directory::Firebase(firebase) => Some((source, firebase)),
-            _ => None,
-        }
-    }
-
-    /// Lets somebody try, unless they were wrong too often, and logs their device in.
-    async fn sign_in(
-        &self,
-        peer: &Peer,
-        source: &Source,
-        account: Option<&str>,
-        trying: impl Future<Output = Result<Identity, SignInError>>,
-    ) -> Result<bool, Refusal> {
-        let address = peer.address.to_string();
-        let mut keys = vec![format!("address {address}")];
-        if let Some(account) = account {
-            keys.push(format!("{} {}", source.how, account.trim().to_lowercase()));
-        }
-        let now = Instant::now();
-        if !self.limits().begin(&keys, now) {
-            return Err(Refusal::Wait);
-        }
-        // Whoever is on no LAN of this gateway's has nothing to try here.
-        self.sessions.whose(&address).await.map_err(Refusal::Api)?;
-        let tried = trying.await;
-        if !matches!(tried, Err(SignInError::Wrong)) {
-            self.limits().forgive(&keys, now);
-        }
-        self.sessions.log_in(&address, source, tried?).await?;
-        Ok(true)
-    }
-
-    async fn begin(
-        &self,
-        peer: &Peer,
-        number: &str,
-        headers: &HeaderMap,
-        browser: &Browser,
-    ) -> Result<Response, Refusal> {
-        if !is_from_here(headers, peer.is_tls) {
-            return Err(Refusal::Foreign);
-        }
-        let is_it = |source: &Source| matches!(source.directory, Directory::Oidc(_));
-        let Some((index, source)) = self.nth(number, is_it) else {
-            return Ok(empty(StatusCode::NOT_FOUND));
-        };
-        let Directory::Oidc(provider) = &source.directory else {
-            return Ok(empty(StatusCode::NOT_FOUND));
-        };
-        let begun = provider.begin().await?;
-        let response = see(&begun.url);
-        let now = Instant::now();
-        let mut all = self.begun();
-        all.retain(|other| now < other.at + BEGUN_PATIENCE);
-        if all.len() == MAX_BEGUN {
-            all.remove(0);
-        }
-        all.push(Elsewhere {
-            source: index,
-            browser: browser.id.clone(),
-            peer: peer.address.to_string(),
-            begun,
-            at: now,
-        });
-        Ok(response)
-    }
-
-    async fn finish(
-        &self,
-        peer: &Peer,
-        number: &str,
-        query: &str,
-        browser: &Browser,
-    ) -> Result<(), Refusal> {
-        let query = Form::parse(query.as_bytes()).ok_or(Refusal::Body)?;
-        let is_it = |source: &Source| matches!(source.directory, Directory::Oidc(_));
-        let (index, source) = self.nth(number, is_it).ok_or(Refusal::Foreign)?;
-        let Directory::Oidc(provider) = &source.directory else {
-            return Err(Refusal::Foreign);
-        };
-        let state = query.field("state").unwrap_or_default();
-        let address = peer.address.to_string();
-        let now = Instant::now();
-        let begun = {
-            let mut all = self.begun();
-            let place = all.iter().position(|other| {
-                other.source == index
-                    && other.begun.state == state
-                    && other.browser == browser.id
-                    && other.peer == address
-                    && now < other.at + BEGUN_PATIENCE
-            });
-            // Once only.
-            all.remove(place.ok_or(Refusal::Foreign)?).begun
-        };
-        if let Some(error) = query.field("error") {
-            crate::info!("{} ends a login with {error}", source.name);
-            return Err(SignInError::Wrong.into());
-        }
-        let brought = Brought {
-            code: query.field("code").ok_or(Refusal::Body)?.into(),
-            issuer: query.field("iss").map(String::from),
-        };
-        let finished = provider.finish(&begun, &brought);
-        self.sign_in(peer, source, None, finished).await.map(|_| ())
-    }
-
-    /// The `number`th source of a kind, counted from 1, and its place among all.
-    fn nth(&self, number: &str, is_it: impl Fn(&Source) -> bool) -> Option<(usize, &Arc<Source>)> {
-        let number: usize = number.parse().ok()?;
-        let all = self.sessions.sources().iter().enumerate();
-        all.filter(|(_, source)| is_it(source))
-            .nth(number.checked_sub(1)?)
-    }
-
     async fn refuse(
         &self,
         peer: &Peer,
@@ -577,7 +398,7 @@ impl Site {
             is_bad: true,
         };
         let status = refusal.status();
-        self.front(peer, headers, browser, status, Some(notice))
+        self.front(peer, headers, browser, status, Some(notice), None)
             .await
     }
 
@@ -588,6 +409,7 @@ impl Site {
         browser: &Browser,
         status: StatusCode,
         mut notice: Option<Notice>,
+        onward: Option<&str>,
     ) -> Response {
         let found = self.sessions.whose(&peer.address.to_string()).await;
         let mut passkeys = None;
@@ -605,7 +427,13 @@ impl Site {
                 Who::Unknown
             }
         };
-        let html = pages::front(&who, notice.as_ref(), &browser.token, passkeys.as_ref());
+        let html = pages::front(
+            &who,
+            notice.as_ref(),
+            &browser.token,
+            passkeys.as_ref(),
+            onward,
+        );
         let mut response = hyper::Response::new(Full::new(Bytes::from(html)));
         *response.status_mut() = status;
         let kind = HeaderValue::from_static("text/html; charset=utf-8");
@@ -667,19 +495,10 @@ impl Site {
         if peer.was_asked && !peer.chain.is_empty() {
             return Some(Way::Certificate);
         }
-        let own = self
-            .url
-            .as_deref()
-            .and_then(|url| Some(url.split_once("://")?.1));
-        let authority = own.or_else(|| host(headers))?;
-        let authority = authority.parse::<hyper::http::uri::Authority>().ok()?;
+        let here = Some(self.seen_at(headers)).filter(|host| !host.is_empty())?;
         Some(Way::Link {
             name: "a certificate".into(),
-            to: format!(
-                "https://{}:{}/certificate",
-                authority.host(),
-                self.certificate_port?
-            ),
+            to: format!("https://{here}:{}/certificate", self.certificate_port?),
         })
     }
 
