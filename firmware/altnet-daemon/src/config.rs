@@ -18,7 +18,7 @@ mod check;
 mod file;
 
 use check::{audit_bytes, interface, lans, mtu, public_addresses};
-pub use file::{ConfigError, Place};
+pub use file::ConfigError;
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/altnet/altnet.toml";

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
-pub use file::{ConfigError, Place};
+pub use file::ConfigError;
 pub use rules::{Counted, MAX_GROUPS, Person, Rules, is_policy_name};
 
 mod check;

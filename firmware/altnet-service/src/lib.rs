@@ -1,5 +1,6 @@
-//! What altnet's processes on Linux have in common: a log on standard error, and giving up what
-//! they don't need once everything is open.
+//! What altnet's processes on Linux have in common: a log on standard error, reading what people
+//! write for them, and giving up what they don't need once everything is open.
 
 pub mod log;
+pub mod mistake;
 pub mod privileges;

@@ -1,12 +1,12 @@
 //! Reading `login.toml`, and saying what is wrong with it so that a person finds the place.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use altnet_service::mistake::{self, Mistake};
 use zeroize::Zeroizing;
 
 use super::{Config, MAX_FILE_BYTES};
@@ -59,41 +59,8 @@ pub enum ConfigError {
         message: String,
     },
     /// Something in it is wrong.
-    #[error("{path}:{place}: {message}{}", quote(.line.as_deref(), .place))]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Where.
-        place: Place,
-        /// What, on one line.
-        message: String,
-        /// The line of the file.
-        line: Option<String>,
-    },
-}
-
-/// A place in a file, counted from 1 as editors do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The line.
-    pub line: usize,
-    /// The column, in characters.
-    pub column: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
-}
-
-fn quote(line: Option<&str>, place: &Place) -> String {
-    line.map_or_else(String::new, |line| {
-        let number = place.line.to_string();
-        let pad = " ".repeat(number.len());
-        let before = " ".repeat(place.column.saturating_sub(1));
-        format!("\n  {number} | {line}\n  {pad} | {before}^")
-    })
+    #[error(transparent)]
+    Wrong(#[from] Mistake),
 }
 
 impl Config {
@@ -113,20 +80,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Wrong`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let wrong = |at: usize, message: String| {
-            let place = place(text, at);
-            ConfigError::Wrong {
-                path: path.into(),
-                place,
-                message,
-                line: text.lines().nth(place.line - 1).map(str::to_owned),
-            }
-        };
-        let config: Self = toml::from_str(text).map_err(|e| {
-            let one_line: Vec<&str> = e.message().lines().map(str::trim).collect();
-            wrong(e.span().map_or(0, |span| span.start), one_line.join(" "))
-        })?;
-        config.agree().map_err(|(at, message)| wrong(at, message))?;
+        let config: Self = mistake::parse(path, text)?;
+        let wrong = |(at, message)| Mistake::at(path, text, at, message);
+        config.agree().map_err(wrong)?;
         Ok(config)
     }
 
@@ -178,15 +134,6 @@ impl Config {
         let ldap = self.ldap.iter().map(|section| &section.name);
         let pki = self.pki.iter().map(|section| &section.name);
         oidc.chain(firebase).chain(ldap).chain(pki)
-    }
-}
-
-fn place(text: &str, at: usize) -> Place {
-    let before = text.get(..at).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
     }
 }
 
