@@ -17,7 +17,7 @@ use crate::tun::MIN_MTU_BYTES;
 mod check;
 mod file;
 
-use check::{audit_bytes, interface, lans, mtu, public_addresses};
+use check::{audit_bytes, interface, lans, mac, machines, mtu, port, public_addresses, vlan};
 pub use file::ConfigError;
 
 /// Where the file is unless somebody says otherwise.
@@ -28,6 +28,8 @@ pub const DEFAULT_SOCKET: &str = "/run/altnet/altnet.sock";
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// The most LANs a gateway serves.
 pub const MAX_LANS: usize = 8;
+/// The most sections about machines on the LANs.
+pub const MAX_MACHINES: usize = 64;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct Config {
     /// The LANs this gateway serves.
     #[serde(deserialize_with = "lans")]
     pub lan: Vec<Lan>,
+    /// Machines on the LANs that are in groups by where they are.
+    #[serde(deserialize_with = "machines")]
+    pub machines: Vec<Machines>,
     /// Name service on the LANs.
     pub dns: Dns,
     /// The local API.
@@ -104,6 +109,24 @@ pub struct Lan {
     /// What this gateway says in router advertisements.
     #[serde(default)]
     pub advertise: Advertise,
+}
+
+/// `[[machines]]`: machines on the LANs that count as in groups of the policy, as far as the policy
+/// lets this gateway say so. All that is given has to fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machines {
+    /// The groups.
+    pub groups: Vec<Name>,
+    /// The port of the LAN's bridge that they are plugged into; a Wi-Fi network is one too.
+    #[serde(default, deserialize_with = "port")]
+    pub port: Option<String>,
+    /// The VLAN that they are in, 1 to 4094.
+    #[serde(default, deserialize_with = "vlan")]
+    pub vlan: Option<u16>,
+    /// The MAC address of one.
+    #[serde(default, deserialize_with = "mac")]
+    pub mac: Option<String>,
 }
 
 /// What a gateway says of itself on a LAN.
@@ -220,6 +243,7 @@ impl Default for Config {
             network: Network::default(),
             tun: Tun::default(),
             lan: Vec::new(),
+            machines: Vec::new(),
             dns: Dns::default(),
             api: Api::default(),
             metrics: Metrics::default(),
@@ -283,6 +307,9 @@ impl Config {
         let mut keys = self.restart_needed_since(old);
         if self.lan != old.lan {
             keys.push("[[lan]]");
+        }
+        if self.machines != old.machines {
+            keys.push("[[machines]]");
         }
         if self.log != old.log {
             keys.push("log");
@@ -365,6 +392,13 @@ mod tests {
             interface = "guest"
             site = 7
             advertise = "beside"
+            [[machines]]
+            groups = ["guests"]
+            port = "lan4"
+            vlan = 20
+            [[machines]]
+            groups = ["children", "players"]
+            mac = "02:00:00:AB:00:7f"
             [dns]
             serve = true
             listen = ["[::1]:53"]
@@ -387,6 +421,8 @@ mod tests {
         .unwrap();
         assert_eq!(config.lan[0].advertise, Advertise::Router);
         assert_eq!(config.lan[1].site, SiteId::new(7));
+        assert_eq!(config.machines[0].port.as_deref(), Some("lan4"));
+        assert_eq!(config.machines[1].mac.as_deref(), Some("02:00:00:ab:00:7f"));
         assert_eq!(config.dns.forward[0].0, "9.9.9.9:53".parse().unwrap());
         assert_eq!(config.dns.forward[1].0.port(), 5353);
         assert_eq!(config.api.others, Others::Read);
@@ -423,6 +459,32 @@ mod tests {
         let twice = "[[lan]]\ninterface = \"a\"\n[[lan]]\ninterface = \"a\"\n";
         let error = parse(twice).unwrap_err().to_string();
         assert!(error.contains("the LAN a is there twice"), "{error}");
+    }
+
+    #[test]
+    fn machines_are_somewhere_and_in_groups() {
+        let check = |text: &str, expected: &str| {
+            let error = parse(&format!("[[machines]]\n{text}")).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("port = \"lan4\"", "missing field `groups`");
+        check(
+            "groups = []\nvlan = 2",
+            "give these machines a group of the policy",
+        );
+        check("groups = [\"a\"]", "say which: by port, vlan or mac");
+        check("groups = [\"a\"]\nvlan = 0", "a VLAN's id is 1 to 4094");
+        check("groups = [\"a\"]\nvlan = 4095", "a VLAN's id is 1 to 4094");
+        check(
+            "groups = [\"a\"]\nmac = \"2:0:0:0:0:1\"",
+            "written like \"02:00:5e:00:53:01\"",
+        );
+        check("groups = [\"a\"]\nport = \"a b\"", "an interface name");
+        let nine: Vec<String> = (0..9)
+            .map(|n| format!("groups = [\"g{n}\"]\nvlan = 2\n"))
+            .collect();
+        check(&nine.join("[[machines]]\n"), "name at most 8 groups in all");
     }
 
     #[test]

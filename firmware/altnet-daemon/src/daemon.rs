@@ -28,7 +28,7 @@ use crate::dns::{self, upstream};
 use crate::gateway::audit::Audit;
 use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
-use crate::gateway::logins::Logins;
+use crate::gateway::machines::Machines;
 use crate::gateway::port::Port;
 use crate::gateway::portal::Portals;
 use crate::gateway::saving::{LEAVING_SLOT, Origin, PLACE_SLOT};
@@ -165,10 +165,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     // descriptor before it is dropped.
     let changes = unsafe { AsyncFd::register(netlink::watch().context("can't watch netlink")?) }?;
 
-    let neighbours = match &config.login.group {
-        Some(_) => Some(watch_neighbours().context("can't watch netlink")?),
-        None => None,
-    };
+    let machines = Machines::new(&config).context("can't watch netlink")?;
 
     let (solicited_to, solicited) = mpsc::channel(INBOX);
     let (calls_to, calls) = mpsc::channel(INBOX);
@@ -226,7 +223,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         links,
         netlink,
         changes,
-        logins: Logins::new(neighbours),
+        machines,
         portal,
         names,
         apps,
@@ -273,13 +270,6 @@ fn open_audit(config: &Config, owner: &User) -> io::Result<Files> {
     let files = Files::make(&config.state_directory.join(audit::DIRECTORY))?;
     files.give_to(owner.user, owner.group)?;
     Ok(files)
-}
-
-fn watch_neighbours() -> io::Result<AsyncFd<socket2::Socket>> {
-    let socket = netlink::neighbour::watch_neighbours()?;
-    // SAFETY: the socket is owned by the `AsyncFd` from here on; nothing closes or replaces its
-    // descriptor before it is dropped.
-    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {

@@ -32,7 +32,7 @@ use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
 use crate::metrics::Wish;
 use crate::netlink::Netlink;
-use crate::netlink::neighbour::Neighbour;
+use crate::netlink::neighbour::Told;
 use crate::store::directory::Directory;
 use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
@@ -44,7 +44,8 @@ pub mod birth;
 mod calls;
 mod invites;
 pub mod lan;
-pub mod logins;
+mod logins;
+pub mod machines;
 mod page;
 pub mod port;
 pub mod portal;
@@ -55,7 +56,7 @@ mod tls;
 use audit::Audit;
 use calls::Pending;
 use lan::{Lans, Solicited};
-use logins::Logins;
+use machines::Machines;
 use port::Port;
 use portal::Portals;
 use saving::Origin;
@@ -113,8 +114,8 @@ pub struct Gateway {
     pub netlink: Netlink,
     /// Readable when links or addresses change.
     pub changes: AsyncFd<Socket>,
-    /// Who is logged in on the LANs.
-    pub logins: Logins,
+    /// The machines on the LANs.
+    pub machines: Machines,
     /// The way to the login page.
     pub portal: Portals,
     /// The LANs.
@@ -196,7 +197,7 @@ enum Input {
     Key(KeyMade),
     Audited(io::Result<()>),
     Change,
-    Neighbours(Vec<Neighbour>),
+    Machines(Vec<Told>),
     Signal(Signal),
     Time,
     Fault(&'static str, io::Error),
@@ -245,7 +246,7 @@ impl Gateway {
                 Input::Who(who) => self.tell_who(who),
                 Input::Key(key) => self.take_key(key, clock::now()),
                 Input::Audited(outcome) => self.audit.appended(outcome),
-                Input::Neighbours(found) => self.hear_neighbours(found, &mut frame),
+                Input::Machines(told) => self.hear_machines(told, &mut frame),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
@@ -283,11 +284,12 @@ impl Gateway {
         if self.state.send_again <= now {
             self.state.send_again = self.lans.send_again(now);
         }
-        if self.logins.deadline() <= now {
+        if self.machines.deadline() <= now {
+            self.tend_logins(now);
             self.pass_waiting(now, frame);
             deadline = self.drain(frame);
         }
-        let pending = self.expire_calls(now).min(self.logins.deadline());
+        let pending = self.expire_calls(now).min(self.machines.deadline());
         let audit = loop {
             let (until, is_told) = self.tend_audit(now);
             if !is_told {
@@ -329,8 +331,8 @@ impl Gateway {
             Some(who) = inboxes.callers.recv() => Input::Who(who),
             Some(key) = inboxes.keys.recv() => Input::Key(key),
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
-            result = self.logins.heard() => match result {
-                Ok(found) => Input::Neighbours(found),
+            result = self.machines.heard() => match result {
+                Ok(told) => Input::Machines(told),
                 Err(e) => Input::Fault("netlink", e),
             },
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
@@ -345,7 +347,7 @@ impl Gateway {
             if !self.tun.try_read(frame)? {
                 break;
             }
-            if self.waits_for_neighbour(frame) {
+            if self.holds_back(frame) {
                 continue;
             }
             // What is refused was counted by the node.
@@ -470,7 +472,7 @@ impl Gateway {
         self.set_clock();
         self.note_refusals();
         self.serve_lans(now);
-        self.tend_logins(now);
+        self.tend_machines(now);
         self.tend_portal();
         self.tend_tls();
         self.tell_interfaces(now);
@@ -584,9 +586,13 @@ impl Gateway {
             self.lans.reconfigure(&config);
             self.state.look = clock::now();
         }
+        if config.machines != self.config.machines {
+            self.place_anew(&config.machines, clock::now());
+        }
         let changed = config.changed_since(&self.config).join(", ");
         self.note(Fact::new(Kind::CONFIGURED).detail(changed));
         self.config.lan = config.lan;
+        self.config.machines = config.machines;
         self.config.log = config.log;
         crate::info!("configuration read again");
     }

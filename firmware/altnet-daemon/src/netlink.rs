@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub mod bridge;
 mod kinds;
 mod message;
 pub mod neighbour;

@@ -179,14 +179,23 @@ impl<A: Aead> Node<A> {
         })
     }
 
-    /// Who is logged in at an address, in words.
+    /// What an address counts as by its gateway's word, in words; none if that is nothing.
     fn person_text(&self, address: Ipv6Addr) -> Option<String> {
         let (person, groups) = self.person_at(address)?;
-        let mut text = String::from("where ");
-        text.push_str(person.map_or("somebody", Name::as_str));
-        text.push_str(" is logged in");
+        if person.is_none() && groups.is_empty() {
+            return None;
+        }
+        let mut text = String::new();
+        if let Some(person) = person {
+            text.push_str(&alloc::format!("where {person} is logged in"));
+        }
         for (at, group) in groups.iter().enumerate() {
-            text.push_str(if at == 0 { " in " } else { ", " });
+            let before = match (at, person) {
+                (0, None) => "in ",
+                (0, Some(_)) => ", in ",
+                _ => " and ",
+            };
+            text.push_str(before);
             text.push_str(group.as_str());
         }
         Some(text)

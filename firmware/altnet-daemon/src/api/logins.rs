@@ -70,12 +70,30 @@ pub struct Entry {
     pub how: String,
 }
 
+/// A machine on a LAN that is in groups by its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placed {
+    /// Its MAC address.
+    pub device: String,
+    /// The addresses at which it was seen.
+    pub addresses: Vec<String>,
+    /// The port it is plugged into.
+    pub port: Option<String>,
+    /// The VLAN it is in.
+    pub vlan: Option<u16>,
+    /// In which groups it is for that.
+    pub groups: Vec<String>,
+}
+
 /// Result of `logins`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Logins {
     /// On this gateway's LANs.
     pub logins: Vec<Entry>,
+    /// Those on this gateway's LANs that are in groups by their places.
+    pub placed: Vec<Placed>,
     /// What counts of them here, and what other gateways said.
     pub counted: Vec<LoginView>,
 }

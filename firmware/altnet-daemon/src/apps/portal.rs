@@ -239,7 +239,7 @@ mod tests {
                     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
                     "511",
                 ),
-                (request, "511"),
+                (request, "400"),
                 ("nonsense\r\n\r\n", "511"),
             ] {
                 let answer = ask(other, request).await;

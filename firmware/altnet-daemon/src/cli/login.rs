@@ -11,7 +11,7 @@ use crate::api::logins as types;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LoginCommand {
-    /// Who is logged in, here and as other gateways say.
+    /// Who is logged in, here and as other gateways say, and which machines are in groups by where they are.
     List,
     /// Count a machine on a LAN of this gateway's as somebody's for a time.
     Add {
@@ -83,6 +83,16 @@ fn added(login: &types::LoggedIn) -> String {
 fn list(logins: &types::Logins) -> String {
     let mut text = String::new();
     let minutes = |seconds: u64| format!("{}:{:02}", seconds / 3600, seconds / 60 % 60);
+    let at = |address: &String| {
+        let counted = logins.counted.iter().find(|one| one.address == *address);
+        let not = counted.map(|one| one.not_counted.join(", "));
+        let note = match not.as_deref() {
+            Some("") => String::new(),
+            Some(not) => format!("  (not counted: {not})"),
+            None => "  (not counted)".into(),
+        };
+        format!("    {address}{note}\n")
+    };
     for entry in &logins.logins {
         text.push_str(&format!(
             "{}  {}  {}  {}  {}\n",
@@ -92,24 +102,26 @@ fn list(logins: &types::Logins) -> String {
             minutes(entry.seconds),
             entry.how
         ));
-        for address in &entry.addresses {
-            let counted = logins.counted.iter().find(|one| one.address == *address);
-            let not = counted.map(|one| one.not_counted.join(", "));
-            let note = match not.as_deref() {
-                Some("") => String::new(),
-                Some(not) => format!("  (not counted: {not})"),
-                None => "  (not counted)".into(),
-            };
-            text.push_str(&format!("    {address}{note}\n"));
-        }
+        text.extend(entry.addresses.iter().map(at));
     }
-    let own = |address: &String| {
-        logins
-            .logins
-            .iter()
-            .any(|one| one.addresses.contains(address))
-    };
-    for said in logins.counted.iter().filter(|said| !own(&said.address)) {
+    for entry in &logins.placed {
+        let vlan = entry.vlan.map(|id| format!(" VLAN {id}"));
+        text.push_str(&format!(
+            "{}  at {}{}  {}\n",
+            entry.device,
+            entry.port.as_deref().unwrap_or("-"),
+            vlan.unwrap_or_default(),
+            entry.groups.join(",")
+        ));
+        text.extend(entry.addresses.iter().map(at));
+    }
+    let own: Vec<&String> = (logins.logins.iter().flat_map(|one| &one.addresses))
+        .chain(logins.placed.iter().flat_map(|one| &one.addresses))
+        .collect();
+    for said in &logins.counted {
+        if own.contains(&&said.address) {
+            continue;
+        }
         text.push_str(&format!(
             "{}  {}  {}  {}  says {}\n",
             said.address,

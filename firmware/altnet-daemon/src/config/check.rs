@@ -1,12 +1,15 @@
 //! What a value must be beyond its type, and what to write instead.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use altnet_core::audit::Limits;
-use altnet_wire::record::MAX_FIXED_ENDPOINTS;
+use altnet_wire::id::Name;
+use altnet_wire::record::{MAX_FIXED_ENDPOINTS, MAX_GROUPS};
 use serde::{Deserialize, Deserializer};
 
-use super::{Lan, MAX_LANS, Upstream};
+use super::{Lan, MAX_LANS, MAX_MACHINES, Machines, Upstream};
+use crate::netlink::neighbour::{mac_of, mac_text};
 use crate::tun::{MAX_MTU_BYTES, MIN_MTU_BYTES};
 
 /// The longest interface name, in bytes (`IFNAMSIZ` less its NUL).
@@ -83,6 +86,57 @@ pub(super) fn lans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lan
         }
     }
     Ok(lans)
+}
+
+/// A machine is in few groups, and none of them may be left out: one may take rights away.
+pub(super) fn machines<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Machines>, D::Error> {
+    let wrong = |what: &dyn std::fmt::Display| Err(serde::de::Error::custom(what));
+    let all = Vec::<Machines>::deserialize(deserializer)?;
+    if all.len() > MAX_MACHINES {
+        return wrong(&format_args!(
+            "there are at most {MAX_MACHINES} [[machines]] sections; remove some"
+        ));
+    }
+    for one in &all {
+        if one.groups.is_empty() {
+            return wrong(&"give these machines a group of the policy, like groups = [\"guests\"]");
+        }
+        if one.port.is_none() && one.vlan.is_none() && one.mac.is_none() {
+            return wrong(&"[[machines]] has to say which: by port, vlan or mac");
+        }
+    }
+    let groups: BTreeSet<&Name> = all.iter().flat_map(|one| &one.groups).collect();
+    if groups.len() > MAX_GROUPS {
+        return wrong(&format_args!(
+            "the [[machines]] sections name at most {MAX_GROUPS} groups in all, because a machine is in no more"
+        ));
+    }
+    Ok(all)
+}
+
+pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    interface(deserializer).map(Some)
+}
+
+pub(super) fn vlan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let id = u16::deserialize(deserializer)?;
+    // IEEE 802.1Q section 9.6.
+    if !(1..=4094).contains(&id) {
+        return Err(serde::de::Error::custom("a VLAN's id is 1 to 4094"));
+    }
+    Ok(Some(id))
+}
+
+pub(super) fn mac<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let Some(mac) = mac_of(&text) else {
+        return Err(serde::de::Error::custom(format_args!(
+            "{text:?} is no MAC address; it is written like \"02:00:5e:00:53:01\""
+        )));
+    };
+    Ok(Some(mac_text(&mac)))
 }
 
 impl<'de> Deserialize<'de> for Upstream {

@@ -82,7 +82,7 @@ impl Gateway {
             Kind::Gauge,
             "Machines on the LANs that somebody is logged in from.",
         )
-        .sample(name, &[], self.logins.count());
+        .sample(name, &[], self.login_count());
         let name = "altnet_portal_connections_total";
         page.metric(
             name,

@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 
 use socket2::Socket;
 
+use super::bridge::{Learnt, learnt};
 use super::message::{Attributes, Message, split_message};
 use super::{Netlink, subscribed};
 
@@ -18,6 +19,24 @@ const KNOWN: u16 =
 
 /// A MAC address.
 pub type Mac = [u8; 6];
+
+/// As people write it.
+pub fn mac_text(mac: &Mac) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// Reads it as people write it.
+pub fn mac_of(text: &str) -> Option<Mac> {
+    let mut mac = Mac::default();
+    let mut octets = text.split(':');
+    for octet in &mut mac {
+        let text = octets
+            .next()
+            .filter(|text| text.len() == 2 && !text.starts_with('+'))?;
+        *octet = u8::from_str_radix(text, 16).ok()?;
+    }
+    octets.next().is_none().then_some(mac)
+}
 
 /// A machine on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,15 +119,25 @@ pub fn watch_neighbours() -> io::Result<Socket> {
     subscribed(&[libc::RTNLGRP_NEIGH])
 }
 
-/// Gives `take` the neighbours that what was read from [`watch_neighbours`] tells of.
-pub fn heard(bytes: &[u8], take: &mut impl FnMut(Neighbour)) {
+/// What the kernel tells of machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// One is at an address.
+    At(Neighbour),
+    /// One is plugged in somewhere.
+    Port(Learnt),
+}
+
+/// Gives `take` what bytes read from [`watch_neighbours`] tell.
+pub fn heard(bytes: &[u8], take: &mut impl FnMut(Told)) {
     let mut rest = bytes;
     while let Some((header, body, behind)) = split_message(rest) {
         rest = behind;
-        if header.kind == libc::RTM_NEWNEIGH
-            && let Some(neighbour) = neighbour(body)
-        {
-            take(neighbour);
+        if header.kind == libc::RTM_NEWNEIGH {
+            let told = neighbour(body).map(Told::At);
+            told.or_else(|| learnt(body).map(Told::Port))
+                .into_iter()
+                .for_each(&mut *take);
         }
     }
 }
@@ -157,7 +186,9 @@ mod tests {
             let mut is_told = false;
             while !is_told {
                 let len = (&watched).read(&mut buffer).unwrap();
-                heard(&buffer[..len], &mut |found| is_told |= found == wanted);
+                heard(&buffer[..len], &mut |told| {
+                    is_told |= told == Told::At(wanted)
+                });
             }
             assert!(netlink.neighbours(interface).unwrap().contains(&wanted));
             assert!(netlink.neighbours(interface + 1).unwrap().is_empty());
@@ -165,7 +196,31 @@ mod tests {
         });
     }
 
+    #[test]
+    fn a_mac_address_reads_as_it_is_written() {
+        let mac = [2, 0, 0xab, 0, 0, 0x7f];
+        assert_eq!(mac_text(&mac), "02:00:ab:00:00:7f");
+        assert_eq!(mac_of("02:00:ab:00:00:7f"), Some(mac));
+        for bad in [
+            "",
+            "02:00:ab:00:00",
+            "02:00:ab:00:00:7f:00",
+            "2:0:ab:0:0:7f",
+            "+2:00:ab:00:00:7f",
+            "fd00::1",
+        ] {
+            assert_eq!(mac_of(bad), None, "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_text_is_half_a_mac_address(text: String) {
+            if let Some(mac) = mac_of(&text) {
+                prop_assert_eq!(mac_text(&mac), text.to_lowercase());
+            }
+        }
+
         #[test]
         fn no_bytes_make_the_reader_panic(bytes: Vec<u8>) {
             let _ = neighbour(&bytes);
