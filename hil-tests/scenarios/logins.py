@@ -1,14 +1,15 @@
 """Machines without software: who logged in from them decides what they reach (ADR 0008)."""
 
+import ipaddress
 import json
 import re
 import subprocess
 import time
 
-from lab import clients, network
+from lab import captures, clients, network
 from lab.altnet import ROOT, TARGET, Story, altnet
 from lab.places import CannotRunHere, Lab, Place, wait_for
-from scenarios.house import configuration, tell
+from scenarios.house import METRICS, configuration, metrics, tell
 
 GROUP, GROUP_ID = "altnet-login", 4711
 
@@ -48,7 +49,7 @@ class House:
         (owner.folder / "logins.toml").write_text(policy)
         owner.run("altnet-provision", "policy", "publish", "logins.toml", "--yes")
         for home in self.story.internet.homes:
-            wait_for("the policy to be in force", lambda: altnet(home.gateway, "policy", "show")["rules"] == 1)
+            wait_for("the policy to be in force", lambda: altnet(home.gateway, "policy", "show")["rules"] == policy.count("[[rules]]"))
 
     def reads(self, place: Place, *words: str) -> bool:
         """Whether the wiki's page comes, asked for once."""
@@ -104,6 +105,98 @@ def a_person_is_judged_on_a_machine_without_software() -> None:
         # Who isn't of the group may do nothing, and who is may log in and out, and no more.
         asked = {user: ask_as(gateway, user, group) for user, group in ((4712, 4712), (4711, GROUP_ID))}
         assert asked == {4712: {"logins": "forbidden", "rotate": "forbidden"}, 4711: {"logins": "answered", "rotate": "forbidden"}}, asked
+
+
+# Everybody reads the wiki, but guests may only ping it; house A may say who is a guest.
+GUESTS = """
+[groups]
+guests = []
+
+[profiles.guests]
+only_named = true
+
+[[rules]]
+name = "everybody-reads"
+from = ["members"]
+to = ["host:wiki"]
+services = ["tcp/80"]
+
+[[rules]]
+name = "guests-ping"
+from = ["group:guests"]
+to = ["host:wiki"]
+services = ["ping"]
+
+[[logins]]
+at = ["site:1"]
+of = ["group:guests"]
+"""
+
+# A machine begins a connection from an address that it doesn't answer at.
+FORGE = """
+import socket, struct, sys
+port, router, own, source, target = sys.argv[1:]
+source, target = (socket.inet_pton(socket.AF_INET6, text) for text in (source, target))
+segment = struct.pack(">HHIIBBHHH", 4711, 80, 1, 0, 5 << 4, 2, 1024, 0, 0)
+words = struct.unpack(">30H", source + target + struct.pack(">II", len(segment), 6) + segment)
+total = sum(words)
+while total >> 16:
+    total = (total & 0xffff) + (total >> 16)
+segment = segment[:16] + struct.pack(">H", ~total & 0xffff) + segment[18:]
+frame = bytes.fromhex(router + own + "86dd") + struct.pack(">IHBB", 6 << 28, len(segment), 6, 64) + source + target + segment
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind((port, 0))
+out.send(frame)
+"""
+
+
+def a_machine_is_judged_by_where_it_is_plugged_in() -> None:
+    """What is plugged into the port for guests is a guest at both ends, until it is plugged in elsewhere; who can't be placed may do nothing."""
+    with Lab() as lab:
+        sections = f'[metrics]\nlisten = "{METRICS}"\n[[machines]]\ngroups = ["guests"]\nport = "lan2"\n'
+        house = House(lab, GUESTS, sections)
+        client, guest, gateway, far = house.client, house.neighbour, house.gateway, house.story.internet.b.gateway
+        clients.resolver(guest)
+        pings = ("ping", "-6", "-c", "1", "-W", "5", "wiki.home.alt")
+        wait_for("the client to read", lambda: house.reads(client), timeout_s=10)
+        wait_for("the guest to ping", lambda: guest.run(*pings, check=False).returncode == 0, timeout_s=10)
+        assert not house.reads(guest), "a guest reads"
+        assert client.run(*pings, check=False).returncode, "whoever is no guest does what only guests may"
+        address = clients.address(guest)
+        placed = altnet(gateway, "login", "list")["placed"]
+        assert [(one["device"], one["port"], one["groups"]) for one in placed] == [(clients.mac(guest), "lan2", ["guests"])], placed
+        told = [one for one in altnet(far, "login", "list")["counted"] if one["address"] == address]
+        assert told and told[0]["groups"] == ["guests"] and told[0]["gateway"] == "house-a", told
+        verdict = json.loads(far.run("altnet", "policy", "check", address, "wiki", "80", "--json", check=False).stdout)
+        assert not verdict["allowed"] and "in guests" in verdict["source_is"], verdict
+        print("a guest at both ends")
+
+        plug(gateway, "lan2", "lan9")
+        wait_for("the guest to read at another port", lambda: house.reads(guest), timeout_s=20)
+        assert not altnet(gateway, "login", "list")["placed"]
+        plug(gateway, "lan9", "lan2")
+        wait_for("the guest to be one again", lambda: not house.reads(guest), timeout_s=20)
+        print("wherever it is plugged in")
+
+        wiki = next(one["address"] for one in altnet(gateway, "host", "list")["hosts"] if one["name"] == "wiki")
+        router = json.loads(gateway.ip("-j", "link", "show", "dev", "lan"))[0]["address"]
+        forged = f"{address.rsplit(':', 4)[0]}:dead:beef:dead:beef"
+        seen = captures.Capture(house.story.internet.b.client, "eth0", "ip6 and tcp port 80")
+        before = metrics(gateway)["altnet_unplaced_packets_total"]
+        client.run("python3", "-c", FORGE, "eth0", router.replace(":", ""), clients.mac(client).replace(":", ""), forged, wiki)
+        wait_for("the packet to be dropped", lambda: metrics(gateway)["altnet_unplaced_packets_total"] > before)
+        assert house.reads(client)
+        seen.stop()
+        source = ipaddress.ip_address(forged).packed
+        frames = list(seen.frames())
+        assert frames and not any(source in frame for frame in frames), "a packet of nobody's went through"
+
+
+def plug(gateway: Place, port: str, into: str) -> None:
+    """Has a port of a gateway's bridge be another, as if the cable were moved."""
+    for words in (("down",), ("name", into)):
+        gateway.ip("link", "set", port, *words)
+    gateway.ip("link", "set", into, "up")
 
 
 # Asks altnetd's socket for two things as another user.
@@ -360,4 +453,9 @@ def left(house: House, place: Place) -> float:
     return time.monotonic() - since
 
 
-SCENARIOS = [people_log_in_on_the_page, the_login_page_has_a_certificate_of_the_network, a_person_is_judged_on_a_machine_without_software]
+SCENARIOS = [
+    people_log_in_on_the_page,
+    the_login_page_has_a_certificate_of_the_network,
+    a_person_is_judged_on_a_machine_without_software,
+    a_machine_is_judged_by_where_it_is_plugged_in,
+]

@@ -119,6 +119,8 @@ pub struct Machines {
     /// The site's prefix, and this gateway's own address in it.
     pub(super) lan: Option<(Ipv6Addr, Prefix)>,
     renew: Instant,
+    /// Packets dropped because nobody could tell whose they are.
+    pub(super) unplaced: u64,
     /// Groups that somebody was told of already.
     complained: BTreeSet<Name>,
 }
@@ -245,19 +247,24 @@ impl Gateway {
             return false;
         };
         if let Some(may_pass) = self.machines.may_pass(&source) {
+            self.machines.unplaced += u64::from(!may_pass);
             return !may_pass;
         }
         let now = clock::now();
         if let Some(found) = self.neighbour(source) {
             self.meet(found, now);
-            return !self.machines.may_pass(&source).unwrap_or(false);
+            let may_pass = self.machines.may_pass(&source).unwrap_or(false);
+            self.machines.unplaced += u64::from(!may_pass);
+            return !may_pass;
         }
         for interface in self.lans.interfaces() {
             // A link that went a moment ago has nobody.
             let _ = self.netlink.solicit(interface, source);
         }
         if self.machines.waiting.len() >= WAITING {
-            return !self.machines.rules.is_empty();
+            let is_dropped = !self.machines.rules.is_empty();
+            self.machines.unplaced += u64::from(is_dropped);
+            return is_dropped;
         }
         let until = now.after(PATIENCE);
         let packet = frame.packet().to_vec();
@@ -317,6 +324,7 @@ impl Gateway {
             }
             if !self.machines.may_pass(&source).unwrap_or(false) {
                 crate::debug!("nobody can tell whose {source} is: a packet from there is dropped");
+                self.machines.unplaced += 1;
                 continue;
             }
             if frame.set(&packet).is_ok()

@@ -83,6 +83,13 @@ impl Gateway {
             "Machines on the LANs that somebody is logged in from.",
         )
         .sample(name, &[], self.login_count());
+        let name = "altnet_unplaced_packets_total";
+        page.metric(
+            name,
+            Kind::Counter,
+            "Packets of our side dropped because nobody could tell whose machine they come from.",
+        )
+        .sample(name, &[], self.machines.unplaced);
         let name = "altnet_portal_connections_total";
         page.metric(
             name,
