@@ -178,7 +178,7 @@ def a_machine_is_judged_by_where_it_is_plugged_in() -> None:
         wait_for("the guest to be one again", lambda: not house.reads(guest), timeout_s=20)
         print("wherever it is plugged in")
 
-        wiki = next(one["address"] for one in altnet(gateway, "host", "list")["hosts"] if one["name"] == "wiki")
+        wiki = next(one["address"] for one in altnet(far, "host", "list")["hosts"] if one["name"] == "wiki")
         router = json.loads(gateway.ip("-j", "link", "show", "dev", "lan"))[0]["address"]
         forged = f"{address.rsplit(':', 4)[0]}:dead:beef:dead:beef"
         seen = captures.Capture(house.story.internet.b.client, "eth0", "ip6 and tcp port 80")

@@ -47,6 +47,7 @@ pub mod lan;
 mod logins;
 pub mod machines;
 mod page;
+mod places;
 pub mod port;
 pub mod portal;
 pub mod saving;

@@ -43,6 +43,14 @@ impl Gateway {
         }
     }
 
+    /// Ends all: this is no site's gateway any more.
+    pub(super) fn end_all_logins(&mut self, now: Instant) {
+        let all: Vec<Machine> = self.machines.entries.keys().copied().collect();
+        for machine in all {
+            self.end_login(machine, "this is no gateway any more", now);
+        }
+    }
+
     fn end_login(&mut self, machine: Machine, why: &str, now: Instant) {
         let entry = self.machines.entries.get_mut(&machine);
         let Some(login) = entry.and_then(|entry| entry.login.take()) else {

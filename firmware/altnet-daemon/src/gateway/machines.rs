@@ -29,8 +29,8 @@ use super::Gateway;
 use super::logins::LoggedIn;
 use crate::clock;
 use crate::config;
-use crate::netlink::bridge::{Learnt, Place};
-use crate::netlink::neighbour::{Mac, Neighbour, Told, heard, mac_text, watch_neighbours};
+use crate::netlink::bridge::Place;
+use crate::netlink::neighbour::{Mac, Neighbour, Told, heard, watch_neighbours};
 
 /// Packets that wait for the kernel at a time.
 const WAITING: usize = 32;
@@ -42,7 +42,7 @@ const REMEMBERED: usize = 4096;
 /// Addresses of one machine that count.
 const MOST_ADDRESSES: usize = 16;
 /// Machines that count as something; the node has room for fewer addresses.
-const MOST_MACHINES: usize = 512;
+pub(super) const MOST_MACHINES: usize = 512;
 /// For how long the node is told of a place, and when it is told again.
 const PLACED_S: u32 = 7 * 86_400;
 const RENEW: Duration = Duration::from_secs(86_400);
@@ -99,7 +99,7 @@ impl Entry {
 
 /// What is known of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
+pub(super) enum Seen {
     /// Nobody answered there.
     Nobody,
     /// This machine is there, and counts as it should.
@@ -113,8 +113,8 @@ enum Seen {
 pub struct Machines {
     neighbours: Option<AsyncFd<Socket>>,
     pub(super) entries: BTreeMap<Machine, Entry>,
-    rules: Vec<config::Machines>,
-    seen: BTreeMap<Ipv6Addr, Seen>,
+    pub(super) rules: Vec<config::Machines>,
+    pub(super) seen: BTreeMap<Ipv6Addr, Seen>,
     waiting: VecDeque<(Instant, Ipv6Addr, Vec<u8>)>,
     /// The site's prefix, and this gateway's own address in it.
     pub(super) lan: Option<(Ipv6Addr, Prefix)>,
@@ -122,7 +122,7 @@ pub struct Machines {
     /// Packets dropped because nobody could tell whose they are.
     pub(super) unplaced: u64,
     /// Groups that somebody was told of already.
-    complained: BTreeSet<Name>,
+    pub(super) complained: BTreeSet<Name>,
 }
 
 impl Machines {
@@ -141,7 +141,7 @@ impl Machines {
         Ok(machines)
     }
 
-    fn watch(&mut self) -> io::Result<()> {
+    pub(super) fn watch(&mut self) -> io::Result<()> {
         if self.neighbours.is_none() {
             let socket = watch_neighbours()?;
             // SAFETY: the socket is owned by the `AsyncFd` from here on; nothing closes or replaces
@@ -201,32 +201,6 @@ impl Machines {
             self.seen.clear();
         }
         self.seen.insert(address, seen);
-    }
-
-    /// The groups for a place. None if that takes knowing the place, and nobody knows.
-    fn groups_at(&self, machine: Machine, place: Option<&Place>) -> Option<Groups> {
-        let mac = mac_text(&machine.mac);
-        let mut groups = Groups::new();
-        for rule in &self.rules {
-            let is_mac = rule.mac.as_ref().is_none_or(|wanted| *wanted == mac);
-            if is_mac && (rule.port.is_some() || rule.vlan.is_some()) {
-                let place = place?;
-                let is_there = rule.port.as_ref().is_none_or(|port| *port == place.port)
-                    && rule.vlan.is_none_or(|vlan| Some(vlan) == place.vlan);
-                if !is_there {
-                    continue;
-                }
-            } else if !is_mac {
-                continue;
-            }
-            for group in &rule.groups {
-                if !groups.contains(group) {
-                    // The configuration names no more.
-                    let _ = groups.push(group.clone());
-                }
-            }
-        }
-        Some(groups)
     }
 }
 
@@ -290,26 +264,6 @@ impl Gateway {
         self.pass_waiting(now, frame);
     }
 
-    /// A bridge has learnt where somebody is plugged in.
-    fn moved(&mut self, learnt: &Learnt, interfaces: &[u32], now: Instant) {
-        if self.machines.rules.is_empty() {
-            return;
-        }
-        for interface in interfaces.iter().copied() {
-            let mac = learnt.mac;
-            let machine = Machine { interface, mac };
-            // Whoever sends from addresses nobody is at costs no question to the kernel.
-            let is_known = self.machines.entries.contains_key(&machine)
-                || (self.machines.seen.values()).any(|seen| *seen == Seen::At(machine));
-            if !is_known {
-                continue;
-            }
-            if let Ok(Some(place)) = self.netlink.place_told(interface, learnt) {
-                self.put(machine, Some(place), now);
-            }
-        }
-    }
-
     /// Lets packets go on that know by now, or have waited long enough.
     pub(super) fn pass_waiting(&mut self, now: Instant, frame: &mut Frame<'_>) {
         let machines = &mut self.machines;
@@ -361,11 +315,7 @@ impl Gateway {
         {
             let is_placed = !entry.placed.is_empty();
             let has_room = entry.addresses.len() < MOST_ADDRESSES;
-            let is_told = has_room && {
-                entry.addresses.insert(address);
-                self.tell_machine(address, Some(here), now)
-            };
-            counts = is_told || !is_placed;
+            counts = (has_room && self.count_at(here, address, now)) || !is_placed;
         }
         let seen = if counts {
             Seen::At(here)
@@ -373,53 +323,6 @@ impl Gateway {
             Seen::NoRoom(here)
         };
         self.machines.remember(address, seen);
-    }
-
-    /// A machine is plugged in somewhere. Returns whether it counts as what it should for that.
-    fn put(&mut self, machine: Machine, place: Option<Place>, now: Instant) -> bool {
-        let Some(placed) = self.machines.groups_at(machine, place.as_ref()) else {
-            return false;
-        };
-        let is_full = self.machines.entries.len() >= MOST_MACHINES;
-        let Some(entry) = self.machines.entries.get_mut(&machine) else {
-            if placed.is_empty() {
-                return true;
-            }
-            if is_full {
-                return false;
-            }
-            let entry = Entry {
-                place,
-                placed,
-                ..Entry::default()
-            };
-            note_place(machine, &entry);
-            self.machines.entries.insert(machine, entry);
-            // Where it was met before, it was nobody in particular.
-            let seen = self.machines.seen.iter();
-            let met = seen.filter(|(_, seen)| **seen == Seen::At(machine));
-            let met: Vec<Ipv6Addr> = met.map(|(address, _)| *address).collect();
-            for address in met {
-                let Machine { interface, mac } = machine;
-                let found = Neighbour {
-                    interface,
-                    address,
-                    mac,
-                };
-                self.meet(found, now);
-            }
-            return true;
-        };
-        if place.is_some() {
-            entry.place = place;
-        }
-        if entry.placed == placed {
-            return true;
-        }
-        entry.placed = placed;
-        note_place(machine, entry);
-        self.tell_all(machine, now);
-        true
     }
 
     /// Has a machine count as what it counts as by now, at all its addresses; nothing is kept of
@@ -430,14 +333,25 @@ impl Gateway {
         };
         let (is_nothing, is_placed) = (entry.is_nothing(), !entry.placed.is_empty());
         for address in entry.addresses.clone() {
-            let is_told = self.tell_machine(address, Some(machine), now);
-            if is_placed && !is_told {
+            if !self.count_at(machine, address, now) && is_placed {
                 self.machines.remember(address, Seen::NoRoom(machine));
             }
         }
         if is_nothing {
             self.machines.entries.remove(&machine);
         }
+    }
+
+    /// Has a machine count at an address. Returns whether it does there.
+    fn count_at(&mut self, machine: Machine, address: Ipv6Addr, now: Instant) -> bool {
+        let is_told = self.tell_machine(address, Some(machine), now);
+        if let Some(entry) = self.machines.entries.get_mut(&machine) {
+            match is_told {
+                true => entry.addresses.insert(address),
+                false => entry.addresses.remove(&address),
+            };
+        }
+        is_told
     }
 
     /// Tells the node what is at an address, or that nothing is. Returns whether it counts.
@@ -474,8 +388,11 @@ impl Gateway {
     pub(super) fn tend_machines(&mut self, now: Instant) {
         self.machines.lan = self.node.setup().and_then(|setup| setup.site);
         if self.machines.lan.is_none() {
+            self.end_all_logins(now);
             self.machines.entries.clear();
             self.machines.seen.clear();
+        }
+        if self.machines.entries.is_empty() {
             return;
         }
         let mut there = BTreeSet::new();
@@ -517,44 +434,6 @@ impl Gateway {
         self.complain_of_places(now);
     }
 
-    /// Says which groups of places the policy doesn't let this gateway speak of, once.
-    fn complain_of_places(&mut self, now: Instant) {
-        if self.machines.rules.is_empty() {
-            return;
-        }
-        for view in self.node.logins(now) {
-            let rules = self.machines.rules.iter();
-            let groups = rules.flat_map(|rule| &rule.groups);
-            let uncounted =
-                groups.filter(|group| view.not_counted.iter().any(|n| *n == group.as_str()));
-            let uncounted: Vec<Name> = uncounted.cloned().collect();
-            for group in uncounted {
-                if self.machines.complained.insert(group.clone()) {
-                    crate::warning!(
-                        "[[machines]] puts machines into the group {group}, and the policy doesn't let this gateway say so: an owner names it in [[logins]]"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Takes over what the configuration says of machines.
-    pub(super) fn place_anew(&mut self, rules: &[config::Machines], now: Instant) {
-        self.machines.rules = rules.to_vec();
-        self.machines.complained.clear();
-        if !rules.is_empty()
-            && let Err(e) = self.machines.watch()
-        {
-            crate::error!("machines that move are not noticed: {e}");
-        }
-        self.machines.seen.clear();
-        let all: Vec<Machine> = self.machines.entries.keys().copied().collect();
-        for machine in all {
-            let place = self.netlink.place(machine.interface, machine.mac);
-            self.put(machine, place.ok().flatten(), now);
-        }
-    }
-
     /// The machine at an address of a LAN.
     pub(super) fn neighbour(&mut self, address: Ipv6Addr) -> Option<Neighbour> {
         let interfaces = self.lans.interfaces();
@@ -566,65 +445,10 @@ impl Gateway {
     }
 }
 
-fn note_place(machine: Machine, entry: &Entry) {
-    let mac = mac_text(&machine.mac);
-    let port = entry.place.as_ref().map_or("no port", |place| &place.port);
-    let groups = entry.placed.iter().map(Name::as_str);
-    let groups: Vec<&str> = groups.collect();
-    crate::debug!("{mac} at {port} is in these groups by its place: {groups:?}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn rule(
-        groups: &[&str],
-        port: Option<&str>,
-        vlan: Option<u16>,
-        mac: Option<&str>,
-    ) -> config::Machines {
-        config::Machines {
-            groups: groups
-                .iter()
-                .map(|group| Name::new(group).unwrap())
-                .collect(),
-            port: port.map(String::from),
-            vlan,
-            mac: mac.map(String::from),
-        }
-    }
-
-    #[test]
-    fn a_machine_is_in_the_groups_of_every_section_that_fits() {
-        let machines = Machines {
-            rules: vec![
-                rule(&["guests"], Some("lan4"), None, None),
-                rule(&["guests", "cameras"], None, Some(20), None),
-                rule(&["both"], Some("lan4"), Some(20), None),
-                rule(&["mine"], None, None, Some("02:00:00:00:00:07")),
-            ],
-            ..Machines::default()
-        };
-        let machine = |last| Machine {
-            interface: 1,
-            mac: [2, 0, 0, 0, 0, last],
-        };
-        let at = |last, port: &str, vlan| {
-            let port = port.into();
-            let groups = machines.groups_at(machine(last), Some(&Place { port, vlan }));
-            let groups: Vec<String> = groups.unwrap().iter().map(Name::to_string).collect();
-            groups.join(" ")
-        };
-        assert_eq!(at(1, "lan1", None), "");
-        assert_eq!(at(1, "lan4", None), "guests");
-        assert_eq!(at(1, "lan1", Some(20)), "guests cameras");
-        assert_eq!(at(1, "lan4", Some(20)), "guests cameras both");
-        assert_eq!(at(7, "lan1", Some(2)), "mine");
-        // Nobody knows where it is, so nobody knows what it is.
-        assert_eq!(machines.groups_at(machine(7), None), None);
-    }
 
     proptest! {
         #[test]
