@@ -280,12 +280,7 @@ impl App {
     /// # Errors
     /// [`Full`] if its queue is; the packet is dropped and counted.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), Full> {
-        if let Ok(place) = self.inbox.try_reserve() {
-            place.send(packet.to_vec());
-            return Ok(());
-        }
-        self.shared.stack().stats.dropped += 1;
-        Err(Full)
+        self.shared.deliver(&self.inbox, packet)
     }
 
     /// What it counted.

@@ -96,12 +96,7 @@ impl Portal {
     /// # Errors
     /// [`Full`] if its queue is; the packet is dropped and counted.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), Full> {
-        if let Ok(place) = self.inbox.try_reserve() {
-            place.send(packet.to_vec());
-            return Ok(());
-        }
-        self.shared.stack().stats.dropped += 1;
-        Err(Full)
+        self.shared.deliver(&self.inbox, packet)
     }
 
     /// What it counted.
@@ -162,29 +157,16 @@ fn encode(text: &str, out: &mut String) {
 mod tests {
     use std::net::Ipv6Addr;
 
-    use altnet_wire::frame::{FRAME_BYTES, Frame};
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpSocket;
 
     use super::*;
-    use crate::netlink::{Address, Netlink};
+    use crate::apps::serve::tests::{carry_packets, connect, kernel};
     use crate::testing::in_namespace;
-    use crate::tun::Tun;
-
-    const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
 
     /// Asks whoever has an address for something; the whole answer.
     async fn ask(to: Ipv6Addr, request: &str) -> String {
-        let socket = loop {
-            let socket = TcpSocket::new_v6().unwrap();
-            match socket.bind((KERNEL, 0).into()) {
-                Ok(()) => break socket,
-                // The address is the kernel's own a moment after it says so.
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        };
-        let mut stream = socket.connect((to, 80).into()).await.unwrap();
+        let mut stream = connect(to, 80).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -194,33 +176,11 @@ mod tests {
     #[test]
     fn whoever_is_asked_the_portal_answers() {
         in_namespace("whoever_is_asked_the_portal_answers", async {
-            let (outbox, mut packets) = mpsc::channel(OUTBOX);
+            let (outbox, packets) = mpsc::channel(OUTBOX);
             let url = "http://login.home.alt/";
             let portal = Portal::start(url.into(), 1280, outbox).unwrap();
-            let tun = Tun::open("altnet0").unwrap();
-            let mut netlink = Netlink::open().unwrap();
-            netlink.bring_up(tun.index(), Some(1280)).unwrap();
-            let own = Address {
-                interface: tun.index(),
-                address: KERNEL,
-                prefix_bits: 64,
-            };
-            netlink.add_address(own).unwrap();
-            tokio::spawn(async move {
-                let mut buffer = [0; FRAME_BYTES];
-                let mut frame = Frame::new(&mut buffer);
-                loop {
-                    tokio::select! {
-                        readable = tun.readable() => {
-                            readable.unwrap();
-                            while tun.try_read(&mut frame).unwrap() {
-                                portal.deliver(frame.packet()).unwrap();
-                            }
-                        }
-                        Some(packet) = packets.recv() => tun.write(&packet).unwrap(),
-                    }
-                }
-            });
+            let deliver = move |packet: &[u8]| portal.deliver(packet).unwrap();
+            tokio::spawn(carry_packets(kernel(), deliver, packets));
             let wiki = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 0x80);
             let request = "GET /a?b=\"><script> HTTP/1.1\r\nHost: wiki.home.alt\r\n\r\n";
             let answer = ask(wiki, &request.replace("\"><script>", "1")).await;

@@ -15,7 +15,7 @@ use super::stream::Stream;
 use super::target::ConnectError;
 use super::tls::Tls;
 use super::words::Words;
-use super::{AppConfig, Kind, Packet, WhoIs, http, secure};
+use super::{AppConfig, Full, Kind, Packet, WhoIs, http, secure};
 
 /// Packets taken in before those that answer them are sent.
 const BATCH: usize = 32;
@@ -54,6 +54,16 @@ impl Shared {
     pub fn now(&self) -> Moment {
         let elapsed = self.began.elapsed().as_micros();
         Moment::from_micros(i64::try_from(elapsed).unwrap_or(i64::MAX))
+    }
+
+    /// Puts a packet into the stack's inbox; one that it has no room for is counted.
+    pub fn deliver(&self, inbox: &mpsc::Sender<Packet>, packet: &[u8]) -> Result<(), Full> {
+        if let Ok(place) = inbox.try_reserve() {
+            place.send(packet.to_vec());
+            return Ok(());
+        }
+        self.stack().stats.dropped += 1;
+        Err(Full)
     }
 
     pub fn refuse(&self, why: Refusal) {
@@ -188,7 +198,7 @@ pub(super) fn reason(error: &ConnectError) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::Ipv6Addr;
 
     use altnet_wire::frame::{FRAME_BYTES, Frame};
@@ -202,10 +212,29 @@ mod tests {
     use crate::tun::Tun;
 
     const APP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1);
-    const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
+    /// The kernel's address beside an app's or the portal's.
+    pub const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
 
-    /// Carries packets between the kernel and an app.
-    async fn carry_packets(tun: Tun, app: Arc<App>, mut packets: mpsc::Receiver<Packet>) {
+    /// A TUN device, with the kernel at its other end.
+    pub fn kernel() -> Tun {
+        let tun = Tun::open("altnet0").unwrap();
+        let mut netlink = Netlink::open().unwrap();
+        netlink.bring_up(tun.index(), Some(1280)).unwrap();
+        let own = Address {
+            interface: tun.index(),
+            address: KERNEL,
+            prefix_bits: 64,
+        };
+        netlink.add_address(own).unwrap();
+        tun
+    }
+
+    /// Carries packets between the kernel and whoever takes them.
+    pub async fn carry_packets(
+        tun: Tun,
+        deliver: impl Fn(&[u8]),
+        mut packets: mpsc::Receiver<Packet>,
+    ) {
         let mut buffer = [0; FRAME_BYTES];
         let mut frame = Frame::new(&mut buffer);
         loop {
@@ -213,8 +242,7 @@ mod tests {
                 readable = tun.readable() => {
                     readable.unwrap();
                     while tun.try_read(&mut frame).unwrap() {
-                        // What isn't for the app, or more than it takes, is lost.
-                        let _ = app.deliver(frame.packet());
+                        deliver(frame.packet());
                     }
                 }
                 Some(packet) = packets.recv() => tun.write(&packet).unwrap(),
@@ -222,11 +250,11 @@ mod tests {
         }
     }
 
-    async fn connect(port: u16) -> std::io::Result<TcpStream> {
+    pub async fn connect(to: Ipv6Addr, port: u16) -> std::io::Result<TcpStream> {
         loop {
             let socket = TcpSocket::new_v6()?;
             match socket.bind((KERNEL, 0).into()) {
-                Ok(()) => return socket.connect((APP, port).into()).await,
+                Ok(()) => return socket.connect((to, port).into()).await,
                 // The address is the kernel's own a moment after it says so.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
@@ -244,19 +272,14 @@ mod tests {
             let config = AppConfig::new("echo", APP, Target::Unix(path), Kind::Tcp);
             let app = Arc::new(App::start(config, outbox, questions, Tls::new(None).0).unwrap());
 
-            let tun = Tun::open("altnet0").unwrap();
-            let mut netlink = Netlink::open().unwrap();
-            netlink.bring_up(tun.index(), Some(1280)).unwrap();
-            let own = Address {
-                interface: tun.index(),
-                address: KERNEL,
-                prefix_bits: 64,
+            let taker = Arc::clone(&app);
+            // What isn't for the app, or more than it takes, is lost.
+            let deliver = move |packet: &[u8]| {
+                let _ = taker.deliver(packet);
             };
-            netlink.add_address(own).unwrap();
-
-            tokio::spawn(carry_packets(tun, Arc::clone(&app), packets));
+            tokio::spawn(carry_packets(kernel(), deliver, packets));
             let sent: Vec<u8> = (0..1024 * 1024u32).map(|i| (i * 31) as u8).collect();
-            let mut stream = connect(80).await.unwrap();
+            let mut stream = connect(APP, 80).await.unwrap();
             let (mut target, _) = listener.accept().await.unwrap();
             let (mut reader, mut writer) = stream.split();
             let mut heard = Vec::new();
@@ -273,11 +296,11 @@ mod tests {
             read.unwrap();
             assert!(heard == sent);
 
-            let refused = connect(81).await.unwrap_err();
+            let refused = connect(APP, 81).await.unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 
             drop(listener);
-            let mut stream = connect(80).await.unwrap();
+            let mut stream = connect(APP, 80).await.unwrap();
             let broken = stream.read_u8().await.unwrap_err();
             assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
             assert_eq!(app.stats().refused(Refusal::TargetRefused), 1);

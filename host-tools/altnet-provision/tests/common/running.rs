@@ -174,7 +174,7 @@ impl Driver {
                         let _ = self.socket.send_to(frame.packet(), to);
                     }
                     Ok(Verdict::Deliver) => self.deliver(&frame),
-                    Ok(Verdict::App { .. } | Verdict::Consumed) | Err(_) => {}
+                    Ok(Verdict::App { .. } | Verdict::LogIn | Verdict::Consumed) | Err(_) => {}
                 }
             }
             node.handle_timeout(now());
