@@ -2,7 +2,9 @@
 
 import ipaddress
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 
@@ -178,6 +180,13 @@ def a_machine_is_judged_by_where_it_is_plugged_in() -> None:
         wait_for("the guest to be one again", lambda: not house.reads(guest), timeout_s=20)
         print("wherever it is plugged in")
 
+        # The configuration can be read again, and whoever logs in there is a guest all the same.
+        reload(house.story, gateway, configuration(more=f'[login]\ngroup = "{GROUP}"\n[metrics]\nlisten = "{METRICS}"\n'))
+        wait_for("the guest to read where no port is for guests", lambda: house.reads(guest), timeout_s=20)
+        reload(house.story, gateway, configuration(more=f'[login]\ngroup = "{GROUP}"\n{sections}'))
+        wait_for("the port to be for guests again", lambda: not house.reads(guest), timeout_s=20)
+        assert altnet(gateway, "login", "list")["placed"][0]["port"] == "lan2"
+
         wiki = next(one["address"] for one in altnet(far, "host", "list")["hosts"] if one["name"] == "wiki")
         router = json.loads(gateway.ip("-j", "link", "show", "dev", "lan"))[0]["address"]
         forged = f"{address.rsplit(':', 4)[0]}:dead:beef:dead:beef"
@@ -190,6 +199,13 @@ def a_machine_is_judged_by_where_it_is_plugged_in() -> None:
         source = ipaddress.ip_address(forged).packed
         frames = list(seen.frames())
         assert frames and not any(source in frame for frame in frames), "a packet of nobody's went through"
+
+
+def reload(story: Story, gateway: Place, text: str) -> None:
+    """Has altnetd read another configuration."""
+    (gateway.folder / "altnet.toml").write_text(text)
+    for pid in story.running(gateway):
+        os.kill(pid, signal.SIGHUP)
 
 
 def plug(gateway: Place, port: str, into: str) -> None:

@@ -32,7 +32,6 @@ use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
 use crate::metrics::Wish;
 use crate::netlink::Netlink;
-use crate::netlink::neighbour::Told;
 use crate::store::directory::Directory;
 use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
@@ -198,7 +197,7 @@ enum Input {
     Key(KeyMade),
     Audited(io::Result<()>),
     Change,
-    Machines(Vec<Told>),
+    Machines,
     Signal(Signal),
     Time,
     Fault(&'static str, io::Error),
@@ -247,7 +246,7 @@ impl Gateway {
                 Input::Who(who) => self.tell_who(who),
                 Input::Key(key) => self.take_key(key, clock::now()),
                 Input::Audited(outcome) => self.audit.appended(outcome),
-                Input::Machines(told) => self.hear_machines(told, &mut frame),
+                Input::Machines => self.hear_machines(&mut frame),
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
@@ -287,6 +286,9 @@ impl Gateway {
         }
         if self.machines.deadline() <= now {
             self.tend_logins(now);
+            if self.machines.anew.is_some_and(|at| at <= now) {
+                self.place_anew(now);
+            }
             self.pass_waiting(now, frame);
             deadline = self.drain(frame);
         }
@@ -332,10 +334,7 @@ impl Gateway {
             Some(who) = inboxes.callers.recv() => Input::Who(who),
             Some(key) = inboxes.keys.recv() => Input::Key(key),
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
-            result = self.machines.heard() => match result {
-                Ok(told) => Input::Machines(told),
-                Err(e) => Input::Fault("netlink", e),
-            },
+            result = self.machines.heard() => ready(Input::Machines, result, "netlink"),
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
             signal = signals.next() => Input::Signal(signal),
             () = sleep => Input::Time,
@@ -344,6 +343,9 @@ impl Gateway {
 
     /// Packets of our side, up to a batch.
     fn take_lan(&mut self, frame: &mut Frame<'_>) -> io::Result<()> {
+        if !self.config.machines.is_empty() {
+            self.hear_machines(frame);
+        }
         for _ in 0..BATCH {
             if !self.tun.try_read(frame)? {
                 break;
@@ -588,7 +590,7 @@ impl Gateway {
             self.state.look = clock::now();
         }
         if config.machines != self.config.machines {
-            self.place_anew(&config.machines, clock::now());
+            self.take_places(&config.machines, clock::now());
         }
         let changed = config.changed_since(&self.config).join(", ");
         self.note(Fact::new(Kind::CONFIGURED).detail(changed));

@@ -102,6 +102,19 @@ impl Gateway {
         }
         let found = self.neighbour_called(&given.address)?;
         let machine = Machine::from(found);
+        if !self.config.machines.is_empty() {
+            let place = self.place_of(machine);
+            if !self.put(machine, place, now) {
+                return Err(ApiError::new(
+                    Code::Failed,
+                    format!(
+                        "nobody can tell where {} is plugged in",
+                        mac_text(&machine.mac)
+                    ),
+                    "try again in a moment; the [[machines]] of altnet.toml want to know",
+                ));
+            }
+        }
         let login = LoggedIn {
             person,
             groups,

@@ -47,6 +47,9 @@ pub(super) const MOST_MACHINES: usize = 512;
 const PLACED_S: u32 = 7 * 86_400;
 const RENEW: Duration = Duration::from_secs(86_400);
 
+/// How long after the kernel told of more than was read everybody is placed anew.
+const MISSED: Duration = Duration::from_secs(1);
+
 /// In which groups of the policy somebody is.
 pub(super) type Groups = heapless::Vec<Name, MAX_GROUPS>;
 
@@ -119,6 +122,8 @@ pub struct Machines {
     /// The site's prefix, and this gateway's own address in it.
     pub(super) lan: Option<(Ipv6Addr, Prefix)>,
     renew: Instant,
+    /// When all are placed anew, because some may have moved unnoticed.
+    pub(super) anew: Option<Instant>,
     /// Packets dropped because nobody could tell whose they are.
     pub(super) unplaced: u64,
     /// Groups that somebody was told of already.
@@ -151,33 +156,47 @@ impl Machines {
         Ok(())
     }
 
-    /// What the kernel tells of machines, once it does.
-    pub(super) async fn heard(&self) -> io::Result<Vec<Told>> {
+    /// Waits until the kernel tells of machines: for [`Machines::told`].
+    pub(super) async fn heard(&self) -> io::Result<()> {
         let Some(neighbours) = &self.neighbours else {
             return std::future::pending().await;
         };
-        let mut ready = neighbours.readable().await?;
-        let mut found = Vec::new();
-        let mut heap = [0; 8192];
-        while let Ok(result) =
-            ready.try_io(|socket| io::Read::read(&mut socket.get_ref(), &mut heap))
-        {
-            // A socket that overflowed says so once; what was missed is asked for when it matters.
-            let Ok(len) = result else { break };
-            heard(heap.get(..len).unwrap_or_default(), &mut |one| {
-                found.push(one)
-            });
-        }
-        Ok(found)
+        neighbours.readable().await?.clear_ready();
+        Ok(())
     }
 
-    /// When the first packet has waited long enough, or somebody is no longer logged in.
+    /// What the kernel has told of machines by now.
+    fn told(&mut self) -> Vec<Told> {
+        let mut found = Vec::new();
+        let mut heap = [0; 8192];
+        let Some(neighbours) = &self.neighbours else {
+            return found;
+        };
+        loop {
+            match io::Read::read(&mut neighbours.get_ref(), &mut heap) {
+                Ok(len) => heard(heap.get(..len).unwrap_or_default(), &mut |one| {
+                    found.push(one)
+                }),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return found,
+                // There was more than the socket holds. Who is at an address is asked for when it
+                // matters, who moved in a while.
+                Err(_) => {
+                    let soon = clock::now().after(MISSED);
+                    self.anew.get_or_insert(soon);
+                }
+            }
+        }
+    }
+
+    /// When the first packet has waited long enough, somebody is no longer logged in, or all are
+    /// to be placed anew.
     pub(super) fn deadline(&self) -> Instant {
         let logins = self.entries.values().filter_map(|e| e.login.as_ref());
         let over = logins.map(|login| login.until).min();
         let waited = self.waiting.front().map(|(at, ..)| *at);
         over.into_iter()
             .chain(waited)
+            .chain(self.anew)
             .min()
             .unwrap_or(Instant::NEVER)
     }
@@ -246,8 +265,13 @@ impl Gateway {
         true
     }
 
-    /// The kernel tells of machines.
-    pub(super) fn hear_machines(&mut self, told: Vec<Told>, frame: &mut Frame<'_>) {
+    /// Takes in what the kernel has told of machines by now: a bridge tells of a machine before it
+    /// passes its packet on.
+    pub(super) fn hear_machines(&mut self, frame: &mut Frame<'_>) {
+        let told = self.machines.told();
+        if told.is_empty() {
+            return;
+        }
         let interfaces = self.lans.interfaces();
         let now = clock::now();
         for one in told {
@@ -302,8 +326,8 @@ impl Gateway {
             self.tell_machine(address, None, now);
         }
         if !self.machines.entries.contains_key(&here) && !self.machines.rules.is_empty() {
-            let place = self.netlink.place(here.interface, here.mac);
-            if !self.put(here, place.ok().flatten(), now) {
+            let place = self.place_of(here);
+            if !self.put(here, place, now) {
                 // Asked again with the next packet.
                 self.machines.seen.remove(&address);
                 return;

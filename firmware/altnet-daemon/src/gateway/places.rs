@@ -10,7 +10,7 @@ use super::Gateway;
 use super::machines::{Entry, Groups, MOST_MACHINES, Machine, Seen};
 use crate::config;
 use crate::netlink::bridge::{Learnt, Place};
-use crate::netlink::neighbour::{Neighbour, mac_text};
+use crate::netlink::neighbour::{Mac, Neighbour, mac_text};
 
 /// The groups for a place. None if that takes knowing the place, and nobody knows.
 fn groups_at(
@@ -132,7 +132,7 @@ impl Gateway {
     }
 
     /// Takes over what the configuration says of machines.
-    pub(super) fn place_anew(&mut self, rules: &[config::Machines], now: Instant) {
+    pub(super) fn take_places(&mut self, rules: &[config::Machines], now: Instant) {
         self.machines.rules = rules.to_vec();
         self.machines.complained.clear();
         if !rules.is_empty()
@@ -140,12 +140,30 @@ impl Gateway {
         {
             crate::error!("machines that move are not noticed: {e}");
         }
+        self.place_anew(now);
+    }
+
+    /// Looks up anew where everybody is plugged in.
+    pub(super) fn place_anew(&mut self, now: Instant) {
+        self.machines.anew = None;
         self.machines.seen.clear();
-        let all: Vec<Machine> = self.machines.entries.keys().copied().collect();
-        for machine in all {
-            let place = self.netlink.place(machine.interface, machine.mac);
-            self.put(machine, place.ok().flatten(), now);
+        for interface in self.lans.interfaces() {
+            let all = self.machines.entries.keys();
+            let all = all.filter(|machine| machine.interface == interface);
+            let macs: Vec<Mac> = all.map(|machine| machine.mac).collect();
+            let places = self.netlink.places(interface, &macs);
+            let mut places = places.unwrap_or_default();
+            for mac in macs {
+                self.put(Machine { interface, mac }, places.remove(&mac), now);
+            }
         }
+    }
+
+    /// Where a machine is plugged in, as far as that is known.
+    pub(super) fn place_of(&mut self, machine: Machine) -> Option<Place> {
+        let Machine { interface, mac } = machine;
+        let places = self.netlink.places(interface, &[mac]);
+        places.ok()?.remove(&mac)
     }
 }
 

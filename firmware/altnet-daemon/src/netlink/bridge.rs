@@ -3,6 +3,7 @@
 //!
 //! Source: rtnetlink(7), linux/neighbour.h, linux/if_link.h, bridge(8).
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::Netlink;
@@ -110,32 +111,37 @@ fn link(body: &[u8]) -> Option<Link> {
 }
 
 impl Netlink {
-    /// Where a machine on a LAN is plugged in; none if its bridge has not heard from it of late.
+    /// Where machines on a LAN are plugged in, as far as its bridge has heard from them of late.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn place(&mut self, interface: u32, mac: Mac) -> io::Result<Option<Place>> {
+    pub fn places(&mut self, interface: u32, macs: &[Mac]) -> io::Result<BTreeMap<Mac, Place>> {
         let lan = self.link(interface)?;
         let Some((bridge, vlan)) = self.bridge_of(interface, &lan)? else {
-            return Ok(Some(Place {
-                port: lan.name,
-                vlan: lan.vlan,
-            }));
+            let (port, vlan) = (lan.name, lan.vlan);
+            let here = |mac: &Mac| {
+                let port = port.clone();
+                (*mac, Place { port, vlan })
+            };
+            return Ok(macs.iter().map(here).collect());
         };
         let mut request = Message::new(libc::RTM_GETNEIGH, libc::NLM_F_DUMP as u16);
         let mut fixed = [0; ENTRY_BYTES];
         fixed[0] = libc::AF_BRIDGE as u8;
         request.bytes(&fixed);
-        let mut found: Option<Learnt> = None;
+        let mut found = BTreeMap::<Mac, Learnt>::new();
         self.dump(request, libc::RTM_NEWNEIGH, |body| {
             let Some(one) = learnt(body) else { return };
-            let is_it = one.bridge == bridge && one.mac == mac && fits(vlan, one.vlan);
+            let is_one = one.bridge == bridge && macs.contains(&one.mac) && fits(vlan, one.vlan);
             // In several VLANs it is where it was heard last.
-            if is_it && found.is_none_or(|found| one.idle < found.idle) {
-                found = Some(one);
+            let is_newer = |known: &Learnt| one.idle < known.idle;
+            if is_one && found.get(&one.mac).is_none_or(is_newer) {
+                found.insert(one.mac, one);
             }
         })?;
-        found.map(|found| self.place_of(found, &lan)).transpose()
+        let placed = found.into_values();
+        let placed = placed.map(|one| Ok((one.mac, self.place_of(one, &lan)?)));
+        placed.collect()
     }
 
     /// The place that a bridge tells of, if it is one of a LAN's.
@@ -249,19 +255,19 @@ mod tests {
                             }
                         });
                     }
-                    assert_eq!(netlink.place(lan, mac).unwrap(), place);
+                    assert_eq!(netlink.places(lan, &[mac]).unwrap().remove(&mac), place);
                 };
                 moves_to("far1", "one");
                 ip(&format!("-n {far} link set far1 down"));
                 moves_to("far2", "two");
                 ip(&format!("netns delete {far}"));
                 let mut netlink = Netlink::open().unwrap();
-                assert_eq!(netlink.place(lan, [2; 6]).unwrap(), None);
+                assert!(netlink.places(lan, &[[2; 6]]).unwrap().is_empty());
                 // An interface that is no bridge is its own only port.
                 ip("link add plain type veth peer name end");
-                let plain = netlink.place(index_of("plain").unwrap(), mac).unwrap();
+                let plain = netlink.places(index_of("plain").unwrap(), &[mac]).unwrap();
                 let (port, vlan) = ("plain".into(), None);
-                assert_eq!(plain, Some(Place { port, vlan }));
+                assert_eq!(plain, BTreeMap::from([(mac, Place { port, vlan })]));
             },
         );
     }
