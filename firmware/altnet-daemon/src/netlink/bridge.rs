@@ -272,6 +272,79 @@ mod tests {
         );
     }
 
+    /// Whether the kernel takes a change; not every one was built with VLANs.
+    fn takes(words: &str) -> bool {
+        let mut words = words.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).status().unwrap().success()
+    }
+
+    #[test]
+    fn a_machine_is_found_in_its_vlan() {
+        in_namespace("a_machine_is_found_in_its_vlan", async {
+            let is_built = takes("ip link add lan0 type bridge vlan_filtering 1")
+                && takes("ip link add vlans type veth peer name end")
+                && takes("ip link add link vlans name vlans.7 type vlan id 7");
+            if !is_built {
+                eprintln!("this kernel has no VLANs: nothing was tested");
+                return;
+            }
+            let watched = watch_neighbours().unwrap();
+            watched.set_nonblocking(false).unwrap();
+            let patience = Some(Duration::from_secs(10));
+            watched.set_read_timeout(patience).unwrap();
+            let far = format!("vlans-{}", std::process::id());
+            ip(&format!("netns add {far}"));
+            for (port, end) in [("one", "far1"), ("two", "far2")] {
+                ip(&format!("link add {port} type veth peer name {end}"));
+                ip(&format!("link set {port} up master lan0"));
+                ip(&format!("link set {end} netns {far}"));
+            }
+            assert!(takes("bridge vlan add dev two vid 20 pvid untagged"));
+            assert!(takes("bridge vlan add dev lan0 vid 20 self"));
+            ip("link add link lan0 name lan0.20 type vlan id 20");
+            ip("link set lan0 up");
+            ip("link set lan0.20 up");
+            // A bridge that knows of no VLANs, with a VLAN of a cable as a port.
+            ip("link add lan1 type bridge");
+            ip("link set vlans.7 master lan1");
+            ip(&format!("link set end netns {far}"));
+            ip(&format!(
+                "-n {far} link add link end name end.7 type vlan id 7"
+            ));
+            for link in ["vlans", "vlans.7", "lan1"] {
+                ip(&format!("link set {link} up"));
+            }
+            let mut netlink = Netlink::open().unwrap();
+            let mut buffer = [0; 8192];
+            for (last, end, lan, port, vlan) in [
+                (1, "far1", "lan0", "one", 1),
+                (2, "far2", "lan0.20", "two", 20),
+                (3, "end.7", "lan1", "vlans.7", 7),
+            ] {
+                let mac = [2, 0, 0, 0, 0, last];
+                ip(&format!("-n {far} link set end up"));
+                ip(&format!(
+                    "-n {far} link set {end} address 02:00:00:00:00:0{last}"
+                ));
+                ip(&format!("-n {far} link set {end} up"));
+                let lan = index_of(lan).unwrap();
+                let (port, vlan) = (port.into(), Some(vlan));
+                let place = Place { port, vlan };
+                // Each says something on the wire as it comes up.
+                while netlink.places(lan, &[mac]).unwrap().get(&mac) != Some(&place) {
+                    let _ = (&watched).read(&mut buffer).unwrap();
+                }
+            }
+            let other = index_of("lan0.20").unwrap();
+            let found = netlink.places(other, &[[2, 0, 0, 0, 0, 1]]).unwrap();
+            assert_eq!(found, BTreeMap::new(), "found in a VLAN that it isn't in");
+            ip(&format!("netns delete {far}"));
+            let plain = netlink.places(index_of("lan1").unwrap(), &[]).unwrap();
+            assert!(plain.is_empty());
+        });
+    }
+
     /// The body of a message: what is behind the header.
     fn body(fixed: &[u8], attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut message = Message::new(0, 0);
