@@ -24,5 +24,6 @@ pub mod message;
 pub mod policy;
 pub mod record;
 pub mod relay;
+pub mod stun;
 pub mod time;
 pub mod tls;
