@@ -43,6 +43,7 @@ mod requests;
 mod sessions;
 mod state;
 mod storage;
+mod stun;
 mod tls;
 mod view;
 mod views;
@@ -239,6 +240,7 @@ pub struct Node<A: Aead> {
     counters: Counters,
     intake: intake::Intake,
     lost: data::Lost,
+    stun: stun::ShortAnswers,
     unheard: command::Unheard,
     held: gate::Held,
     logins: logins::Logins,
@@ -311,6 +313,7 @@ impl<A: Aead> Node<A> {
             counters: Counters::default(),
             intake: intake::Intake::new(now),
             lost: data::Lost::default(),
+            stun: stun::ShortAnswers::new(now),
             unheard: command::Unheard::default(),
             held: gate::Held::default(),
             logins: logins::Logins::default(),

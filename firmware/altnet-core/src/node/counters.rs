@@ -7,7 +7,7 @@ use core::fmt;
 #[non_exhaustive]
 #[repr(u8)]
 pub enum DropReason {
-    /// Neither WireGuard, relay nor control, or cut off.
+    /// Neither WireGuard, relay, control nor STUN, or cut off.
     NotOurs,
     /// Not an IPv6 packet, or its lengths or headers don't fit.
     BadPacket,
@@ -33,6 +33,9 @@ pub enum DropReason {
     Stranger,
     /// A control datagram that didn't open, or from nobody we talk to.
     Control,
+    /// STUN that this node doesn't answer: it is no relay, it isn't a Binding request, or more
+    /// short ones came of late than are answered.
+    Stun,
     /// To be relayed with a token that isn't good from there.
     RelayToken,
     /// To be relayed to a node that isn't registered here.
@@ -66,6 +69,7 @@ impl DropReason {
         Self::Tunnel,
         Self::Stranger,
         Self::Control,
+        Self::Stun,
         Self::RelayToken,
         Self::RelayNoSuchNode,
         Self::RelayUnknown,
@@ -90,6 +94,7 @@ impl DropReason {
             Self::Tunnel => "tunnel",
             Self::Stranger => "stranger",
             Self::Control => "control",
+            Self::Stun => "stun",
             Self::RelayToken => "relay-token",
             Self::RelayNoSuchNode => "relay-no-such-node",
             Self::RelayUnknown => "relay-unknown",
@@ -119,6 +124,8 @@ pub struct Counters {
     pub delivered_bytes: u64,
     /// Datagrams sent by way of a relay.
     pub relayed: u64,
+    /// Answers to STUN requests.
+    pub stun_answers: u64,
     drops: [u64; DROP_REASONS],
 }
 

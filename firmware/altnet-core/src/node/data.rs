@@ -10,6 +10,7 @@ use altnet_wire::endpoint::Endpoint;
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::relay::{self, RelayPacket};
+use altnet_wire::stun;
 use altnet_wire::time::Instant;
 
 use super::apps::{AppEnd, Route, Via, is_devices};
@@ -183,6 +184,9 @@ impl<A: Aead> Node<A> {
         match frame.packet() {
             [1..=4, 0, 0, 0, ..] => self.handle_tunnel(from, frame, now),
             [0x20..=0x2f, ..] => self.handle_control(from, frame, now),
+            [0 | 1, ..] if stun::Message::is_stun(frame.packet()) => {
+                self.handle_stun(from, frame, now)
+            }
             _ => Err(DropReason::NotOurs),
         }
     }

@@ -42,20 +42,20 @@ pub(super) enum Carrier {
 
 /// So many at once, one more every so often.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     tokens: u32,
     filled: Instant,
 }
 
 impl Bucket {
-    const fn full(burst: u32, now: Instant) -> Self {
+    pub(super) const fn full(burst: u32, now: Instant) -> Self {
         Self {
             tokens: burst,
             filled: now,
         }
     }
 
-    fn take(&mut self, burst: u32, every: Duration, now: Instant) -> bool {
+    pub(super) fn take(&mut self, burst: u32, every: Duration, now: Instant) -> bool {
         let passed = now.saturating_since(self.filled).as_micros();
         let new = passed / every.as_micros().max(1);
         if new > 0 {

@@ -95,6 +95,7 @@ impl DropReason {
             | Self::Tunnel
             | Self::Stranger
             | Self::Control
+            | Self::Stun
             | Self::RelayToken
             | Self::RelayUnknown => true,
             Self::NotMember

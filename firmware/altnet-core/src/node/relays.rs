@@ -116,7 +116,7 @@ impl<A: Aead> Node<A> {
     }
 
     /// This node's id if it is a relay.
-    fn relay_node(&self) -> Option<NodeId> {
+    pub(super) fn relay_node(&self) -> Option<NodeId> {
         let own = self.network.as_ref()?.own;
         self.own_roles().contains(Roles::RELAY).then_some(own.node)
     }

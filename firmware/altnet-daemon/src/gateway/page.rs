@@ -43,6 +43,11 @@ impl Gateway {
                 counters.relayed,
             ),
             (
+                "altnet_stun_answers_total",
+                "STUN requests answered, as relays do.",
+                counters.stun_answers,
+            ),
+            (
                 "altnet_lost_total",
                 "Packets and datagrams the kernel did not take.",
                 self.state.lost,
