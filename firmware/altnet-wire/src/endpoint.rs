@@ -5,6 +5,18 @@ use core::net::SocketAddr;
 
 use crate::id::NodeId;
 
+/// One of this node's UDP ports, as the driver numbers them.
+///
+/// Behind a NAT with endpoint-dependent mapping (RFC 4787 section 4.1) each further port has a
+/// mapping of its own even toward one destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+impl PortId {
+    /// The port that everything comes to.
+    pub const MAIN: Self = Self(0);
+}
+
 /// One way for a datagram to reach a node.
 ///
 /// A relayed endpoint names the relay by its own [`NodeId`], so that it stays the same

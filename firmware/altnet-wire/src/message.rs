@@ -140,6 +140,12 @@ pub enum Request<'a> {
         /// Whether the asker can't show anything older any more.
         is_all: bool,
     },
+    /// To be told where `with` is, and it where the asker is, as the asked relay sees both now:
+    /// answered with [`Notice::Meeting`] once both asked within [`MEETING_S`].
+    Meet {
+        /// Another client of the relay.
+        with: NodeId,
+    },
 }
 
 /// What the holder of an owner's or issuer's key signs in [`Request::Prove`]: bound to the
@@ -314,6 +320,42 @@ pub enum Notice<'a> {
         #[serde(borrow)]
         logins: Run<'a, Login>,
     },
+    /// How the NAT before the sender maps, as far as it knows. Said with its presence.
+    Nat {
+        /// On what a mapping depends.
+        mapping: Mapping,
+    },
+    /// A relay to a client that asked to meet somebody who asked for it too.
+    Meeting {
+        /// Who.
+        with: NodeId,
+        /// Where that client is, as the relay sees it.
+        address: SocketAddr,
+    },
+    /// Which ports the NAT before the sender is about to give its next mappings, said to a peer
+    /// that looks for one of them.
+    Ports {
+        /// Its last mapping.
+        last: SocketAddr,
+        /// How far each next port is from the one before; 0 if that can't be told.
+        step: i16,
+    },
+}
+
+/// Within how many seconds both have to ask a relay to [`Request::Meet`].
+pub const MEETING_S: u32 = 10;
+
+/// On what the mapping of a NAT depends (RFC 4787 section 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Mapping {
+    /// Too few have said how they see this node.
+    #[default]
+    Unknown,
+    /// Not on the destination: one port serves all, or there is no NAT.
+    EndpointIndependent,
+    /// On the destination: each sees another port.
+    EndpointDependent,
 }
 
 /// That a machine behind the sender is somebody's for a time.
