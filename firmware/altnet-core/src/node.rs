@@ -45,6 +45,7 @@ mod state;
 mod storage;
 mod stun;
 mod tls;
+mod traversal;
 mod view;
 mod views;
 mod witness;
@@ -227,6 +228,7 @@ pub struct Node<A: Aead> {
     relay: RelayServer,
     relays: BTreeMap<NodeId, RelayLink>,
     presence: OwnPresence,
+    traversal: traversal::Traversal,
     cursor: Cursor,
     /// Whose cursor it is.
     cursor_of: Option<NodeId>,
@@ -303,6 +305,7 @@ impl<A: Aead> Node<A> {
             sessions: BTreeMap::new(),
             relays: BTreeMap::new(),
             presence: OwnPresence::default(),
+            traversal: traversal::Traversal::default(),
             cursor: Cursor::default(),
             cursor_of: None,
             last_paths: BTreeMap::new(),
@@ -367,6 +370,7 @@ impl<A: Aead> Node<A> {
             self.presence.interfaces = interfaces;
             for peer in self.peers.values_mut() {
                 peer.path.doubt(now);
+                peer.meeting.begin_anew();
             }
             self.presence_changed(now);
         }
@@ -376,6 +380,7 @@ impl<A: Aead> Node<A> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.engine.handle_timeout(now);
         self.control.handle_timeout(now);
+        self.tend_search(now);
         self.housekeep(now);
     }
 

@@ -12,6 +12,7 @@
 //! Deliberately absent: finding candidates, sealing challenges, NAT behaviour discovery.
 
 pub mod budget;
+pub mod search;
 mod why;
 
 use core::cmp::Reverse;
@@ -39,6 +40,8 @@ const SUSPECT: Duration = Duration::from_secs(2);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// The pause between challenges to a suspect path.
 const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
+/// The least pause before an address is challenged once more that something came from.
+const HEARD_PAUSE: Duration = Duration::from_millis(200);
 /// Unanswered challenges in a row after which a direct path is given up.
 const LOST: u8 = 3;
 /// Addresses of a peer that others named, at a time.
@@ -184,6 +187,23 @@ impl Path {
             .any(|d| d.address == address && d.is_proven())
     }
 
+    /// Whether a challenge to that address was answered, and it was not lost since.
+    pub fn is_alive_at(&self, address: SocketAddr) -> bool {
+        let mut directs = self.directs.iter();
+        directs.any(|d| d.address == address && d.alive)
+    }
+
+    /// Whether the peer told an address of it at `ip`.
+    pub fn is_told_at(&self, ip: core::net::IpAddr) -> bool {
+        let mut directs = self.directs.iter();
+        directs.any(|d| d.address.ip() == ip && !d.hint)
+    }
+
+    /// Whether something was sent to the peer of late.
+    pub fn is_in_use(&self, now: Instant) -> bool {
+        now.saturating_since(self.last_sent) <= IDLE
+    }
+
     /// The round-trip time of the direct path, as last measured.
     pub fn direct_rtt(&self, address: SocketAddr) -> Option<Duration> {
         self.directs
@@ -309,10 +329,11 @@ impl Path {
                 }
                 if direct.unanswered >= PROBES_IN_A_ROW {
                     direct.unanswered = 0;
-                    direct.next_probe = now;
-                    return true;
                 }
-                false
+                // It comes through from there: what goes there may come through from now on.
+                let soonest = direct.tried.after(HEARD_PAUSE).max(now);
+                direct.next_probe = direct.next_probe.min(soonest);
+                true
             }
             None => {
                 self.add(address, CandidateKind::Reflexive, now);

@@ -218,7 +218,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         audit: Audit::new(log, entries, keeper),
         lans: Lans::new(&config, solicited_to),
         config,
-        port,
+        ports: port.into(),
         tun,
         links,
         netlink,

@@ -17,6 +17,7 @@ use altnet_core::audit::{Fact, Kind};
 use altnet_core::lan::HOP_LIMIT;
 use altnet_core::names::{Answer, Carrier};
 use altnet_core::node::{Event, Node, Output, Slot, Verdict};
+use altnet_wire::endpoint::PortId;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::time::Instant;
 use socket2::Socket;
@@ -49,6 +50,7 @@ mod page;
 mod places;
 pub mod port;
 pub mod portal;
+pub mod ports;
 pub mod saving;
 pub mod signals;
 mod tls;
@@ -57,8 +59,8 @@ use audit::Audit;
 use calls::Pending;
 use lan::{Lans, Solicited};
 use machines::Machines;
-use port::Port;
 use portal::Portals;
+use ports::Ports;
 use saving::Origin;
 use signals::{Signal, Signals};
 
@@ -104,8 +106,8 @@ pub struct Gateway {
     pub audit: Audit,
     /// The configuration in force.
     pub config: Config,
-    /// The UDP port.
-    pub port: Port,
+    /// The UDP ports.
+    pub ports: Ports,
     /// The TUN device.
     pub tun: Tun,
     /// The kernel's settings.
@@ -323,7 +325,7 @@ impl Gateway {
         };
         tokio::select! {
             result = self.tun.readable() => ready(Input::Lan, result, "the TUN device"),
-            result = self.port.readable() => ready(Input::Wan, result, "the UDP port"),
+            result = self.ports.readable() => ready(Input::Wan, result, "the UDP port"),
             Some(done) = store.done() => Input::Written(done),
             Some(outcome) = audit.done() => Input::Audited(outcome),
             Some(inquiry) = inboxes.inquiries.recv() => Input::Inquiry(inquiry),
@@ -364,8 +366,8 @@ impl Gateway {
     /// Datagrams of the world, up to a batch.
     fn take_wan(&mut self, frame: &mut Frame<'_>) {
         for _ in 0..BATCH {
-            let from = match self.port.try_receive(frame) {
-                Ok(Some(from)) => from,
+            let (port, from) = match self.ports.try_receive(frame) {
+                Ok(Some(came)) => came,
                 Ok(None) => return,
                 Err(e) => {
                     // An ICMP error about an earlier datagram: the node's timers know better.
@@ -373,7 +375,7 @@ impl Gateway {
                     continue;
                 }
             };
-            if let Ok(verdict) = self.node.handle_wan(from, frame, clock::now()) {
+            if let Ok(verdict) = self.node.handle_wan_at(port, from, frame, clock::now()) {
                 self.carry_out(verdict, frame);
             }
         }
@@ -381,7 +383,7 @@ impl Gateway {
 
     fn carry_out(&mut self, verdict: Verdict, frame: &mut Frame<'_>) {
         match verdict {
-            Verdict::Send { to } => self.send(frame, to),
+            Verdict::Send { to, port } => self.send(frame, to, port),
             Verdict::Deliver => self.deliver(frame.packet()),
             // It was for the node itself, which may want to answer.
             Verdict::App { .. } => {
@@ -402,8 +404,8 @@ impl Gateway {
         }
     }
 
-    fn send(&mut self, frame: &Frame<'_>, to: SocketAddr) {
-        if let Err(e) = self.port.send(frame.packet(), to) {
+    fn send(&mut self, frame: &Frame<'_>, to: SocketAddr, from: PortId) {
+        if let Err(e) = self.ports.send(frame.packet(), to, from) {
             self.state.lost += 1;
             crate::debug!("a datagram to {to} was not sent: {e}");
         }
@@ -413,7 +415,8 @@ impl Gateway {
     fn drain(&mut self, frame: &mut Frame<'_>) -> Instant {
         loop {
             match self.node.poll_output(frame, clock::now()) {
-                Output::Send { to } => self.send(frame, to),
+                Output::Send { to, port } => self.send(frame, to, port),
+                Output::ClosePort { port } => self.ports.close(port),
                 Output::Deliver => self.carry_out(Verdict::Deliver, frame),
                 Output::App { app } => self.carry_out(Verdict::App { app }, frame),
                 Output::Save { slot } => self.save(&slot),
@@ -539,7 +542,8 @@ impl Gateway {
     /// Tells the node where this machine can be reached: on every side but the LANs and the
     /// tunnel first, then on the LANs.
     fn tell_interfaces(&mut self, now: Instant) {
-        let (Ok(found), Ok(port)) = (self.netlink.reachable_addresses(), self.port.number()) else {
+        let (Ok(found), Ok(port)) = (self.netlink.reachable_addresses(), self.ports.number())
+        else {
             return;
         };
         let own = self.node.setup().map(|setup| setup.network);

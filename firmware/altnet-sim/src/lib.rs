@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 
 pub mod founder;
+pub mod grid;
 pub mod homes;
 pub mod nat;
+pub mod net;
 pub mod packet;
 pub mod rules;
 pub mod world;

@@ -1,16 +1,19 @@
 //! Hosts, wires and time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use altnet_core::node::{Command, Config, DropReason, Event, Node, Output, Slot, Stored, Verdict};
 use altnet_tunnel::aead::ChaChaPoly;
+use altnet_wire::endpoint::PortId;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::time::{Duration, Instant, UnixTime};
 
 use crate::founder::FOUNDED;
-use crate::nat::{Kind, Nat};
+use crate::nat::Kind;
+pub use crate::net::NatId;
+use crate::net::{Line, Net, PREF64, Passing};
 
 /// A node as it runs here.
 pub type SimNode = Node<ChaChaPoly>;
@@ -18,20 +21,24 @@ pub type SimNode = Node<ChaChaPoly>;
 /// The port every node listens on.
 pub const PORT: u16 = 51820;
 
+/// What ports that are opened for a search are counted from.
+const FURTHER_PORTS: u16 = 52_000;
+
 /// A host in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostId(usize);
 
-/// A NAT in the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NatId(usize);
+impl HostId {
+    /// The first that was put there.
+    pub const FIRST: Self = Self(0);
+}
 
 struct Host {
     node: Option<Node<ChaChaPoly>>,
     disk: Stored,
     config: Config,
-    address: SocketAddr,
-    nat: Option<NatId>,
+    /// Ports that are open for a search.
+    ports: BTreeSet<PortId>,
     clock: Option<UnixTime>,
     wake: Instant,
     delivered: Vec<Vec<u8>>,
@@ -63,8 +70,7 @@ pub struct Captured {
 }
 
 struct InFlight {
-    from: SocketAddr,
-    to: SocketAddr,
+    passing: Passing,
     bytes: Vec<u8>,
 }
 
@@ -75,7 +81,9 @@ pub struct World {
     chance: u64,
     loss_per_mille: u64,
     hosts: Vec<Host>,
-    nats: Vec<Nat>,
+    net: Net,
+    /// Lines on which no UDP passes.
+    without_udp: BTreeSet<HostId>,
     wire: BinaryHeap<Reverse<(Instant, u64)>>,
     in_flight: BTreeMap<u64, InFlight>,
     blocked: Vec<(IpAddr, IpAddr)>,
@@ -95,7 +103,8 @@ impl World {
             chance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             loss_per_mille: 0,
             hosts: Vec::new(),
-            nats: Vec::new(),
+            net: Net::default(),
+            without_udp: BTreeSet::new(),
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             blocked: Vec::new(),
@@ -125,14 +134,25 @@ impl World {
 
     /// Puts a NAT on the internet.
     pub fn nat(&mut self, kind: Kind, public: &str) -> NatId {
+        self.nat_behind(kind, public, None)
+    }
+
+    /// Puts a NAT behind another, as a home's router behind its carrier's; or on the internet.
+    pub fn nat_behind(&mut self, kind: Kind, public: &str, parent: Option<NatId>) -> NatId {
         let public = public.parse().expect("a test's address");
-        self.nats.push(Nat::new(kind, public));
-        NatId(self.nats.len() - 1)
+        let seed = self.random();
+        self.net.nat(kind, public, parent, seed)
+    }
+
+    /// How many mappings a NAT has.
+    pub fn mappings(&self, nat: NatId) -> usize {
+        self.net.mappings(nat)
     }
 
     /// Gives a NAT another public address.
     pub fn renumber(&mut self, nat: NatId, public: &str) {
-        self.nats[nat.0].renumber(public.parse().expect("a test's address"));
+        let nat = self.net.nat_mut(nat);
+        nat.renumber(public.parse().expect("a test's address"));
     }
 
     /// Puts a new device at `address`, behind a NAT if there is one, and switches it on. It has a
@@ -147,13 +167,28 @@ impl World {
 
     /// Puts a new device with such a configuration at `address` and switches it on.
     pub fn host_with(&mut self, address: &str, nat: Option<NatId>, config: Config) -> HostId {
-        let address = SocketAddr::new(address.parse().expect("a test's address"), PORT);
+        self.plug_in(address, nat, None, config)
+    }
+
+    /// Puts a new device at an IPv6 address behind a firewall, which reaches IPv4 through a NAT64,
+    /// and switches it on.
+    pub fn host_on(&mut self, address: &str, nat: Option<NatId>, nat64: Option<NatId>) -> HostId {
+        self.plug_in(address, nat, nat64, Config::router(FOUNDED))
+    }
+
+    fn plug_in(
+        &mut self,
+        address: &str,
+        nat: Option<NatId>,
+        nat64: Option<NatId>,
+        config: Config,
+    ) -> HostId {
+        let address = address.parse().expect("a test's address");
         self.hosts.push(Host {
             node: None,
             disk: Stored::new(),
             config,
-            address,
-            nat,
+            ports: BTreeSet::new(),
             clock: Some(FOUNDED),
             wake: Instant::NEVER,
             delivered: Vec::new(),
@@ -164,8 +199,62 @@ impl World {
             slow_disk: false,
         });
         let host = HostId(self.hosts.len() - 1);
+        self.net.plug_in(Line {
+            host: host.0,
+            address,
+            nat,
+            nat64,
+        });
         self.power_on(host);
         host
+    }
+
+    /// Gives a host one more address, of the other family; through `nat64` it reaches IPv4 too.
+    pub fn line(&mut self, host: HostId, address: &str, nat: Option<NatId>, nat64: Option<NatId>) {
+        let address = address.parse().expect("a test's address");
+        self.net.plug_in(Line {
+            host: host.0,
+            address,
+            nat,
+            nat64,
+        });
+        self.tell_interfaces(host);
+        self.drain(host);
+    }
+
+    /// Takes a host's first address away.
+    pub fn unplug(&mut self, host: HostId) {
+        self.net.unplug(host.0);
+        self.tell_interfaces(host);
+        self.drain(host);
+    }
+
+    /// Lets no UDP pass from or to a host, or lets it pass again.
+    pub fn block_udp(&mut self, host: HostId, on: bool) {
+        if on {
+            self.without_udp.insert(host);
+        } else {
+            self.without_udp.remove(&host);
+        }
+    }
+
+    /// Tells a host which addresses of its own it has, but for those that are translated.
+    fn tell_interfaces(&mut self, host: HostId) {
+        let now = self.now;
+        let plain = self
+            .net
+            .lines(host.0)
+            .filter(|line| self.net.is_plain(line));
+        let addresses: Vec<SocketAddr> = plain
+            .map(|line| SocketAddr::new(line.address, PORT))
+            .collect();
+        let has_v4 = self.net.lines(host.0).any(|line| line.address.is_ipv4());
+        let pref64 = self.net.lines(host.0).any(|line| line.nat64.is_some()) && !has_v4;
+        let state = &mut self.hosts[host.0];
+        if let Some(node) = &mut state.node {
+            node.handle_pref64(pref64.then_some(PREF64), now);
+            node.handle_interfaces(&addresses, now);
+        }
     }
 
     /// What the host's operating system says of the calendar at its next start.
@@ -212,10 +301,9 @@ impl World {
             let since_start = now.saturating_since(Instant::from_micros(1_000_000));
             node.handle_clock(clock.after(since_start), now);
         }
-        if state.nat.is_none() {
-            node.handle_interfaces(&[state.address], now);
-        }
         state.node = Some(node);
+        state.ports.clear();
+        self.tell_interfaces(host);
         self.drain(host);
     }
 
@@ -330,7 +418,7 @@ impl World {
 
     fn carry_out(&mut self, host: HostId, verdict: Verdict, bytes: Vec<u8>) {
         match verdict {
-            Verdict::Send { to } => self.launch(host, to, bytes),
+            Verdict::Send { to, port } => self.launch(host, port, to, bytes),
             Verdict::Deliver => self.hosts[host.0].delivered.push(bytes),
             Verdict::App { app } => self.hosts[host.0].to_apps.push((app, bytes)),
             Verdict::LogIn => self.hosts[host.0].to_login_page.push(bytes),
@@ -340,7 +428,8 @@ impl World {
 
     /// Puts a datagram on the internet as if it came from `from`: a stranger's.
     pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        self.pass(from, to, bytes);
+        let realm = None;
+        self.pass(Passing { from, to, realm }, bytes);
     }
 
     /// Lets time pass.
@@ -432,7 +521,7 @@ impl World {
         let Some(datagram) = self.in_flight.remove(&sequence) else {
             return;
         };
-        let Some((host, from)) = self.route(&datagram) else {
+        let Some((host, port, from)) = self.route(&datagram) else {
             return;
         };
         let now = self.now;
@@ -444,7 +533,7 @@ impl World {
         let Some(node) = &mut self.hosts[host.0].node else {
             return;
         };
-        let verdict = node.handle_wan(from, &mut frame, now);
+        let verdict = node.handle_wan_at(port, from, &mut frame, now);
         let bytes = frame.packet().to_vec();
         if let Ok(verdict) = verdict {
             self.carry_out(host, verdict, bytes);
@@ -452,48 +541,47 @@ impl World {
         self.drain(host);
     }
 
-    /// The host a datagram reaches, and from where it seems to come.
-    fn route(&mut self, datagram: &InFlight) -> Option<(HostId, SocketAddr)> {
-        let (from, to) = (datagram.from, datagram.to);
-        let is_blocked = self
-            .blocked
+    /// The host a datagram reaches, at which of its ports, and from where it seems to come.
+    fn route(&mut self, datagram: &InFlight) -> Option<(HostId, PortId, SocketAddr)> {
+        let (a, b) = (datagram.passing.from.ip(), datagram.passing.to.ip());
+        let blocked = &self.blocked;
+        if blocked
             .iter()
-            .any(|(a, b)| (*a == from.ip() && *b == to.ip()) || (*b == from.ip() && *a == to.ip()));
-        if is_blocked {
+            .any(|pair| *pair == (a, b) || *pair == (b, a))
+        {
             return None;
         }
-        let now = self.now;
-        let nat = self.nats.iter().position(|nat| nat.public() == to.ip());
-        let (target, nat) = match nat {
-            Some(at) => (
-                self.nats[at].inbound(from, to.port(), now)?,
-                Some(NatId(at)),
-            ),
-            None => (to, None),
+        let (line, port, from) = self.net.arrive(datagram.passing, self.now)?;
+        let host = HostId(line.host);
+        let port = match port.checked_sub(FURTHER_PORTS) {
+            Some(port) if self.hosts[host.0].ports.contains(&PortId(port)) => PortId(port),
+            None if port == PORT => PortId::MAIN,
+            _ => return None,
         };
-        let host = self
-            .hosts
-            .iter()
-            .position(|host| host.nat == nat && host.address == target)?;
-        Some((HostId(host), from))
+        (!self.without_udp.contains(&host)).then_some((host, port, from))
     }
 
     /// Sends a datagram out of a host.
-    fn launch(&mut self, host: HostId, to: SocketAddr, bytes: Vec<u8>) {
-        let state = &self.hosts[host.0];
-        let from = match state.nat {
-            Some(nat) => self.nats[nat.0].outbound(state.address, to, self.now),
-            None => state.address,
+    fn launch(&mut self, host: HostId, port: PortId, to: SocketAddr, bytes: Vec<u8>) {
+        self.hosts[host.0].ports.insert(port);
+        let number = match port {
+            PortId::MAIN => PORT,
+            PortId(port) => FURTHER_PORTS + port,
         };
-        self.pass(from, to, bytes);
+        if self.without_udp.contains(&host) {
+            return;
+        }
+        if let Some(passing) = self.net.depart(host.0, number, to, self.now) {
+            self.pass(passing, bytes);
+        }
     }
 
-    fn pass(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    fn pass(&mut self, passing: Passing, bytes: Vec<u8>) {
         assert!(bytes.len() <= 1472, "a datagram of {} bytes", bytes.len());
         if self.capture {
             self.captured.push(Captured {
-                from,
-                to,
+                from: passing.from,
+                to: passing.to,
                 bytes: bytes.clone(),
             });
         }
@@ -505,7 +593,7 @@ impl World {
         self.wire
             .push(Reverse((self.now.after(delay), self.sequence)));
         self.in_flight
-            .insert(self.sequence, InFlight { from, to, bytes });
+            .insert(self.sequence, InFlight { passing, bytes });
     }
 
     /// Does what a driver does: drains a node until it waits.
@@ -519,9 +607,12 @@ impl World {
                 return;
             };
             match node.poll_output(&mut frame, now) {
-                Output::Send { to } => {
+                Output::Send { to, port } => {
                     let bytes = frame.packet().to_vec();
-                    self.launch(host, to, bytes);
+                    self.launch(host, port, to, bytes);
+                }
+                Output::ClosePort { port } => {
+                    state.ports.remove(&port);
                 }
                 Output::Save { slot } => {
                     let bytes = node.state_bytes(&slot).map(|bytes| bytes.to_vec());

@@ -81,6 +81,8 @@ impl Fact {
             Event::PolicyUnusable { why } => fact(Kind::POLICY_UNUSABLE).detail(why),
             Event::PathChanged { .. }
             | Event::TunnelUp { .. }
+            | Event::Mapping { .. }
+            | Event::SearchEnded { .. }
             | Event::RelayUp { .. }
             | Event::RelayDown { .. }
             | Event::DirectorySynced { .. }

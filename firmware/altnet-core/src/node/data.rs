@@ -5,8 +5,8 @@ use core::net::{IpAddr, SocketAddr};
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{DropReason as TunnelDrop, Opened, PeerIndex, SealRefused, Sealed};
 use altnet_tunnel::message::INITIATION_BYTES;
-use altnet_wire::control::INIT;
-use altnet_wire::endpoint::Endpoint;
+use altnet_wire::control::{DATA, INIT};
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::relay::{self, RelayPacket};
@@ -128,8 +128,8 @@ impl<A: Aead> Node<A> {
                 self.counters.sealed += 1;
                 self.counters.sealed_bytes += bytes;
                 self.sent(owner, now);
-                let to = self.direct(to, frame, now)?;
-                Ok(Verdict::Send { to })
+                let (to, port) = self.direct(to, frame, now)?;
+                Ok(Verdict::Send { to, port })
             }
             Ok(Sealed::Queued) => {
                 self.sent(owner, now);
@@ -159,8 +159,23 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        let from = unmapped(from);
+        self.handle_wan_at(PortId::MAIN, from, frame, now)
+    }
+
+    /// The same, for a datagram that came to one of our UDP ports ([`super::Output::Send`]).
+    ///
+    /// # Errors
+    /// As of [`Node::handle_wan`].
+    pub fn handle_wan_at(
+        &mut self,
+        port: PortId,
+        from: SocketAddr,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let from = self.traversal.inward(unmapped(from));
         let result = match frame.packet().first() {
+            _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),
             Some(&(relay::SEND | relay::RECEIVE | relay::UNKNOWN)) => {
                 self.handle_relay(from, frame, now)
             }
@@ -172,6 +187,32 @@ impl<A: Aead> Node<A> {
             Err(reason) => self.refusals.refuse_datagram(reason),
         }
         result.map_err(|reason| self.counters.drop(reason))
+    }
+
+    /// A datagram at a port that was opened for a search: what a relay sees there, or what a peer
+    /// sealed that this node has a session with.
+    fn handle_further(
+        &mut self,
+        port: PortId,
+        from: SocketAddr,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        if !self.traversal.is_open(port) {
+            return Err(DropReason::NotOurs);
+        }
+        match frame.packet() {
+            [0..=3, ..] if stun::Message::is_stun(frame.packet()) => self
+                .handle_stun_answer(port, frame.packet())
+                .map(|()| Verdict::Consumed)
+                .ok_or(DropReason::NotOurs),
+            [DATA, ..] | [1..=4, 0, 0, 0, ..] => {
+                let verdict = self.handle_datagram(Endpoint::Direct(from), frame, now)?;
+                self.heard_at(port, from, now);
+                Ok(verdict)
+            }
+            _ => Err(DropReason::NotOurs),
+        }
     }
 
     /// A datagram for this node itself, told apart by its first bytes (`wire.md`).
@@ -356,15 +397,20 @@ impl<A: Aead> Node<A> {
         self.timers.housekeeping_at(next);
     }
 
-    /// Turns an endpoint into an address: puts a relay's header in front where one forwards.
+    /// Turns an endpoint into an address and the port to send from: puts a relay's header in front
+    /// where one forwards.
     pub(super) fn direct(
         &mut self,
         to: Endpoint,
         frame: &mut Frame<'_>,
         now: Instant,
-    ) -> Result<SocketAddr, DropReason> {
+    ) -> Result<(SocketAddr, PortId), DropReason> {
         let (relay, node) = match to {
-            Endpoint::Direct(address) => return self.may_go(address, frame, now),
+            Endpoint::Direct(address) => {
+                let address = self.may_go(address, frame, now)?;
+                let port = self.traversal.port_to(address);
+                return Ok((self.traversal.outward(address), port));
+            }
             Endpoint::Relayed { relay, node } => (relay, node),
         };
         self.counters.relayed += 1;
@@ -378,14 +424,14 @@ impl<A: Aead> Node<A> {
             RelayPacket::Receive { from: relay }
                 .push(frame)
                 .map_err(|_| DropReason::TooLarge)?;
-            return Ok(to);
+            return Ok((to, PortId::MAIN));
         }
         let link = self.relays.get(&relay).ok_or(DropReason::NoPath)?;
         let (address, token) = link.ready().ok_or(DropReason::NoPath)?;
         RelayPacket::Send { token, to: node }
             .push(frame)
             .map_err(|_| DropReason::TooLarge)?;
-        Ok(address)
+        Ok((self.traversal.outward(address), PortId::MAIN))
     }
 
     /// Whether a datagram may go to `address`: a handshake that is begun with an address which

@@ -7,12 +7,13 @@ use core::net::SocketAddr;
 use altnet_wire::audit::AuditHead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, RecordId, Serial, SigningKey};
-use altnet_wire::message::Refusal;
+use altnet_wire::message::{Mapping, Refusal};
 use altnet_wire::time::UnixTime;
 
 use super::Decision;
 use crate::audit::proof::{Rewrite, Witnessed};
 use crate::path::Change;
+use crate::path::search::Ended;
 use crate::policy::RulesError;
 
 /// One fact.
@@ -61,6 +62,18 @@ pub enum Event {
     TunnelUp {
         /// Which peer.
         node: NodeId,
+    },
+    /// How the NAT before this node maps is known, or is known no more.
+    Mapping {
+        /// On what a mapping depends.
+        mapping: Mapping,
+    },
+    /// A search for a way to a peer ended and found none ([`crate::path::search`]).
+    SearchEnded {
+        /// Which peer.
+        node: NodeId,
+        /// Why.
+        why: Ended,
     },
     /// A relay forwards for this node.
     RelayUp {
@@ -200,6 +213,8 @@ impl Event {
             Self::MemberGone { .. } => "member-gone",
             Self::PathChanged { .. } => "path-changed",
             Self::TunnelUp { .. } => "tunnel-up",
+            Self::Mapping { .. } => "mapping",
+            Self::SearchEnded { .. } => "search-ended",
             Self::RelayUp { .. } => "relay-up",
             Self::RelayDown { .. } => "relay-down",
             Self::DirectorySynced { .. } => "directory-synced",
@@ -262,6 +277,10 @@ impl Event {
                 }
             }
             Self::TunnelUp { node } => write!(f, "tunnel with {} is up", name(*node)),
+            Self::Mapping { mapping } => write!(f, "the NAT before us: {}", words_of(*mapping)),
+            Self::SearchEnded { node, why } => {
+                write!(f, "no way through the NATs to {}: {why}", name(*node))
+            }
             Self::RelayUp { relay, observed } => {
                 let relay = name(*relay);
                 write!(f, "relay {relay} forwards for us and sees us at {observed}")
@@ -366,4 +385,13 @@ pub enum JoinError {
     /// The bundle or link doesn't fit itself.
     #[error("the invite or bundle is damaged; ask for a new one")]
     BadInvite,
+}
+
+/// How a NAT maps, in words.
+const fn words_of(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::EndpointIndependent => "one port serves every destination, or there is none",
+        Mapping::EndpointDependent => "each destination sees another port",
+        _ => "too few relays have said how they see us",
+    }
 }

@@ -4,6 +4,7 @@ use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::Output as EngineOutput;
+use altnet_wire::endpoint::PortId;
 use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
 
@@ -13,10 +14,12 @@ use super::{Event, LinkId, Node, Slot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// Send the frame's datagram from our UDP port to `to`.
+    /// Send the frame's datagram to `to`.
     Send {
         /// Where it goes.
         to: SocketAddr,
+        /// From which of our UDP ports.
+        port: PortId,
     },
     /// Hand the frame's IP packet to our side.
     Deliver,
@@ -37,10 +40,18 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Output {
-    /// Send the frame's datagram from our UDP port to `to`.
+    /// Send the frame's datagram to `to`.
     Send {
         /// Where it goes.
         to: SocketAddr,
+        /// From which of our UDP ports; one that wasn't used before is opened for it, at any
+        /// number. What comes there goes to [`Node::handle_wan_at`].
+        port: PortId,
+    },
+    /// Close a UDP port: nothing that comes there is wanted any more.
+    ClosePort {
+        /// Which.
+        port: PortId,
     },
     /// Hand the frame's IP packet, which was held for a while, to our side.
     Deliver,
@@ -86,6 +97,9 @@ impl<A: Aead> Node<A> {
             if let Some(output) = self.poll_links(frame, now) {
                 return output;
             }
+            if let Some(output) = self.poll_traversal(frame) {
+                return output;
+            }
             if let Some(event) = self.control.poll_event() {
                 self.handle_control_event(event, now);
                 continue;
@@ -97,8 +111,11 @@ impl<A: Aead> Node<A> {
                 None => {}
             }
             if let Some(to) = self.control.poll_transmit(frame, now) {
+                if self.takes_challenge(to, frame) {
+                    continue;
+                }
                 match self.direct(to, frame, now) {
-                    Ok(to) => return Output::Send { to },
+                    Ok((to, port)) => return Output::Send { to, port },
                     Err(reason) => {
                         self.counters.drop(reason);
                         continue;
@@ -107,7 +124,7 @@ impl<A: Aead> Node<A> {
             }
             match self.engine.poll_output(frame, now) {
                 EngineOutput::Transmit { to } => match self.direct(to, frame, now) {
-                    Ok(to) => return Output::Send { to },
+                    Ok((to, port)) => return Output::Send { to, port },
                     Err(reason) => {
                         self.counters.drop(reason);
                     }
@@ -121,6 +138,7 @@ impl<A: Aead> Node<A> {
                     let deadline = tunnels
                         .min(self.control.deadline())
                         .min(self.timers.deadline())
+                        .min(self.traversal.deadline())
                         .min(self.links_deadline());
                     return Output::Wait(deadline);
                 }

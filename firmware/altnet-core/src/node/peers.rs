@@ -18,6 +18,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::apps::{AppTunnel, Via};
 use super::directory::ANNOUNCE_AGAIN;
 use super::gate::Gate;
+use super::traversal::Meeting;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
 use crate::path::Path;
@@ -51,6 +52,7 @@ pub(super) struct Peer {
     pub(super) apps: Vec<AppTunnel>,
     pub(super) session: Option<SessionId>,
     pub(super) path: Path,
+    pub(super) meeting: Meeting,
     pub(super) used: Instant,
     /// Nothing of it is delivered until we know the revocations it knows.
     pub(super) gate: Gate,
@@ -176,6 +178,7 @@ impl<A: Aead> Node<A> {
             apps: Vec::new(),
             session: None,
             path: Path::new(node, now),
+            meeting: Meeting::default(),
             used: now,
             gate: Gate::Shut(None),
             follows: false,
@@ -494,6 +497,7 @@ impl<A: Aead> Node<A> {
     /// when to look again.
     pub(super) fn tend_peers(&mut self, now: Instant) -> Instant {
         let mut next = self.tell_late_presence(now);
+        self.tend_ports(now);
         let mut last = None;
         while let Some(node) = self.peer_after(last) {
             last = Some(node);
@@ -508,6 +512,7 @@ impl<A: Aead> Node<A> {
             if let Some(session) = peer.session {
                 if self.sessions.contains_key(&session) {
                     next = next.min(peer.path.deadline(now));
+                    next = next.min(self.seek_meeting(node, now));
                 } else if peer.gives_up_call() > now {
                     next = next.min(peer.gives_up_call());
                 } else {

@@ -126,6 +126,7 @@ impl<A: Aead> Node<A> {
             self.presence.told = None;
         }
         self.say(session, &Message::Notice(Notice::Presence(presence)), now);
+        self.tell_mapping_to(node, now);
     }
 
     pub(super) fn fill_candidates(&self, presence: &mut Presence) {

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
-use altnet_wire::endpoint::Endpoint;
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::message::{MAX_PRESENCE_RELAYS, Refusal, Reply, Request};
@@ -75,7 +75,10 @@ impl<A: Aead> Node<A> {
                 RelayPacket::Receive { from: sender }
                     .push(frame)
                     .map_err(|_| DropReason::TooLarge)?;
-                Ok(Verdict::Send { to })
+                Ok(Verdict::Send {
+                    to,
+                    port: PortId::MAIN,
+                })
             }
             RelayPacket::Receive { from: node } => {
                 let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
@@ -112,7 +115,10 @@ impl<A: Aead> Node<A> {
         RelayPacket::Unknown { token }
             .push(frame)
             .map_err(|_| DropReason::TooLarge)?;
-        Ok(Verdict::Send { to: from })
+        Ok(Verdict::Send {
+            to: from,
+            port: PortId::MAIN,
+        })
     }
 
     /// This node's id if it is a relay.
@@ -179,6 +185,7 @@ impl<A: Aead> Node<A> {
             return;
         };
         let was = (link.token, link.observed);
+        let by = link.address;
         link.token = Some(Token(token));
         link.observed = Some(observed);
         link.ends = now.after(Duration::from_secs(lifetime_s.into()));
@@ -186,6 +193,9 @@ impl<A: Aead> Node<A> {
             self.tell(Event::RelayUp { relay, observed });
             self.relays_changed(now);
             self.presence_changed(now);
+        }
+        if let Some(by) = by {
+            self.seen_as(by.ip(), observed, now);
         }
     }
 

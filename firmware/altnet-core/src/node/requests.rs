@@ -100,6 +100,10 @@ impl<A: Aead> Node<A> {
                 Standing::Member(node) => Some(self.register(session, node, from, now)),
                 _ => Some(Reply::Refused(Refusal::NotAllowed)),
             },
+            Request::Meet { with } => match standing {
+                Standing::Member(node) => Some(self.meet_clients(node, *with, now)),
+                _ => Some(Reply::Refused(Refusal::NotAllowed)),
+            },
             Request::Introduce { to, presence } => {
                 Some(self.introduce(standing, *to, presence, now))
             }

@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::audit::AuditHead;
-use altnet_wire::endpoint::Endpoint;
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::Frame;
 use altnet_wire::hash::Hash;
@@ -21,6 +21,7 @@ use super::intake::Carrier;
 use super::membership::pack_into;
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::{CloseReason, ClosedWhy, ControlEvent, MessageId, Pattern, SessionId};
+use crate::path::search::Run;
 use crate::registry::Slot as RecordSlot;
 
 /// How long after a directory was too busy it is asked again.
@@ -58,6 +59,8 @@ pub(super) enum Asked {
     Renew,
     /// To be introduced.
     Introduce,
+    /// To meet a peer by a relay that serves both.
+    Meet,
     /// To have our audit log countersigned up to this head, and whether that is all of it.
     Witness(AuditHead, bool),
 }
@@ -420,6 +423,12 @@ impl<A: Aead> Node<A> {
             }
             Notice::Presence(presence) => self.handle_presence(node, presence, now),
             Notice::Logins { logins } => self.handle_logins(session, node, *logins, now),
+            Notice::Nat { mapping } => self.peer_maps(node, *mapping, now),
+            Notice::Meeting { with, address } => self.handle_meeting(node, *with, *address, now),
+            Notice::Ports { last, step } => {
+                let (last, step) = (*last, *step);
+                self.peer_goes_on(node, Run { last, step });
+            }
             Notice::Introduced { chain, presence } => {
                 self.take_records(chain, Carrier::Member, now);
                 let introduced = Packed(chain).last().and_then(|record| {
@@ -564,9 +573,18 @@ impl<A: Aead> Node<A> {
         let Some(node) = self.member_at(session) else {
             return;
         };
+        if matches!(endpoint, Endpoint::Direct(address) if address.port() == 0) {
+            // One of a search's many: where the answer came from was heard, and is challenged.
+            return;
+        }
         self.ponged(node, endpoint, rtt);
         if let Endpoint::Direct(address) = endpoint {
             self.probes.answered(address.ip());
+            if let Some(observed) = observed
+                && self.traversal.port_to(address) == PortId::MAIN
+            {
+                self.seen_as(address.ip(), observed, now);
+            }
             // Where a peer sees us, for when no relay says so.
             self.presence.observed = observed.or(self.presence.observed);
         }

@@ -14,7 +14,7 @@
 use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
-use altnet_wire::endpoint::Endpoint;
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::{Frame, NoRoom};
 use altnet_wire::stun::attribute::{
     NONCE, PADDING, PASSWORD_ALGORITHM, REALM, UNKNOWN_ATTRIBUTE, USERHASH, USERNAME,
@@ -76,7 +76,10 @@ impl<A: Aead> Node<A> {
         let answer = out.get(..length).unwrap_or_default();
         frame.set(answer).map_err(|_| DropReason::TooLarge)?;
         self.counters.stun_answers += 1;
-        Ok(Verdict::Send { to: from })
+        Ok(Verdict::Send {
+            to: from,
+            port: PortId::MAIN,
+        })
     }
 }
 

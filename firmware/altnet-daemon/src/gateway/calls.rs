@@ -172,7 +172,7 @@ impl Gateway {
     fn status(&self, now: Instant) -> types::Status<&'static str> {
         types::Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            listen_port: self.port.number().unwrap_or(self.config.listen_port),
+            listen_port: self.ports.number().unwrap_or(self.config.listen_port),
             lans: self.lans.views(),
             node: self.node.status(now),
         }

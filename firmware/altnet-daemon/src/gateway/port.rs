@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
 
 use altnet_wire::frame::Frame;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -52,6 +53,11 @@ impl Port {
     /// What the kernel says.
     pub async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
+    }
+
+    /// The same, for whoever waits for several.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_recv_ready(context)
     }
 
     /// Reads one datagram into `frame` and says where it came from; nothing if none is there.

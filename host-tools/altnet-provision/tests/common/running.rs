@@ -159,7 +159,7 @@ impl Driver {
                     Job::FromLan(packet) => {
                         frame.set(&packet).unwrap();
                         let verdict = node.handle_lan(&mut frame, now());
-                        if let Ok(Verdict::Send { to }) = verdict {
+                        if let Ok(Verdict::Send { to, .. }) = verdict {
                             let _ = self.socket.send_to(frame.packet(), to);
                         }
                     }
@@ -170,7 +170,7 @@ impl Driver {
             if let Ok((len, from)) = self.socket.recv_from(&mut datagram) {
                 frame.set(&datagram[..len]).unwrap();
                 match node.handle_wan(from, &mut frame, now()) {
-                    Ok(Verdict::Send { to }) => {
+                    Ok(Verdict::Send { to, .. }) => {
                         let _ = self.socket.send_to(frame.packet(), to);
                     }
                     Ok(Verdict::Deliver) => self.deliver(&frame),
@@ -184,7 +184,7 @@ impl Driver {
     fn drain(&self, node: &mut SimNode, frame: &mut Frame<'_>, now: Instant) {
         loop {
             match node.poll_output(frame, now) {
-                Output::Send { to } => {
+                Output::Send { to, .. } => {
                     let _ = self.socket.send_to(frame.packet(), to);
                 }
                 Output::Save { slot } => node.handle_saved(&slot, now),

@@ -1,0 +1,152 @@
+//! Our UDP ports: the one everything comes to, and those that a search for a way through NATs
+//! opens and closes.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::task::Poll;
+
+use altnet_wire::endpoint::PortId;
+use altnet_wire::frame::Frame;
+
+use super::port::Port;
+
+/// The ports.
+#[derive(Debug)]
+pub struct Ports {
+    main: Port,
+    /// The others, of any number, in the order they were opened in.
+    further: Vec<(PortId, Port)>,
+    /// The one that is read from next.
+    turn: usize,
+}
+
+impl From<Port> for Ports {
+    fn from(main: Port) -> Self {
+        Self {
+            main,
+            further: Vec::new(),
+            turn: 0,
+        }
+    }
+}
+
+impl Ports {
+    /// The number of the port everything comes to.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn number(&self) -> io::Result<u16> {
+        self.main.number()
+    }
+
+    /// Waits until a datagram can be read from one of them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn readable(&self) -> io::Result<()> {
+        if self.further.is_empty() {
+            return self.main.readable().await;
+        }
+        poll_fn(|context| {
+            let all = self.further.iter().map(|(_, port)| port);
+            for port in std::iter::once(&self.main).chain(all) {
+                if let Poll::Ready(ready) = port.poll_readable(context) {
+                    return Poll::Ready(ready);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Reads one datagram into `frame`, and says at which port and from where it came; nothing if
+    /// none is there. The ports take turns.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn try_receive(
+        &mut self,
+        frame: &mut Frame<'_>,
+    ) -> io::Result<Option<(PortId, SocketAddr)>> {
+        for _ in 0..=self.further.len() {
+            let further = self.turn.checked_sub(1).and_then(|at| self.further.get(at));
+            let (id, port) = match further {
+                Some((id, port)) => (*id, port),
+                None => (PortId::MAIN, &self.main),
+            };
+            self.turn = if self.turn >= self.further.len() {
+                0
+            } else {
+                self.turn + 1
+            };
+            if let Some(from) = port.try_receive(frame)? {
+                return Ok(Some((id, from)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends a datagram from a port, which is opened if it isn't.
+    ///
+    /// # Errors
+    /// What the kernel says: that there is no route, or no further port.
+    pub fn send(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> io::Result<()> {
+        if from == PortId::MAIN {
+            return self.main.send(datagram, to);
+        }
+        let is_it = |(id, _): &(PortId, Port)| *id == from;
+        let at = match self.further.iter().position(is_it) {
+            Some(at) => at,
+            None => {
+                self.further.push((from, Port::open(0)?));
+                self.further.len() - 1
+            }
+        };
+        self.further[at].1.send(datagram, to)
+    }
+
+    /// Closes a further port.
+    pub fn close(&mut self, port: PortId) {
+        self.further.retain(|(id, _)| *id != port);
+        self.turn = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altnet_wire::frame::FRAME_BYTES;
+    use tokio::net::UdpSocket;
+
+    #[tokio::test]
+    async fn each_port_sends_from_its_own_number_and_hears_what_comes_there() {
+        let mut ports = Ports::from(Port::open(0).unwrap());
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = peer.local_addr().unwrap();
+        let mut seen = Vec::new();
+        for id in [PortId::MAIN, PortId(7), PortId(9), PortId(7)] {
+            ports.send(b"ping", to, id).unwrap();
+            let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
+            seen.push(from);
+        }
+        assert_eq!(seen[1], seen[3]);
+        assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        for (at, id) in [(0, PortId::MAIN), (1, PortId(7)), (2, PortId(9))] {
+            peer.send_to(b"pong", seen[at]).await.unwrap();
+            let (came, from) = loop {
+                ports.readable().await.unwrap();
+                if let Some(came) = ports.try_receive(&mut frame).unwrap() {
+                    break came;
+                }
+            };
+            assert_eq!((came, from.port()), (id, to.port()));
+        }
+        ports.close(PortId(7));
+        ports.send(b"ping", to, PortId(7)).unwrap();
+        let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
+        assert_ne!(from, seen[1]);
+    }
+}
