@@ -29,6 +29,7 @@ use crate::gateway::audit::Audit;
 use crate::gateway::birth;
 use crate::gateway::lan::{self, Lans};
 use crate::gateway::machines::Machines;
+use crate::gateway::nat64::Nat64;
 use crate::gateway::port::Port;
 use crate::gateway::portal::Portals;
 use crate::gateway::saving::{LEAVING_SLOT, Origin, PLACE_SLOT};
@@ -219,6 +220,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         lans: Lans::new(&config, solicited_to),
         config,
         ports: port.into(),
+        nat64: Nat64::default(),
         tun,
         links,
         netlink,

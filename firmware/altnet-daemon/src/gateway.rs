@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ mod invites;
 pub mod lan;
 mod logins;
 pub mod machines;
+pub mod nat64;
 mod page;
 mod places;
 pub mod port;
@@ -59,6 +60,7 @@ use audit::Audit;
 use calls::Pending;
 use lan::{Lans, Solicited};
 use machines::Machines;
+use nat64::Nat64;
 use portal::Portals;
 use ports::Ports;
 use saving::Origin;
@@ -108,6 +110,8 @@ pub struct Gateway {
     pub config: Config,
     /// The UDP ports.
     pub ports: Ports,
+    /// The way to IPv4 without IPv4.
+    pub nat64: Nat64,
     /// The TUN device.
     pub tun: Tun,
     /// The kernel's settings.
@@ -199,6 +203,7 @@ enum Input {
     Key(KeyMade),
     Audited(io::Result<()>),
     Change,
+    Prefix(Option<Ipv6Addr>),
     Machines,
     Signal(Signal),
     Time,
@@ -249,6 +254,10 @@ impl Gateway {
                 Input::Key(key) => self.take_key(key, clock::now()),
                 Input::Audited(outcome) => self.audit.appended(outcome),
                 Input::Machines => self.hear_machines(&mut frame),
+                Input::Prefix(answer) => {
+                    let prefix = self.nat64.take(answer, clock::now());
+                    self.node.handle_pref64(prefix, clock::now());
+                }
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
@@ -271,7 +280,7 @@ impl Gateway {
     fn settle(&mut self, frame: &mut Frame<'_>) -> Instant {
         let mut deadline = self.drain(frame);
         let now = clock::now();
-        if self.state.look <= now {
+        if self.state.look.min(self.nat64.deadline()) <= now {
             self.look(now);
             deadline = self.drain(frame);
         }
@@ -304,6 +313,7 @@ impl Gateway {
         };
         deadline
             .min(self.state.look)
+            .min(self.nat64.deadline())
             .min(self.state.save_again)
             .min(self.state.forget_at)
             .min(self.state.send_again)
@@ -338,6 +348,7 @@ impl Gateway {
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
             result = self.machines.heard() => ready(Input::Machines, result, "netlink"),
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
+            answer = self.nat64.answered() => Input::Prefix(answer),
             signal = signals.next() => Input::Signal(signal),
             () = sleep => Input::Time,
         }
@@ -556,11 +567,13 @@ impl Gateway {
             .into_iter()
             .filter(|(interface, ip)| *interface != self.tun.index() && !is_own(*ip))
             .partition(|(interface, _)| lans.contains(interface));
+        let prefix = self.nat64.look(outside.iter().map(|(_, ip)| *ip), now);
         let addresses: Vec<SocketAddr> = outside
             .into_iter()
             .chain(inside)
             .map(|(_, ip)| SocketAddr::new(ip, port))
             .collect();
+        self.node.handle_pref64(prefix, now);
         self.node.handle_interfaces(&addresses, now);
     }
 
