@@ -43,6 +43,7 @@ mod requests;
 mod sessions;
 mod state;
 mod storage;
+mod streams;
 mod stun;
 mod tls;
 mod traversal;
@@ -72,6 +73,7 @@ pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use refusals::Refused;
 pub use state::{Slot, Stored};
+pub use streams::WantedStream;
 pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
 pub use view::{
     AppView, CallerView, DirectoryView, InviteView, LoginView, MemberView, NetworkView, PeerView,

@@ -393,6 +393,18 @@ impl Path {
         self.choose(now);
     }
 
+    /// A relay says that the peer isn't registered there. True if another is used from now on.
+    pub fn is_absent_at(&mut self, relay: NodeId, now: Instant) -> bool {
+        let is_used =
+            matches!(self.current, Some(Endpoint::Relayed { relay: r, .. }) if r == relay);
+        if !is_used || self.relays.first() != Some(&relay) || self.relays.len() < 2 {
+            return false;
+        }
+        self.relays.rotate_left(1);
+        self.choose(now);
+        true
+    }
+
     /// Since when the current path, once answered on, is silent; none while it is proven.
     pub fn silent_since(&self) -> Option<Instant> {
         let current = self.current;

@@ -6,8 +6,8 @@
 //! there through its control session. A forwarded packet costs two look-ups and no
 //! allocation; nothing is ever queued.
 //!
-//! Deliberately absent: who may register (the caller asks the registry), carriers other
-//! than UDP, other relays.
+//! Deliberately absent: who may register (the caller asks the registry), what a stream is made of,
+//! other relays.
 
 use alloc::collections::BTreeMap;
 use core::net::SocketAddr;
@@ -41,13 +41,17 @@ pub enum RelayDrop {
     NoSuchNode,
 }
 
-/// Where a datagram goes.
+/// A client's stream, as the driver numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+/// How a client is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// The client that sent it.
-    pub from: NodeId,
-    /// The destination's address.
-    pub to: SocketAddr,
+pub enum Way {
+    /// By UDP, where its token is good from.
+    Udp(SocketAddr),
+    /// Over its stream.
+    Stream(StreamId),
 }
 
 /// No room for another client.
@@ -58,7 +62,7 @@ pub struct RelayFull;
 #[derive(Clone, Copy, Debug)]
 struct Client {
     token: Token,
-    address: SocketAddr,
+    way: Way,
     ends: Instant,
 }
 
@@ -67,6 +71,7 @@ struct Client {
 pub struct RelayServer {
     clients: BTreeMap<NodeId, Client>,
     tokens: BTreeMap<Token, NodeId>,
+    streams: BTreeMap<StreamId, NodeId>,
     limit: usize,
     counters: RelayCounters,
 }
@@ -77,6 +82,7 @@ impl RelayServer {
         Self {
             clients: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            streams: BTreeMap::new(),
             limit,
             counters: RelayCounters {
                 forwarded: 0,
@@ -87,17 +93,17 @@ impl RelayServer {
         }
     }
 
-    /// Registers `node` at `address` or lengthens its registration, and returns its token:
+    /// Registers `node` at `way` or lengthens its registration, and returns its token:
     /// the one it has, or `fresh` (from the caller's generator) if it has none.
     ///
-    /// A known client keeps the address it is bound to; see [`RelayServer::moved`].
+    /// A client that is known by UDP keeps the address it is bound to; see [`RelayServer::moved`].
     ///
     /// # Errors
     /// [`RelayFull`].
     pub fn register(
         &mut self,
         node: NodeId,
-        address: SocketAddr,
+        way: Way,
         fresh: Token,
         now: Instant,
     ) -> Result<Token, RelayFull> {
@@ -105,7 +111,11 @@ impl RelayServer {
         let ends = now.after(Duration::from_secs(LIFETIME_S.into()));
         if let Some(client) = self.clients.get_mut(&node) {
             client.ends = ends;
-            return Ok(client.token);
+            let token = client.token;
+            if !matches!((client.way, way), (Way::Udp(_), Way::Udp(_))) {
+                self.take_way(node, way);
+            }
+            return Ok(token);
         }
         if self.clients.len() >= self.limit || self.tokens.contains_key(&fresh) {
             return Err(RelayFull);
@@ -113,17 +123,42 @@ impl RelayServer {
         self.tokens.insert(fresh, node);
         let client = Client {
             token: fresh,
-            address,
+            way,
             ends,
         };
         self.clients.insert(node, client);
+        self.take_way(node, way);
         Ok(fresh)
+    }
+
+    fn take_way(&mut self, node: NodeId, way: Way) {
+        self.streams.retain(|_, holder| *holder != node);
+        if let Way::Stream(stream) = way {
+            self.streams.insert(stream, node);
+        }
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.way = way;
+        }
     }
 
     /// Binds a client to another address, which it has just proven to hold.
     pub fn moved(&mut self, node: NodeId, address: SocketAddr) {
-        if let Some(client) = self.clients.get_mut(&node) {
-            client.address = address;
+        if self.clients.contains_key(&node) {
+            self.take_way(node, Way::Udp(address));
+        }
+    }
+
+    /// The member that is registered over a stream.
+    pub fn streamer(&self, stream: StreamId, now: Instant) -> Option<NodeId> {
+        let node = *self.streams.get(&stream)?;
+        let client = self.clients.get(&node)?;
+        (client.ends > now).then_some(node)
+    }
+
+    /// A client's stream has ended, and with it what was registered over it.
+    pub fn stream_closed(&mut self, stream: StreamId) {
+        if let Some(node) = self.streams.remove(&stream) {
+            self.remove(node);
         }
     }
 
@@ -131,12 +166,26 @@ impl RelayServer {
     pub fn remove(&mut self, node: NodeId) {
         if let Some(client) = self.clients.remove(&node) {
             self.tokens.remove(&client.token);
+            self.streams.retain(|_, holder| *holder != node);
         }
     }
 
-    /// Where a client is, if it is registered.
+    /// How a client is reached, if it is registered.
+    pub fn way(&self, node: NodeId) -> Option<Way> {
+        self.clients.get(&node).map(|client| client.way)
+    }
+
+    /// Whether a node is registered.
+    pub fn serves(&self, node: NodeId) -> bool {
+        self.clients.contains_key(&node)
+    }
+
+    /// Where a client is, if it is registered by UDP.
     pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
-        self.clients.get(&node).map(|client| client.address)
+        match self.clients.get(&node)?.way {
+            Way::Udp(address) => Some(address),
+            Way::Stream(_) => None,
+        }
     }
 
     /// Who holds `token`, wherever it comes from.
@@ -158,7 +207,7 @@ impl RelayServer {
         let sender = holder.filter(|node| {
             self.clients
                 .get(node)
-                .is_some_and(|c| c.address == from && c.ends > now)
+                .is_some_and(|c| c.way == Way::Udp(from) && c.ends > now)
         });
         if sender.is_none() {
             self.counters.refused += 1;
@@ -170,17 +219,12 @@ impl RelayServer {
     ///
     /// # Errors
     /// [`RelayDrop::NoSuchNode`].
-    pub fn forward(
-        &mut self,
-        to: NodeId,
-        bytes: usize,
-        now: Instant,
-    ) -> Result<SocketAddr, RelayDrop> {
+    pub fn forward(&mut self, to: NodeId, bytes: usize, now: Instant) -> Result<Way, RelayDrop> {
         match self.clients.get(&to).filter(|c| c.ends > now) {
             Some(client) => {
                 self.counters.forwarded += 1;
                 self.counters.forwarded_bytes += bytes as u64;
-                Ok(client.address)
+                Ok(client.way)
             }
             None => {
                 self.counters.no_such_node += 1;
@@ -194,6 +238,7 @@ impl RelayServer {
         self.clients.retain(|_, client| client.ends > now);
         let clients = &self.clients;
         self.tokens.retain(|_, node| clients.contains_key(node));
+        self.streams.retain(|_, node| clients.contains_key(node));
     }
 
     /// The nodes that are registered.
@@ -234,8 +279,12 @@ mod tests {
 
     fn relay() -> RelayServer {
         let mut relay = RelayServer::new(2);
-        relay.register(A, address(1), Token(11), at(0)).unwrap();
-        relay.register(B, address(2), Token(22), at(0)).unwrap();
+        relay
+            .register(A, Way::Udp(address(1)), Token(11), at(0))
+            .unwrap();
+        relay
+            .register(B, Way::Udp(address(2)), Token(22), at(0))
+            .unwrap();
         relay
     }
 
@@ -243,7 +292,7 @@ mod tests {
     fn a_datagram_goes_to_where_its_destination_registered() {
         let mut relay = relay();
         assert_eq!(relay.sender(address(1), Token(11), at(1)), Ok(A));
-        assert_eq!(relay.forward(B, 100, at(1)), Ok(address(2)));
+        assert_eq!(relay.forward(B, 100, at(1)), Ok(Way::Udp(address(2))));
         assert_eq!(
             relay.forward(NodeId([3; 16]), 1, at(1)),
             Err(RelayDrop::NoSuchNode)
@@ -264,7 +313,7 @@ mod tests {
         );
         // Registering again from elsewhere doesn't move it; proving the address does.
         assert_eq!(
-            relay.register(A, address(9), Token(99), at(1)),
+            relay.register(A, Way::Udp(address(9)), Token(99), at(1)),
             Ok(Token(11))
         );
         assert_eq!(
@@ -296,15 +345,44 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_a_stream_is_reached_there_until_it_ends_or_udp_carries_again() {
+        let mut relay = relay();
+        let stream = Way::Stream(StreamId(7));
+        assert_eq!(relay.register(A, stream, Token(99), at(1)), Ok(Token(11)));
+        assert_eq!(relay.forward(A, 1, at(1)), Ok(stream));
+        assert_eq!(relay.streamer(StreamId(7), at(1)), Some(A));
+        assert_eq!(relay.address(A), None);
+        // Nobody sends by UDP with the token of one who isn't there.
+        assert_eq!(
+            relay.sender(address(1), Token(11), at(1)),
+            Err(RelayDrop::BadToken)
+        );
+        let udp = Way::Udp(address(5));
+        assert_eq!(relay.register(A, udp, Token(99), at(2)), Ok(Token(11)));
+        assert_eq!(relay.forward(A, 1, at(2)), Ok(udp));
+        assert_eq!(relay.streamer(StreamId(7), at(2)), None);
+        relay.stream_closed(StreamId(7));
+        assert!(relay.serves(A));
+        relay.register(B, stream, Token(99), at(2)).unwrap();
+        relay.stream_closed(StreamId(7));
+        assert!(!relay.serves(B));
+    }
+
+    #[test]
     fn a_full_relay_says_so_until_somebody_leaves() {
         let mut relay = relay();
         let third = NodeId([3; 16]);
         assert_eq!(
-            relay.register(third, address(3), Token(33), at(1)),
+            relay.register(third, Way::Udp(address(3)), Token(33), at(1)),
             Err(RelayFull)
         );
         assert_eq!(
-            relay.register(third, address(3), Token(33), at(LIFETIME_S.into())),
+            relay.register(
+                third,
+                Way::Udp(address(3)),
+                Token(33),
+                at(LIFETIME_S.into())
+            ),
             Ok(Token(33))
         );
     }

@@ -44,6 +44,8 @@ pub enum Line {
     CgnatSymmetric,
     /// A carrier's NAT that two homes share, and that lets them meet by its own address.
     Hairpin,
+    /// A home's NAT behind which no UDP passes, only TLS.
+    UdpBlocked,
     /// IPv6 behind a firewall, and IPv4 through the provider's NAT64.
     V6Only,
     /// IPv6 behind a firewall, and IPv4 behind a carrier's NAT.
@@ -51,7 +53,7 @@ pub enum Line {
 }
 
 /// All of them.
-pub const LINES: [Line; 11] = [
+pub const LINES: [Line; 12] = [
     Line::Open,
     Line::FullCone,
     Line::AddressRestricted,
@@ -61,6 +63,7 @@ pub const LINES: [Line; 11] = [
     Line::Cgnat,
     Line::CgnatSymmetric,
     Line::Hairpin,
+    Line::UdpBlocked,
     Line::V6Only,
     Line::DualStack,
 ];
@@ -89,6 +92,7 @@ impl Line {
             Self::Cgnat => "cgnat",
             Self::CgnatSymmetric => "cgnat-symmetric",
             Self::Hairpin => "hairpin",
+            Self::UdpBlocked => "udp-blocked",
             Self::V6Only => "v6-only",
             Self::DualStack => "dual-stack",
         }
@@ -140,6 +144,7 @@ impl Pair {
     /// If somebody is not let in.
     pub fn new(seed: u64, lines: [Line; 2]) -> Self {
         let mut world = World::new(seed);
+        world.serve_streams();
         let mut founder = Founder::new("home", 7);
         let relay = world.host(RELAY, None);
         let bundle = founder.relay_bundle(entry());
@@ -164,6 +169,9 @@ impl Pair {
             join(&mut world, host, invited(link));
             host
         });
+        for (home, line) in homes.into_iter().zip(lines) {
+            world.block_udp(home, line == Line::UdpBlocked);
+        }
         // Everybody is in step, and registered with both relays.
         world.run(seconds(30));
         let mut pair = Self {
@@ -255,7 +263,8 @@ fn plug_in(world: &mut World, n: u8, line: Line, shared: Option<NatId>) -> HostI
         Line::Open => return world.host(&public, None),
         Line::FullCone => Kind::FULL_CONE,
         Line::AddressRestricted => Kind::ADDRESS_RESTRICTED,
-        Line::PortRestricted => Kind::PORT_RESTRICTED,
+        // No UDP passes once it has joined.
+        Line::PortRestricted | Line::UdpBlocked => Kind::PORT_RESTRICTED,
         Line::SymmetricSequential => Kind::SYMMETRIC_SEQUENTIAL,
         Line::SymmetricRandom => Kind::SYMMETRIC_RANDOM,
         Line::Cgnat | Line::CgnatSymmetric => {

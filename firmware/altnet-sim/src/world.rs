@@ -1,5 +1,7 @@
 //! Hosts, wires and time.
 
+mod streams;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,6 +16,7 @@ use crate::founder::FOUNDED;
 use crate::nat::Kind;
 pub use crate::net::NatId;
 use crate::net::{Line, Net, PREF64, Passing};
+use streams::{Streamed, Streams};
 
 /// A node as it runs here.
 pub type SimNode = Node<ChaChaPoly>;
@@ -69,9 +72,9 @@ pub struct Captured {
     pub bytes: Vec<u8>,
 }
 
-struct InFlight {
-    passing: Passing,
-    bytes: Vec<u8>,
+enum InFlight {
+    Datagram { passing: Passing, bytes: Vec<u8> },
+    Streamed(Streamed),
 }
 
 /// Everything there is.
@@ -82,6 +85,7 @@ pub struct World {
     loss_per_mille: u64,
     hosts: Vec<Host>,
     net: Net,
+    streams: Streams,
     /// Lines on which no UDP passes.
     without_udp: BTreeSet<HostId>,
     wire: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -104,6 +108,7 @@ impl World {
             loss_per_mille: 0,
             hosts: Vec::new(),
             net: Net::default(),
+            streams: Streams::default(),
             without_udp: BTreeSet::new(),
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
@@ -272,6 +277,7 @@ impl World {
     pub fn power_off(&mut self, host: HostId) {
         self.hosts[host.0].node = None;
         self.hosts[host.0].wake = Instant::NEVER;
+        self.end_streams(host);
         for write in core::mem::take(&mut self.hosts[host.0].unsynced) {
             if self.random() & 1 == 0 {
                 put(&mut self.hosts[host.0].disk, &write);
@@ -419,6 +425,8 @@ impl World {
     fn carry_out(&mut self, host: HostId, verdict: Verdict, bytes: Vec<u8>) {
         match verdict {
             Verdict::Send { to, port } => self.launch(host, port, to, bytes),
+            Verdict::ToRelay { relay, to } => self.stream_to_relay(host, relay, to, bytes),
+            Verdict::ToClient { stream, from } => self.stream_to_client(host, stream, from, bytes),
             Verdict::Deliver => self.hosts[host.0].delivered.push(bytes),
             Verdict::App { app } => self.hosts[host.0].to_apps.push((app, bytes)),
             Verdict::LogIn => self.hosts[host.0].to_login_page.push(bytes),
@@ -518,16 +526,18 @@ impl World {
         let Some(Reverse((_, sequence))) = self.wire.pop() else {
             return;
         };
-        let Some(datagram) = self.in_flight.remove(&sequence) else {
-            return;
+        let (passing, bytes) = match self.in_flight.remove(&sequence) {
+            Some(InFlight::Datagram { passing, bytes }) => (passing, bytes),
+            Some(InFlight::Streamed(streamed)) => return self.arrive_streamed(streamed),
+            None => return,
         };
-        let Some((host, port, from)) = self.route(&datagram) else {
+        let Some((host, port, from)) = self.route(passing) else {
             return;
         };
         let now = self.now;
         let mut buffer = [0; FRAME_BYTES];
         let mut frame = Frame::new(&mut buffer);
-        if frame.set(&datagram.bytes).is_err() {
+        if frame.set(&bytes).is_err() {
             return;
         }
         let Some(node) = &mut self.hosts[host.0].node else {
@@ -542,8 +552,8 @@ impl World {
     }
 
     /// The host a datagram reaches, at which of its ports, and from where it seems to come.
-    fn route(&mut self, datagram: &InFlight) -> Option<(HostId, PortId, SocketAddr)> {
-        let (a, b) = (datagram.passing.from.ip(), datagram.passing.to.ip());
+    fn route(&mut self, passing: Passing) -> Option<(HostId, PortId, SocketAddr)> {
+        let (a, b) = (passing.from.ip(), passing.to.ip());
         let blocked = &self.blocked;
         if blocked
             .iter()
@@ -551,7 +561,7 @@ impl World {
         {
             return None;
         }
-        let (line, port, from) = self.net.arrive(datagram.passing, self.now)?;
+        let (line, port, from) = self.net.arrive(passing, self.now)?;
         let host = HostId(line.host);
         let port = match port.checked_sub(FURTHER_PORTS) {
             Some(port) if self.hosts[host.0].ports.contains(&PortId(port)) => PortId(port),
@@ -593,7 +603,7 @@ impl World {
         self.wire
             .push(Reverse((self.now.after(delay), self.sequence)));
         self.in_flight
-            .insert(self.sequence, InFlight { passing, bytes });
+            .insert(self.sequence, InFlight::Datagram { passing, bytes });
     }
 
     /// Does what a driver does: drains a node until it waits.
@@ -610,6 +620,14 @@ impl World {
                 Output::Send { to, port } => {
                     let bytes = frame.packet().to_vec();
                     self.launch(host, port, to, bytes);
+                }
+                Output::ToRelay { relay, to } => {
+                    let bytes = frame.packet().to_vec();
+                    self.stream_to_relay(host, relay, to, bytes);
+                }
+                Output::ToClient { stream, from } => {
+                    let bytes = frame.packet().to_vec();
+                    self.stream_to_client(host, stream, from, bytes);
                 }
                 Output::ClosePort { port } => {
                     state.ports.remove(&port);
@@ -631,6 +649,7 @@ impl World {
                 Output::Tell(event) => state.told.push(event),
                 Output::Wait(deadline) => {
                     state.wake = deadline;
+                    self.tend_streams(host);
                     return;
                 }
             }

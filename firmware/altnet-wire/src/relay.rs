@@ -4,10 +4,12 @@
 //! Send   0x10 | 0 0 0 | token u64 | destination 16 | datagram      client to relay
 //! Receive 0x11 | 0 0 0 | source 16 | datagram                       relay to client
 //! Unknown 0x12 | 0 0 0 | token u64                                  relay to client: register again
+//! Absent 0x13 | 0 0 0 | destination 16                              relay to client: not here
 //! ```
 //! Numbers are big-endian. What is inside is a WireGuard or control datagram that the relay
-//! can't read; a relayed datagram inside another is refused. `Unknown` is smaller than any
-//! `Send`, so it can't amplify; it tells the client nothing but that this relay, at this
+//! can't read; a relayed datagram inside another is refused. `Unknown` and `Absent` are smaller than
+//! any `Send`, so they can't amplify. `Absent` tells a client that the destination isn't registered
+//! at this relay; `Unknown` tells the client nothing but that this relay, at this
 //! address, doesn't forward for it now.
 
 use crate::frame::{Frame, NoRoom};
@@ -19,12 +21,17 @@ pub const SEND: u8 = 0x10;
 pub const RECEIVE: u8 = 0x11;
 /// First byte of the refusal to forward.
 pub const UNKNOWN: u8 = 0x12;
+/// First byte of the answer to a datagram for somebody who isn't there.
+pub const ABSENT: u8 = 0x13;
 /// Bytes before the datagram in [`RelayPacket::Send`].
 pub const SEND_HEADER_BYTES: usize = 28;
 /// Bytes before the datagram in [`RelayPacket::Receive`].
 pub const RECEIVE_HEADER_BYTES: usize = 20;
 /// Bytes of an [`RelayPacket::Unknown`].
 pub const UNKNOWN_BYTES: usize = 12;
+
+/// Bytes of a [`RelayPacket::Absent`].
+pub const ABSENT_BYTES: usize = 20;
 
 /// A permission to be forwarded for, valid from one 5-tuple.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +62,11 @@ pub enum RelayPacket {
     Unknown {
         /// The token.
         token: Token,
+    },
+    /// The relay has no such client.
+    Absent {
+        /// For whom a datagram was.
+        to: NodeId,
     },
 }
 
@@ -100,6 +112,10 @@ impl RelayPacket {
                 let token = Token(u64::from_be_bytes(token));
                 return Ok((Self::Unknown { token }, UNKNOWN_BYTES));
             }
+            ABSENT => {
+                let to = <[u8; 16]>::try_from(rest).map_err(|_| NotRelay)?;
+                return Ok((Self::Absent { to: NodeId(to) }, ABSENT_BYTES));
+            }
             _ => return Err(NotRelay),
         };
         // A relayed header inside could make a loop of relays.
@@ -131,6 +147,12 @@ impl RelayPacket {
                 let out = frame.push_front(UNKNOWN_BYTES)?;
                 out[..4].copy_from_slice(&[UNKNOWN, 0, 0, 0]);
                 out[4..12].copy_from_slice(&token.0.to_be_bytes());
+            }
+            Self::Absent { to } => {
+                frame.clear();
+                let out = frame.push_front(ABSENT_BYTES)?;
+                out[..4].copy_from_slice(&[ABSENT, 0, 0, 0]);
+                out[4..20].copy_from_slice(&to.0);
             }
         }
         Ok(())
@@ -183,6 +205,10 @@ mod tests {
             &[],
             &[0x12, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
         );
+        let mut absent = Vec::from([0x13, 0, 0, 0]);
+        absent.extend([9; 16]);
+        let to = NodeId([9; 16]);
+        check(RelayPacket::Absent { to }, &[], &absent);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use altnet_wire::time::Instant;
 use super::apps::{AppEnd, Route, Via, is_devices};
 use super::facts::View;
 use super::peers::Peer;
+use super::relays::Carrier;
+use super::streams::stream_of;
 use super::{DropReason, Network, Node, Verdict};
 use crate::ip::PacketInfo;
 use crate::lan::icmp_error::ErrorKind;
@@ -128,8 +130,7 @@ impl<A: Aead> Node<A> {
                 self.counters.sealed += 1;
                 self.counters.sealed_bytes += bytes;
                 self.sent(owner, now);
-                let (to, port) = self.direct(to, frame, now)?;
-                Ok(Verdict::Send { to, port })
+                self.direct(to, frame, now)
             }
             Ok(Sealed::Queued) => {
                 self.sent(owner, now);
@@ -176,12 +177,20 @@ impl<A: Aead> Node<A> {
         let from = self.traversal.inward(unmapped(from));
         let result = match frame.packet().first() {
             _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),
-            Some(&(relay::SEND | relay::RECEIVE | relay::UNKNOWN)) => {
+            Some(&(relay::SEND | relay::RECEIVE | relay::UNKNOWN | relay::ABSENT)) => {
                 self.handle_relay(from, frame, now)
             }
             Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
             None => Err(DropReason::NotOurs),
         };
+        self.note_datagram(result)
+    }
+
+    /// Counts what became of a datagram.
+    pub(super) fn note_datagram(
+        &mut self,
+        result: Result<Verdict, DropReason>,
+    ) -> Result<Verdict, DropReason> {
         match result {
             Ok(_) => self.refusals.passed(),
             Err(reason) => self.refusals.refuse_datagram(reason),
@@ -397,19 +406,21 @@ impl<A: Aead> Node<A> {
         self.timers.housekeeping_at(next);
     }
 
-    /// Turns an endpoint into an address and the port to send from: puts a relay's header in front
-    /// where one forwards.
+    /// Turns an endpoint into what to do with a datagram for it: puts a relay's header in front where
+    /// one forwards.
     pub(super) fn direct(
         &mut self,
         to: Endpoint,
         frame: &mut Frame<'_>,
         now: Instant,
-    ) -> Result<(SocketAddr, PortId), DropReason> {
+    ) -> Result<Verdict, DropReason> {
         let (relay, node) = match to {
             Endpoint::Direct(address) => {
-                let address = self.may_go(address, frame, now)?;
-                let port = self.traversal.port_to(address);
-                return Ok((self.traversal.outward(address), port));
+                let to = self.may_go(address, frame, now)?;
+                return Ok(Verdict::Send {
+                    to: self.traversal.outward(to),
+                    port: self.traversal.port_to(to),
+                });
             }
             Endpoint::Relayed { relay, node } => (relay, node),
         };
@@ -417,21 +428,32 @@ impl<A: Aead> Node<A> {
         let own = self.network.as_ref().map(|network| network.own.node);
         if own == Some(relay) {
             // This node is the relay: its client is reached as any client is.
-            let to = self
-                .relay
-                .forward(node, frame.len(), now)
-                .map_err(|_| DropReason::RelayNoSuchNode)?;
-            RelayPacket::Receive { from: relay }
-                .push(frame)
-                .map_err(|_| DropReason::TooLarge)?;
-            return Ok((to, PortId::MAIN));
+            if let Some(stream) = stream_of(node) {
+                return Ok(Verdict::ToClient {
+                    stream,
+                    from: relay,
+                });
+            }
+            return self.pass_on(relay, node, frame, now);
         }
         let link = self.relays.get(&relay).ok_or(DropReason::NoPath)?;
-        let (address, token) = link.ready().ok_or(DropReason::NoPath)?;
-        RelayPacket::Send { token, to: node }
-            .push(frame)
-            .map_err(|_| DropReason::TooLarge)?;
-        Ok((self.traversal.outward(address), PortId::MAIN))
+        let carrier = match link.ready() {
+            // The relay itself, over the stream that leads there.
+            _ if node == relay => link.carriers.stream.then_some(Carrier::Stream),
+            ready => ready,
+        };
+        match carrier.ok_or(DropReason::NoPath)? {
+            Carrier::Udp(address, token) => {
+                RelayPacket::Send { token, to: node }
+                    .push(frame)
+                    .map_err(|_| DropReason::TooLarge)?;
+                Ok(Verdict::Send {
+                    to: self.traversal.outward(address),
+                    port: PortId::MAIN,
+                })
+            }
+            Carrier::Stream => Ok(Verdict::ToRelay { relay, to: node }),
+        }
     }
 
     /// Whether a datagram may go to `address`: a handshake that is begun with an address which

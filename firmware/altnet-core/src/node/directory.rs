@@ -218,6 +218,7 @@ impl<A: Aead> Node<A> {
                 let link = self.relays.entry(node).or_default();
                 link.session = session.filter(|s| self.sessions.get(s).is_some_and(|s| s.greeted));
                 link.renew = now;
+                link.carriers.since = now;
             }
         }
         self.timers.housekeeping_at(now);

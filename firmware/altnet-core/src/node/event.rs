@@ -79,7 +79,7 @@ pub enum Event {
     RelayUp {
         /// Which relay.
         relay: NodeId,
-        /// Where it sees this node.
+        /// Where it sees this node; unspecified if it is reached over a stream.
         observed: SocketAddr,
     },
     /// A relay no longer forwards for this node.
@@ -283,6 +283,9 @@ impl Event {
             }
             Self::RelayUp { relay, observed } => {
                 let relay = name(*relay);
+                if observed.ip().is_unspecified() {
+                    return write!(f, "relay {relay} forwards for us over TLS");
+                }
                 write!(f, "relay {relay} forwards for us and sees us at {observed}")
             }
             Self::RelayDown { relay } => write!(f, "relay {} does not answer", name(*relay)),

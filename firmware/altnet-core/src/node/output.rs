@@ -4,11 +4,13 @@ use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::Output as EngineOutput;
-use altnet_wire::endpoint::PortId;
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
+use altnet_wire::id::NodeId;
 use altnet_wire::time::Instant;
 
 use super::{Event, LinkId, Node, Slot};
+use crate::relay::StreamId;
 
 /// What becomes of the packet in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,21 @@ pub enum Verdict {
         to: SocketAddr,
         /// From which of our UDP ports.
         port: PortId,
+    },
+    /// Send the frame's datagram over our stream to a relay, for a node that is there or for the
+    /// relay itself.
+    ToRelay {
+        /// Which relay.
+        relay: NodeId,
+        /// For whom.
+        to: NodeId,
+    },
+    /// Send the frame's datagram to a client of this relay, over its stream.
+    ToClient {
+        /// Its stream.
+        stream: StreamId,
+        /// Who it is from: another client, or this node.
+        from: NodeId,
     },
     /// Hand the frame's IP packet to our side.
     Deliver,
@@ -47,6 +64,20 @@ pub enum Output {
         /// From which of our UDP ports; one that wasn't used before is opened for it, at any
         /// number. What comes there goes to [`Node::handle_wan_at`].
         port: PortId,
+    },
+    /// Send the frame's datagram over our stream to a relay, as of [`Verdict::ToRelay`].
+    ToRelay {
+        /// Which relay.
+        relay: NodeId,
+        /// For whom.
+        to: NodeId,
+    },
+    /// Send the frame's datagram to a client of this relay, as of [`Verdict::ToClient`].
+    ToClient {
+        /// Its stream.
+        stream: StreamId,
+        /// Who it is from.
+        from: NodeId,
     },
     /// Close a UDP port: nothing that comes there is wanted any more.
     ClosePort {
@@ -114,21 +145,17 @@ impl<A: Aead> Node<A> {
                 if self.takes_challenge(to, frame) {
                     continue;
                 }
-                match self.direct(to, frame, now) {
-                    Ok((to, port)) => return Output::Send { to, port },
-                    Err(reason) => {
-                        self.counters.drop(reason);
-                        continue;
-                    }
+                if let Some(output) = self.sent_to(to, frame, now) {
+                    return output;
                 }
+                continue;
             }
             match self.engine.poll_output(frame, now) {
-                EngineOutput::Transmit { to } => match self.direct(to, frame, now) {
-                    Ok((to, port)) => return Output::Send { to, port },
-                    Err(reason) => {
-                        self.counters.drop(reason);
+                EngineOutput::Transmit { to } => {
+                    if let Some(output) = self.sent_to(to, frame, now) {
+                        return output;
                     }
-                },
+                }
                 EngineOutput::Event(event) => self.handle_tunnel_event(event, now),
                 EngineOutput::Wait(tunnels) => {
                     if self.timers.due(now) {
@@ -142,6 +169,21 @@ impl<A: Aead> Node<A> {
                         .min(self.links_deadline());
                     return Output::Wait(deadline);
                 }
+            }
+        }
+    }
+
+    /// What to do with a datagram for an endpoint, if there is a way.
+    fn sent_to(&mut self, to: Endpoint, frame: &mut Frame<'_>, now: Instant) -> Option<Output> {
+        match self.direct(to, frame, now) {
+            Ok(Verdict::Send { to, port }) => Some(Output::Send { to, port }),
+            Ok(Verdict::ToRelay { relay, to }) => Some(Output::ToRelay { relay, to }),
+            Ok(Verdict::ToClient { stream, from }) => Some(Output::ToClient { stream, from }),
+            // Nothing else comes of an endpoint.
+            Ok(_) => None,
+            Err(reason) => {
+                self.counters.drop(reason);
+                None
             }
         }
     }

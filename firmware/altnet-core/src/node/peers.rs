@@ -263,11 +263,19 @@ impl<A: Aead> Node<A> {
         record: &NodeRecord,
     ) -> heapless::Vec<NodeId, MAX_PRESENCE_RELAYS> {
         let mut relays = heapless::Vec::new();
-        if self.relay.address(node).is_some()
+        if self.relay.serves(node)
             && let Some(network) = &self.network
         {
             // It is a client of ours.
             let _ = relays.push(network.own.node);
+        }
+        if self
+            .relays
+            .get(&node)
+            .is_some_and(|link| link.carriers.stream)
+        {
+            // It is a relay, to which a stream leads.
+            let _ = relays.push(node);
         }
         let told = self.peers.get(&node).map(|peer| peer.told_relays.iter());
         for relay in told.into_iter().flatten().chain(&record.home_relays) {

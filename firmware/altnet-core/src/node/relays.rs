@@ -1,6 +1,6 @@
 //! Relaying, both sides: registering with relays, and forwarding for others.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::{Endpoint, PortId};
@@ -12,13 +12,17 @@ use altnet_wire::relay::{RelayPacket, Token};
 use altnet_wire::time::{Duration, Instant};
 
 use super::sessions::Asked;
+use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::SessionId;
-use crate::relay::{LIFETIME_S, RelayDrop};
+use crate::relay::{LIFETIME_S, RelayDrop, Way};
 
 /// How often a registration is renewed: often enough to keep a NAT's mapping for UDP open
 /// (RFC 4787 REQ-5 allows two minutes, many keep only 30 s).
 pub(super) const RENEW: Duration = Duration::from_secs(20);
+
+/// What a relay sees of a client that comes over a stream.
+const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A relay that says it doesn't know us from here is asked again so soon, and no sooner.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,12 +38,24 @@ pub(super) struct RelayLink {
     pub(super) renew: Instant,
     /// When the registration ends if the relay doesn't answer.
     pub(super) ends: Instant,
+    pub(super) carriers: Carriers,
+}
+
+/// How to send to a relay that forwards for us.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Carrier {
+    Udp(SocketAddr, Token),
+    Stream,
 }
 
 impl RelayLink {
-    /// The relay's address and our token, if it forwards for us.
-    pub(super) fn ready(&self) -> Option<(SocketAddr, Token)> {
-        Some((self.address?, self.token?))
+    /// How to send to the relay, if it forwards for us.
+    pub(super) fn ready(&self) -> Option<Carrier> {
+        let token = self.token?;
+        match self.carriers.by_stream {
+            true => self.carriers.stream.then_some(Carrier::Stream),
+            false => Some(Carrier::Udp(self.address?, token)),
+        }
     }
 }
 
@@ -67,18 +83,25 @@ impl<A: Aead> Node<A> {
                     };
                     return self.handle_datagram(from, frame, now);
                 }
-                let to = match self.relay.forward(to, frame.len(), now) {
-                    Ok(to) => to,
-                    Err(RelayDrop::NoSuchNode) => return Err(DropReason::RelayNoSuchNode),
-                    Err(RelayDrop::BadToken) => return Err(DropReason::RelayToken),
-                };
-                RelayPacket::Receive { from: sender }
-                    .push(frame)
-                    .map_err(|_| DropReason::TooLarge)?;
-                Ok(Verdict::Send {
-                    to,
-                    port: PortId::MAIN,
-                })
+                match self.pass_on(sender, to, frame, now) {
+                    Err(reason @ DropReason::RelayNoSuchNode) => {
+                        // So that it tries another relay at once.
+                        self.counters.drop(reason);
+                        RelayPacket::Absent { to }
+                            .push(frame)
+                            .map_err(|_| DropReason::TooLarge)?;
+                        Ok(Verdict::Send {
+                            to: from,
+                            port: PortId::MAIN,
+                        })
+                    }
+                    passed => passed,
+                }
+            }
+            RelayPacket::Absent { to } => {
+                let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
+                self.absent(relay, to, now);
+                Ok(Verdict::Consumed)
             }
             RelayPacket::Receive { from: node } => {
                 let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
@@ -97,6 +120,47 @@ impl<A: Aead> Node<A> {
                 }
                 Ok(Verdict::Consumed)
             }
+        }
+    }
+
+    /// Passes a client's datagram on to another, by whichever carrier that one has.
+    pub(super) fn pass_on(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        match self.relay.forward(to, frame.len(), now) {
+            Ok(Way::Udp(to)) => {
+                RelayPacket::Receive { from }
+                    .push(frame)
+                    .map_err(|_| DropReason::TooLarge)?;
+                Ok(Verdict::Send {
+                    to,
+                    port: PortId::MAIN,
+                })
+            }
+            Ok(Way::Stream(stream)) => Ok(Verdict::ToClient { stream, from }),
+            Err(RelayDrop::NoSuchNode) => Err(DropReason::RelayNoSuchNode),
+            Err(RelayDrop::BadToken) => Err(DropReason::RelayToken),
+        }
+    }
+
+    /// A relay says that a peer isn't there: it is sent to by another, if there is one that may know
+    /// it, and what a handshake lost begins anew.
+    pub(super) fn absent(&mut self, relay: NodeId, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if !peer.path.is_absent_at(relay, now) {
+            return;
+        }
+        let index = peer.tunnel.index;
+        self.follow_path(node, now);
+        let stats = self.engine.stats(index, now).unwrap_or_default();
+        if stats.is_shaking && !stats.is_up {
+            let _ = self.engine.rekey(index, now);
         }
     }
 
@@ -145,27 +209,38 @@ impl<A: Aead> Node<A> {
         if self.relay_node().is_none() {
             return Reply::Refused(Refusal::NotAllowed);
         }
-        // Through another relay there is no address to bind a token to.
-        let Some(Endpoint::Direct(address)) = self.control.endpoint(session) else {
-            return Reply::Refused(Refusal::NotAllowed);
-        };
         let fresh = Token(self.rng.next_u64());
         // The session's endpoint has proven itself; where this request came from may not have.
-        let bound = self.relay.address(node).unwrap_or(address);
-        if let Endpoint::Direct(from) = from
-            && from != bound
-        {
-            if let Some(state) = self.sessions.get_mut(&session) {
-                state.moving = Some(from);
+        let way = match self.control.endpoint(session) {
+            Some(Endpoint::Direct(address)) => Way::Udp(address),
+            Some(Endpoint::Relayed { relay, node: at }) if self.relay_node() == Some(relay) => {
+                match stream_of(at).map_or_else(|| self.relay.way(node), |s| Some(Way::Stream(s))) {
+                    Some(way) => way,
+                    None => return Reply::Refused(Refusal::NotAllowed),
+                }
             }
-            if self.probes.take(node, from.ip(), now) {
-                self.control.challenge(session, Endpoint::Direct(from), now);
+            // Through another relay there is no address to bind a token to.
+            _ => return Reply::Refused(Refusal::NotAllowed),
+        };
+        let mut observed = UNSEEN;
+        if let Way::Udp(address) = way {
+            observed = from.direct().unwrap_or(address);
+            let bound = self.relay.address(node).unwrap_or(address);
+            if let Endpoint::Direct(from) = from
+                && from != bound
+            {
+                if let Some(state) = self.sessions.get_mut(&session) {
+                    state.moving = Some(from);
+                }
+                if self.probes.take(node, from.ip(), now) {
+                    self.control.challenge(session, Endpoint::Direct(from), now);
+                }
             }
         }
-        match self.relay.register(node, address, fresh, now) {
+        match self.relay.register(node, way, fresh, now) {
             Ok(token) => Reply::Registered {
                 token: token.0,
-                observed: from.direct().unwrap_or(address),
+                observed,
                 lifetime_s: LIFETIME_S,
             },
             Err(_) => Reply::Refused(Refusal::Busy),
@@ -184,17 +259,23 @@ impl<A: Aead> Node<A> {
         let Some(link) = self.relays.get_mut(&relay) else {
             return;
         };
-        let was = (link.token, link.observed);
+        let was = (link.token, link.observed, link.carriers.by_stream);
         let by = link.address;
+        // Over a stream the relay sees no address of ours that means anything to others.
+        let is_seen = observed != UNSEEN;
         link.token = Some(Token(token));
-        link.observed = Some(observed);
+        link.observed = is_seen.then_some(observed);
+        if was.0.is_none() || link.carriers.by_stream == is_seen {
+            link.carriers.by_stream = !is_seen;
+            link.carriers.since = now;
+        }
         link.ends = now.after(Duration::from_secs(lifetime_s.into()));
-        if was != (link.token, link.observed) {
+        if was != (link.token, link.observed, link.carriers.by_stream) {
             self.tell(Event::RelayUp { relay, observed });
             self.relays_changed(now);
             self.presence_changed(now);
         }
-        if let Some(by) = by {
+        if let Some(by) = by.filter(|_| is_seen) {
             self.seen_as(by.ip(), observed, now);
         }
     }
@@ -207,6 +288,8 @@ impl<A: Aead> Node<A> {
         link.session = None;
         if link.token.take().is_some() {
             link.observed = None;
+            link.carriers.by_stream = false;
+            link.carriers.since = now;
             self.tell(Event::RelayDown { relay });
             self.relays_changed(now);
             self.presence_changed(now);
