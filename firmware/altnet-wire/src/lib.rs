@@ -22,6 +22,7 @@ pub mod hash;
 pub mod id;
 pub mod message;
 pub mod policy;
+pub mod portmap;
 pub mod record;
 pub mod relay;
 pub mod stun;
