@@ -22,6 +22,7 @@ pub mod names;
 pub mod node;
 pub mod path;
 pub mod policy;
+pub mod portmap;
 pub mod records;
 pub mod registry;
 pub mod relay;
