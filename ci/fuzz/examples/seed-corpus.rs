@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use altnet_fuzz::{TARGETS, audit, logins, machines, parsers, policies, world};
+use altnet_fuzz::{TARGETS, audit, logins, machines, parsers, policies, portmap, world};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -14,6 +14,7 @@ fn main() -> std::io::Result<()> {
         let sources = [
             parsers::seeds(name),
             policies::seeds(name),
+            portmap::seeds(name),
             machines::seeds(name),
             world::seeds(name),
             audit::seeds(name),

@@ -16,6 +16,7 @@ pub mod machines;
 pub mod mutate;
 pub mod parsers;
 pub mod policies;
+pub mod portmap;
 pub mod world;
 
 /// A target.
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("policy", policies::policy),
     ("dns", parsers::dns),
     ("solicitation", parsers::solicitation),
+    ("portmap", portmap::portmap),
     ("link", parsers::link),
     ("bundle", parsers::bundle),
     ("identity", parsers::identity),

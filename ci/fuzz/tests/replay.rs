@@ -79,6 +79,7 @@ targets! {
     policy: 3000,
     dns: 3000,
     solicitation: 5000,
+    portmap: 5000,
     link: 5000,
     bundle: 1500,
     identity: 2000,
