@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod dns;
 pub mod gateway;
 pub mod icmp6;
+pub mod igd;
 pub mod link;
 pub mod metrics;
 pub mod netlink;
