@@ -378,6 +378,16 @@ impl<A: Aead> Node<A> {
         }
     }
 
+    /// The ports that routers before this node keep open for it. Told at every change.
+    pub fn handle_mapped(&mut self, addresses: &[SocketAddr], now: Instant) {
+        let mapped = addresses.iter().copied().take(presence::MAX_MAPPED);
+        let mapped: heapless::Vec<_, _> = mapped.collect();
+        if mapped != self.presence.mapped {
+            self.presence.mapped = mapped;
+            self.presence_changed(now);
+        }
+    }
+
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.engine.handle_timeout(now);

@@ -103,6 +103,14 @@ pub struct Nat {
     mappings: BTreeMap<(SocketAddr, Option<SocketAddr>), Mapping>,
     /// What is mapped at each port.
     ports: BTreeMap<u16, (SocketAddr, Option<SocketAddr>)>,
+    forwards: BTreeMap<u16, Forward>,
+}
+
+/// A port that somebody inside asked for.
+#[derive(Debug)]
+struct Forward {
+    inside: SocketAddr,
+    heard: BTreeSet<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -122,7 +130,15 @@ impl Nat {
             chance: seed | 1,
             mappings: BTreeMap::new(),
             ports: BTreeMap::new(),
+            forwards: BTreeMap::new(),
         }
+    }
+
+    /// Lets everybody in to `inside` at `port`, as after a request by PCP.
+    pub fn forward(&mut self, port: u16, inside: SocketAddr) -> SocketAddr {
+        let heard = BTreeSet::new();
+        self.forwards.insert(port, Forward { inside, heard });
+        SocketAddr::new(self.public, port)
     }
 
     /// Forgets every mapping and goes on at another address: a reboot, or a new lease.
@@ -130,6 +146,7 @@ impl Nat {
         self.public = public;
         self.mappings.clear();
         self.ports.clear();
+        self.forwards.clear();
     }
 
     /// Its public address; a firewall has none.
@@ -160,6 +177,12 @@ impl Nat {
         to: SocketAddr,
         now: Instant,
     ) -> Option<SocketAddr> {
+        // What came in by a port that was asked for is answered from it.
+        let mut forwards = self.forwards.iter();
+        if let Some((port, _)) = forwards.find(|(_, f)| f.inside == inside && f.heard.contains(&to))
+        {
+            return Some(SocketAddr::new(self.public, *port));
+        }
         let lasts = self.kind.lasts;
         self.mappings
             .retain(|_, mapping| now.saturating_since(mapping.used) < lasts);
@@ -220,7 +243,18 @@ impl Nat {
     }
 
     /// Where inside a datagram from `from` to `to` goes, if it is let in.
-    pub fn inbound(&self, from: SocketAddr, to: SocketAddr, now: Instant) -> Option<SocketAddr> {
+    pub fn inbound(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        if let Some(forward) = self.forwards.get_mut(&to.port())
+            && self.kind.translates
+        {
+            forward.heard.insert(from);
+            return Some(forward.inside);
+        }
         let (filtering, lasts) = (self.kind.filtering, self.kind.lasts);
         let firewalled = (to, None);
         let key = match self.kind.translates {
@@ -260,6 +294,17 @@ mod tests {
         assert_eq!(inbound, expected);
         let again = nat.outbound(inside, b, Instant::ZERO).unwrap();
         assert_eq!(again == seen, same_port);
+    }
+
+    #[test]
+    fn a_forwarded_port_lets_everybody_in_and_answers_from_there() {
+        let mut nat = nat(Kind::SYMMETRIC);
+        let (inside, other) = (address("192.168.1.2:51820"), address("198.51.100.1:1"));
+        let outside = nat.forward(4660, inside);
+        assert_eq!(outside, address("203.0.113.1:4660"));
+        assert_ne!(nat.outbound(inside, other, Instant::ZERO), Some(outside));
+        assert_eq!(nat.inbound(other, outside, Instant::ZERO), Some(inside));
+        assert_eq!(nat.outbound(inside, other, Instant::ZERO), Some(outside));
     }
 
     #[test]

@@ -136,16 +136,13 @@ impl Net {
 
     /// The line that a datagram reaches, at which of its ports, and from where it seems to come;
     /// nothing if nobody is there or it isn't let in.
-    pub fn arrive(&self, passing: Passing, now: Instant) -> Option<(Line, u16, SocketAddr)> {
+    pub fn arrive(&mut self, passing: Passing, now: Instant) -> Option<(Line, u16, SocketAddr)> {
         let Passing {
             mut from,
             mut to,
             mut realm,
         } = passing;
-        let is_before = |at: &usize, realm, to: SocketAddr| {
-            self.parents[*at] == realm && self.nats[*at].public() == Some(to.ip())
-        };
-        while let Some(at) = (0..self.nats.len()).find(|at| is_before(at, realm, to)) {
+        while let Some(at) = self.before(realm, to.ip()) {
             to = self.nats[at].inbound(from, to, now)?;
             realm = Some(NatId(at));
         }
@@ -165,6 +162,14 @@ impl Net {
             from.set_ip(embed(v4).into());
         }
         Some((line, to.port(), from))
+    }
+
+    /// The NAT that has an address, as those in `realm` see it.
+    fn before(&self, realm: Option<NatId>, address: IpAddr) -> Option<usize> {
+        let all = self.nats.iter().zip(&self.parents);
+        let mut all = all.enumerate();
+        let found = all.find(|(_, (nat, at))| **at == realm && nat.public() == Some(address));
+        found.map(|(at, _)| at)
     }
 
     /// Whether what is in `realm` gets to a line.

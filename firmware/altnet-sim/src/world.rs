@@ -160,6 +160,11 @@ impl World {
         nat.renumber(public.parse().expect("a test's address"));
     }
 
+    /// Has a NAT let everybody in to `inside` at `port`; returns where that is reached.
+    pub fn forward(&mut self, nat: NatId, port: u16, inside: SocketAddr) -> SocketAddr {
+        self.net.nat_mut(nat).forward(port, inside)
+    }
+
     /// Puts a new device at `address`, behind a NAT if there is one, and switches it on. It has a
     /// login page.
     pub fn host(&mut self, address: &str, nat: Option<NatId>) -> HostId {

@@ -97,6 +97,29 @@ fn a_fixed_address_is_used_once_its_handshake_was_answered() {
 }
 
 #[test]
+fn a_port_that_a_router_keeps_open_makes_a_direct_path_where_none_was() {
+    let mut homes = Homes::new(715, Kind::SYMMETRIC, Kind::SYMMETRIC);
+    assert!(homes.reaches("by relay"));
+    homes.world.run(seconds(30));
+    assert_eq!(homes.path().0, "relay");
+    let inside = SocketAddr::new("192.168.1.2".parse().unwrap(), PORT);
+    let outside = homes.world.forward(homes.nat_b, 4660, inside);
+    homes
+        .world
+        .with(homes.b, |node, now| node.handle_mapped(&[outside], now));
+    assert!(homes.path_becomes("direct"), "{}", homes.story());
+    assert_eq!(homes.path(), ("direct", "direct-answered"));
+    let peers = homes.world.node(homes.a).peer_views(homes.world.now());
+    let peer = peers.iter().find(|peer| peer.name == "house-b").unwrap();
+    assert_eq!(peer.endpoint, Some(outside.to_string()));
+    assert!(
+        peer.why_text.contains("its router keeps open"),
+        "{}",
+        peer.why_text
+    );
+}
+
+#[test]
 fn the_disk_is_written_once_an_hour_however_often_a_peer_moves() {
     let mut homes = Homes::new(720, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
     assert!(homes.path_becomes("direct"));

@@ -401,6 +401,8 @@ pub enum CandidateKind {
     Reflexive,
     /// Set by its owner.
     Fixed,
+    /// A port that the router before it keeps open (PCP, NAT-PMP, UPnP-IGD).
+    Mapped,
 }
 
 /// Records one after the other: `length varint(u16), bytes` each.

@@ -91,6 +91,13 @@ impl Identity {
         self.rotated = now;
     }
 
+    /// A secret for the nonces of port mappings ([`crate::portmap`]), the same over restarts. It
+    /// tells nothing of the keys.
+    pub fn port_secret(&self) -> [u8; 32] {
+        let device = self.device.to_bytes();
+        hash::labelled("altnet port mapping v1", &[&device[..]])
+    }
+
     /// Writes the keys for storage into `out`; returns how many bytes that took.
     pub fn encode(&self, out: &mut Zeroizing<[u8; IDENTITY_BYTES]>) -> usize {
         let mut stored = Stored {

@@ -12,11 +12,16 @@ use super::Node;
 /// Peers are told where this node is at most this often.
 const PRESENCE_PAUSE: Duration = Duration::from_secs(5);
 
+/// Mapped ports: one of each address family, and room for a second router.
+pub(super) const MAX_MAPPED: usize = 4;
+
 /// Where this node is now.
 #[derive(Debug, Default)]
 pub(super) struct OwnPresence {
     pub(super) sequence: u64,
     pub(super) interfaces: heapless::Vec<SocketAddr, MAX_CANDIDATES>,
+    /// Ports that routers before this node keep open.
+    pub(super) mapped: heapless::Vec<SocketAddr, MAX_MAPPED>,
     /// Where a peer saw this node last.
     pub(super) observed: Option<SocketAddr>,
     /// What all peers were told last, and when.
@@ -138,6 +143,9 @@ impl<A: Aead> Node<A> {
         };
         for address in self.fixed_endpoints() {
             add(address, CandidateKind::Fixed);
+        }
+        for address in &self.presence.mapped {
+            add(*address, CandidateKind::Mapped);
         }
         for link in self.relays.values() {
             if let Some(observed) = link.observed {

@@ -49,6 +49,9 @@ impl fmt::Display for Why {
             Self::DirectAnswered(CandidateKind::Reflexive) => {
                 "direct: the address its relay sees answers"
             }
+            Self::DirectAnswered(CandidateKind::Mapped) => {
+                "direct: the port that its router keeps open answers"
+            }
             Self::DirectAnswered(_) => "direct: its fixed address answers",
             Self::DirectHeard => "direct: it was heard from there",
             Self::Untested => "an address of it is tried, no answer yet",

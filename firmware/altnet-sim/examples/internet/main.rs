@@ -300,7 +300,7 @@ impl Internet {
                 continue;
             };
             let is_udp = packet.transport == Transport::Udp;
-            let net = &self.nets[usize::from(!is_udp)];
+            let net = &mut self.nets[usize::from(!is_udp)];
             let Some((line, port, from)) = net.arrive(passing, now) else {
                 continue;
             };
