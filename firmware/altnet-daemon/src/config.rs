@@ -72,6 +72,8 @@ pub struct Config {
     pub tls: Tls,
     /// The audit log.
     pub audit: Audit,
+    /// A port on the router before this machine.
+    pub port_mapping: PortMapping,
 }
 
 /// `[network]`
@@ -232,6 +234,15 @@ pub struct Audit {
     pub max_bytes: u32,
 }
 
+/// `[port_mapping]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortMapping {
+    /// Whether the router before this machine is asked to let `listen_port` through, by PCP,
+    /// NAT-PMP or UPnP. Without, peers behind strict NATs may need a relay.
+    pub enabled: bool,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -251,6 +262,7 @@ impl Default for Config {
             login: Login::default(),
             tls: Tls::default(),
             audit: Audit::default(),
+            port_mapping: PortMapping::default(),
         }
     }
 }
@@ -290,6 +302,12 @@ impl Default for Audit {
         Self {
             max_bytes: audit::Limits::ROUTER.max_bytes,
         }
+    }
+}
+
+impl Default for PortMapping {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 
@@ -344,6 +362,7 @@ impl Config {
         check("[login]", self.login == old.login);
         check("[tls]", self.tls == old.tls);
         check("[audit]", self.audit == old.audit);
+        check("[port_mapping]", self.port_mapping == old.port_mapping);
         keys
     }
 }
@@ -416,6 +435,8 @@ mod tests {
             command = "/usr/libexec/altnet-tls"
             [audit]
             max_bytes = 1048576
+            [port_mapping]
+            enabled = false
             "#,
         )
         .unwrap();
@@ -426,6 +447,7 @@ mod tests {
         assert_eq!(config.dns.forward[0].0, "9.9.9.9:53".parse().unwrap());
         assert_eq!(config.dns.forward[1].0.port(), 5353);
         assert_eq!(config.api.others, Others::Read);
+        assert!(!config.port_mapping.enabled && Config::default().port_mapping.enabled);
         assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 

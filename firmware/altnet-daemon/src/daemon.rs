@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::api::Role;
@@ -39,6 +39,7 @@ use crate::link::Links;
 use crate::log::{self, Level};
 use crate::metrics;
 use crate::netlink::{self, Netlink};
+use crate::portmap::PortMappings;
 use crate::privileges::{self, CapabilitySet, User};
 use crate::store::Store;
 use crate::store::directory::Directory;
@@ -166,6 +167,14 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     // descriptor before it is dropped.
     let changes = unsafe { AsyncFd::register(netlink::watch().context("can't watch netlink")?) }?;
 
+    let (mappings, ways) = if config.port_mapping.enabled {
+        let secret = node.identity().port_secret();
+        let started = PortMappings::start(port.number()?, secret);
+        let (mappings, ways) = started.context("can't look for routers")?;
+        (Some(mappings), ways)
+    } else {
+        (None, watch::channel(Vec::new()).1)
+    };
     let machines = Machines::new(&config).context("can't watch netlink")?;
 
     let (solicited_to, solicited) = mpsc::channel(INBOX);
@@ -225,6 +234,8 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         links,
         netlink,
         changes,
+        mappings,
+        ways,
         machines,
         portal,
         names,

@@ -22,7 +22,7 @@ use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::time::Instant;
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::aead::RingAead;
 use crate::api::server::Call;
@@ -33,6 +33,7 @@ use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
 use crate::metrics::Wish;
 use crate::netlink::Netlink;
+use crate::portmap::{PortMappings, Way};
 use crate::store::directory::Directory;
 use crate::store::writer::{Done, Writer};
 use crate::tun::Tun;
@@ -46,6 +47,7 @@ mod invites;
 pub mod lan;
 mod logins;
 pub mod machines;
+mod mapped;
 pub mod nat64;
 mod page;
 mod places;
@@ -120,6 +122,10 @@ pub struct Gateway {
     pub netlink: Netlink,
     /// Readable when links or addresses change.
     pub changes: AsyncFd<Socket>,
+    /// What asks routers for a port, if that is on.
+    pub mappings: Option<PortMappings>,
+    /// What became of it.
+    pub ways: watch::Receiver<Vec<Way>>,
     /// The machines on the LANs.
     pub machines: Machines,
     /// The way to the login page.
@@ -162,6 +168,8 @@ pub struct State {
     complaints: Vec<String>,
     // The apps that a key is being made for.
     keys_wished: BTreeSet<String>,
+    // What was last logged of routers.
+    router_lines: Vec<String>,
 }
 
 impl Default for State {
@@ -180,6 +188,7 @@ impl Default for State {
             lost: 0,
             complaints: Vec::new(),
             keys_wished: BTreeSet::new(),
+            router_lines: Vec::new(),
         }
     }
 }
@@ -204,6 +213,7 @@ enum Input {
     Audited(io::Result<()>),
     Change,
     Prefix(Option<Ipv6Addr>),
+    Mapped,
     Machines,
     Signal(Signal),
     Time,
@@ -259,6 +269,7 @@ impl Gateway {
                     self.node.handle_pref64(prefix, clock::now());
                 }
                 Input::Change => self.state.look = clock::now().after(SETTLE),
+                Input::Mapped => self.tell_mapped(clock::now()),
                 Input::Time => self.node.handle_timeout(clock::now()),
                 Input::Signal(Signal::Reload) => {
                     if let Some(config) = reload() {
@@ -272,6 +283,9 @@ impl Gateway {
                 }
             }
         };
+        if let Some(mappings) = self.mappings.take() {
+            mappings.close().await;
+        }
         self.close(&mut frame);
         ended
     }
@@ -323,6 +337,7 @@ impl Gateway {
 
     async fn next_input(&mut self, signals: &mut Signals, deadline: Instant) -> Input {
         let (inboxes, store, audit) = (&mut self.inboxes, &mut self.store, &mut self.audit);
+        let ways = &mut self.ways;
         let sleep = async {
             match clock::sleep_until(deadline) {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -349,6 +364,7 @@ impl Gateway {
             result = self.machines.heard() => ready(Input::Machines, result, "netlink"),
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
             answer = self.nat64.answered() => Input::Prefix(answer),
+            Ok(()) = ways.changed() => Input::Mapped,
             signal = signals.next() => Input::Signal(signal),
             () = sleep => Input::Time,
         }
@@ -493,6 +509,7 @@ impl Gateway {
         self.tend_portal();
         self.tend_tls();
         self.tell_interfaces(now);
+        self.tend_mapped();
     }
 
     fn set_clock(&mut self) {

@@ -23,6 +23,7 @@ pub mod igd;
 pub mod link;
 pub mod metrics;
 pub mod netlink;
+pub mod portmap;
 pub mod store;
 #[cfg(test)]
 mod testing;

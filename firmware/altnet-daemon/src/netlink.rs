@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub mod bridge;
+pub mod gateway;
 mod kinds;
 mod message;
 pub mod neighbour;
@@ -244,13 +245,18 @@ impl Netlink {
     }
 }
 
-/// Opens a socket that becomes readable whenever a link or an IPv6 address changes. What is
+/// Opens a socket that becomes readable whenever a link, an address or an IPv4 route changes. What is
 /// read from it need not be understood: it says "look again".
 ///
 /// # Errors
 /// What the kernel says.
 pub fn watch() -> io::Result<Socket> {
-    subscribed(&[libc::RTNLGRP_LINK, libc::RTNLGRP_IPV6_IFADDR])
+    subscribed(&[
+        libc::RTNLGRP_LINK,
+        libc::RTNLGRP_IPV6_IFADDR,
+        libc::RTNLGRP_IPV4_IFADDR,
+        libc::RTNLGRP_IPV4_ROUTE,
+    ])
 }
 
 /// Opens a socket to which the kernel tells what these groups are told.
@@ -340,6 +346,8 @@ mod tests {
                 "link add lan0 type bridge",
                 "link set lan0 up",
                 "address add fd00::1/64 dev lan0 nodad",
+                "address add 192.0.2.2/24 dev lan0",
+                "route add default via 192.0.2.1",
                 "link delete lan0",
             ] {
                 let status = Command::new("ip").args(words.split(' ')).status();

@@ -27,6 +27,9 @@ pub struct Status<Word = String> {
     /// The LANs served.
     #[serde(default)]
     pub lans: Vec<Lan>,
+    /// The ports on routers before this node, one of each address family with a router.
+    #[serde(default)]
+    pub port_mappings: Vec<PortMapping>,
     /// The node itself: its fields stand beside the others.
     #[serde(flatten)]
     pub node: node::Status<Word>,
@@ -44,6 +47,28 @@ pub struct Lan {
     pub advertise: String,
     /// Why it is not served, if it isn't.
     pub fault: Option<String>,
+}
+
+/// A port on a router before this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortMapping {
+    /// The router's address.
+    pub router: String,
+    /// Where the port leads: this node's own address and port.
+    pub internal: String,
+    /// Where peers reach it, if the router keeps one open.
+    pub external: Option<String>,
+    /// How it was obtained: `pcp`, `nat-pmp` or `upnp-igd`.
+    pub protocol: Option<String>,
+    /// Whether that is a public address. If not, the router is behind another NAT.
+    pub public: bool,
+    /// For how long it stands unless it is renewed, in seconds.
+    pub lifetime_s: Option<u64>,
+    /// Why it is so: a word that stays.
+    pub why: String,
+    /// The same for people.
+    pub why_text: String,
 }
 
 /// Result of `peers`.
@@ -387,6 +412,7 @@ mod tests {
                 "listen_port",
                 "network",
                 "peers",
+                "port_mappings",
                 "relays",
                 "state",
                 "time",
@@ -414,6 +440,19 @@ mod tests {
                 "site_prefix",
                 "tunnel_epoch",
                 "tunnel_key",
+            ],
+        );
+        check(
+            &PortMapping::default(),
+            &[
+                "external",
+                "internal",
+                "lifetime_s",
+                "protocol",
+                "public",
+                "router",
+                "why",
+                "why_text",
             ],
         );
         check(

@@ -89,6 +89,15 @@ pub fn status(status: &Status) -> String {
         }
         lines.push(("lan", text));
     }
+    for mapping in &status.port_mappings {
+        let text = match (&mapping.external, &mapping.protocol) {
+            (Some(external), Some(protocol)) => {
+                format!("{external} by {protocol}: {}", mapping.why_text)
+            }
+            _ => mapping.why_text.clone(),
+        };
+        lines.push(("router", format!("{}, {text}", mapping.router)));
+    }
     lines.push(("peers", status.node.peers.to_string()));
     for relay in &status.node.relays {
         let text = match (&relay.observed, relay.up) {

@@ -174,6 +174,7 @@ impl Gateway {
             version: env!("CARGO_PKG_VERSION").into(),
             listen_port: self.ports.number().unwrap_or(self.config.listen_port),
             lans: self.lans.views(),
+            port_mappings: self.mapped_views(now),
             node: self.node.status(now),
         }
     }

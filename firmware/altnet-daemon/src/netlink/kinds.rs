@@ -187,7 +187,7 @@ pub(super) fn reachable_address(body: &[u8]) -> Option<(u32, IpAddr)> {
     Some((interface, local.or(address)?))
 }
 
-fn ip_address(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip_address(value: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from).ok();
     v4.or(<[u8; 16]>::try_from(value).map(IpAddr::from).ok())
 }
