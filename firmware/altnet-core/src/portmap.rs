@@ -95,13 +95,16 @@ pub struct PortMapper {
     address: Option<Ipv4Addr>,
     // What NAT-PMP gave while the address was not known.
     given: Option<nat_pmp::Map>,
-    epoch: Option<Epoch>,
+    // The gateway's clocks, by PCP and by NAT-PMP.
+    clock: Option<Epoch>,
+    old_clock: Option<Epoch>,
     rest: Duration,
     refused: Option<(Why, u32)>,
     why: Why,
     due: Due,
     ask: Option<Ask>,
     ask_id: u32,
+    restarted: bool,
 }
 
 impl PortMapper {
@@ -123,7 +126,8 @@ impl PortMapper {
             port: 0,
             address: None,
             given: None,
-            epoch: None,
+            clock: None,
+            old_clock: None,
             rest: REST,
             refused: None,
             why: Why::NoGateway,
@@ -134,6 +138,7 @@ impl PortMapper {
             },
             ask: None,
             ask_id: 0,
+            restarted: false,
         }
     }
 
@@ -148,7 +153,8 @@ impl PortMapper {
             None => Why::Asking,
         };
         self.network = network;
-        self.epoch = None;
+        self.clock = None;
+        self.old_clock = None;
         self.address = None;
         self.rest = REST;
         self.due = Due::default();
@@ -161,13 +167,6 @@ impl PortMapper {
         self.port = network.internal.port();
         self.nonce = self.nonce_for(&network);
         self.begin(Protocol::Pcp, Duration::ZERO, now);
-    }
-
-    /// Asks at once instead of resting: the network may be another one behind the same address.
-    pub fn handle_hint(&mut self, now: Instant) {
-        if matches!(self.state, State::Resting { .. }) {
-            self.begin(Protocol::Pcp, Duration::ZERO, now);
-        }
     }
 
     /// The gateway said that nothing listens at its port (an ICMP port unreachable).
@@ -252,6 +251,9 @@ impl PortMapper {
         }
         if let Some(ask) = self.ask.take() {
             return Output::Ask(ask);
+        }
+        if core::mem::take(&mut self.restarted) {
+            return Output::Tell(Fact::Restarted);
         }
         if self.told != self.held {
             self.told = self.held;

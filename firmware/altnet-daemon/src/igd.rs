@@ -22,7 +22,7 @@ pub mod http;
 pub mod location;
 pub mod soap;
 pub mod ssdp;
-mod xml;
+pub mod xml;
 
 /// The most that is read of one answer, in bytes. Descriptions have 3 to 20 KB.
 pub const MAX_BYTES: usize = 64 * 1024;

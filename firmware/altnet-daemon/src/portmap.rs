@@ -110,6 +110,7 @@ struct Line {
     network: Option<Network>,
     sockets: Option<Sockets>,
     is_closing: bool,
+    has_restarted: bool,
 }
 
 struct Task {
@@ -180,9 +181,13 @@ impl Task {
             self.look = now.after(LOOK);
             self.look_around(now);
         }
-        let mut deadline = self.look;
         for line in &mut self.lines {
             line.mapper.handle_timeout(now);
+            line.drain(&mut self.upnp);
+        }
+        self.pass_on_restarts(now);
+        let mut deadline = self.look;
+        for line in &mut self.lines {
             deadline = deadline.min(line.drain(&mut self.upnp));
         }
         let ways: Vec<Way> = self.lines.iter().filter_map(Line::way).collect();
@@ -192,6 +197,22 @@ impl Task {
             is_new
         });
         deadline
+    }
+
+    /// Tells a line that the router of the other has started anew, if it is the same one.
+    fn pass_on_restarts(&mut self, now: Instant) {
+        let [v4, v6] = self.lines.as_mut_slice() else {
+            return;
+        };
+        let interface = |line: &Line| line.network.map(|network| network.interface);
+        let is_one = interface(v4) == interface(v6);
+        let has_restarted =
+            [&mut *v4, &mut *v6].map(|line| std::mem::take(&mut line.has_restarted));
+        for (heard, other) in has_restarted.into_iter().zip([v6, v4]) {
+            if heard && is_one {
+                other.mapper.handle_restart(now);
+            }
+        }
     }
 
     async fn next_input(&mut self, inbox: &mut mpsc::Receiver<Wish>, deadline: Instant) -> Input {
@@ -260,6 +281,7 @@ impl Line {
             network: None,
             sockets: None,
             is_closing: false,
+            has_restarted: false,
         }
     }
 
@@ -321,7 +343,10 @@ impl Line {
                         upnp.begin(ask, own);
                     }
                 }
-                Output::Tell(fact) => self.log(fact),
+                Output::Tell(fact) => {
+                    self.has_restarted |= fact == Fact::Restarted;
+                    self.log(fact);
+                }
                 Output::Wait(until) => return until,
             }
         }
@@ -339,6 +364,7 @@ impl Line {
                 let by = by.id();
                 crate::debug!("the router {gateway} keeps {external} open, by {by}, behind a NAT");
             }
+            Fact::Restarted => crate::debug!("the router {gateway} started anew"),
             Fact::Lost(why) => crate::debug!("the router {gateway} keeps no port open: {why}"),
         }
     }

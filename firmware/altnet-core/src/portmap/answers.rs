@@ -63,8 +63,14 @@ impl PortMapper {
     pub fn handle_igd_restart(&mut self, now: Instant) {
         let is_held = self.held.is_some_and(|held| held.by == Protocol::Igd);
         if is_held || matches!(self.state, State::Resting { .. }) {
+            self.restarted = true;
             self.ask_again(now);
         }
+    }
+
+    /// The gateway started anew, as the machine of another address family heard.
+    pub fn handle_restart(&mut self, now: Instant) {
+        self.ask_again(now);
     }
 
     /// Whether what `by` gives is wanted now.
@@ -80,11 +86,13 @@ impl PortMapper {
         match response.operation {
             pcp::Operation::Map(map) if self.is_ours(&map) => {
                 // The answer comes from whoever the gateway is now: it needs no repeating.
-                self.epoch = Some(Epoch::new(Protocol::Pcp, response.epoch_s, now));
+                self.clock = Some(Epoch::new(response.epoch_s, now));
                 self.hear_pcp_map(response, &map, now);
             }
             pcp::Operation::Announce if response.result == pcp::ResultCode::Success => {
-                self.hear_epoch(Epoch::new(Protocol::Pcp, response.epoch_s, now), now);
+                let clock = Epoch::new(response.epoch_s, now);
+                let before = self.clock.replace(clock);
+                self.hear_start(before.is_none_or(|before| before.is_broken_by(&clock)), now);
             }
             // Of another version nothing but that is read.
             pcp::Operation::Other(_)
@@ -141,12 +149,15 @@ impl PortMapper {
             }
             return;
         }
+        let clock = Epoch::new(response.epoch_s, now);
         if !self.asks_by(Protocol::NatPmp) {
             // A router that has no PCP refuses its version so (RFC 6887 appendix A). What it
             // announces to all hosts is no refusal.
             let is_asking = matches!(self.state, State::Asking { by, .. } if by == Protocol::Pcp);
             let is_announced = is_success && matches!(response.answer, Answer::ExternalAddress(_));
-            if is_asking && !is_announced {
+            if is_announced {
+                self.hear_old_clock(clock, now);
+            } else if is_asking {
                 self.next_protocol(now);
             }
             return;
@@ -157,23 +168,20 @@ impl PortMapper {
             }
             return;
         }
-        let epoch = Epoch::new(Protocol::NatPmp, response.epoch_s, now);
         match response.answer {
+            // What was given stands, and may lead somewhere again when the router's line is back.
+            Answer::ExternalAddress(address) if address.is_unspecified() => {
+                if matches!(self.state, State::Asking { .. }) {
+                    self.refuse(Why::NoAddress, 0, now);
+                }
+            }
             Answer::ExternalAddress(address) => {
-                if matches!(self.state, State::Holding { .. }) {
-                    self.hear_epoch(epoch, now);
-                } else {
-                    self.epoch = Some(epoch);
-                }
-                if address.is_unspecified() {
-                    // The router has lost its own line; what it gave may come back with it.
-                    return;
-                }
                 self.address = Some(address);
                 self.hear_address(now);
+                self.hear_old_clock(clock, now);
             }
             Answer::Map(map) if self.is_our_port(&map) => {
-                self.epoch = Some(epoch);
+                self.old_clock = Some(clock);
                 self.given = Some(map);
                 self.join_halves(now);
             }
@@ -226,11 +234,21 @@ impl PortMapper {
         self.next_protocol(now);
     }
 
-    fn hear_epoch(&mut self, epoch: Epoch, now: Instant) {
-        let is_broken = self.epoch.is_some_and(|before| before.is_broken_by(&epoch));
-        self.epoch = Some(epoch);
+    fn hear_old_clock(&mut self, clock: Epoch, now: Instant) {
+        let before = self.old_clock.replace(clock);
+        self.hear_start(
+            before.is_none_or(|before| before.is_broken_by_old(&clock)),
+            now,
+        );
+    }
+
+    /// The gateway said what time it is. It is new if that does not go on from the time before,
+    /// or is the first by a protocol that the port is not held by: hosts that asked nothing are
+    /// told when a router starts.
+    fn hear_start(&mut self, is_new: bool, now: Instant) {
         // While nothing is given, any sign of a router is worth asking again.
-        if is_broken || matches!(self.state, State::Resting { .. }) {
+        if is_new || matches!(self.state, State::Resting { .. }) {
+            self.restarted = true;
             self.ask_again(now);
         }
     }

@@ -109,6 +109,9 @@ pub enum Fact {
     DoubleNat(Mapping),
     /// Not any more.
     Lost(Why),
+    /// The gateway said that it started anew. What it keeps of another address family is gone
+    /// too ([`super::PortMapper::handle_restart`]).
+    Restarted,
 }
 
 /// What to do next.

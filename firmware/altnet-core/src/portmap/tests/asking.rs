@@ -110,6 +110,18 @@ fn a_router_without_pcp_is_asked_by_nat_pmp() {
 }
 
 #[test]
+fn a_nat_pmp_router_without_a_line_says_so() {
+    let mut lab = Lab::new();
+    lab.drain();
+    lab.refuse_version();
+    lab.answer_nat_pmp(9, Answer::ExternalAddress(Ipv4Addr::UNSPECIFIED));
+    // What was asked over HTTP next is asked in vain.
+    let ask = lab.mapper.ask_id;
+    lab.mapper.handle_igd(ask, Said::Absent, lab.now);
+    assert_eq!(lab.mapper.why(), Why::NoAddress);
+}
+
+#[test]
 fn a_later_version_of_pcp_is_asked_by_nat_pmp() {
     let mut lab = Lab::new();
     lab.drain();

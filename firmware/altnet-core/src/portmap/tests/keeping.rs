@@ -54,7 +54,7 @@ fn a_router_that_started_anew_is_asked_again_within_seconds() {
     let (spoken, until) = lab.drain();
     assert!(spoken.pcp.is_empty() && until.saturating_since(lab.now) > Duration::from_secs(60));
 
-    lab.answer_pcp(&announced(2));
+    assert_eq!(lab.answer_pcp(&announced(2)), [Fact::Restarted]);
     let (request, after) = lab.sleep_until(|spoken| spoken.pcp.first().copied());
     assert!(after <= Duration::from_secs(2), "{after:?}");
     assert_eq!(map_of(&request).external, OUTSIDE.parse().unwrap());
@@ -63,6 +63,15 @@ fn a_router_that_started_anew_is_asked_again_within_seconds() {
         panic!("{facts:?}");
     };
     assert_eq!(mapping.external, "198.51.100.8:4660".parse().unwrap());
+}
+
+#[test]
+fn a_restart_that_another_machine_heard_is_followed_too() {
+    let mut lab = Lab::held_by_pcp(7200);
+    lab.mapper.handle_restart(lab.now);
+    assert!(lab.drain().0.facts.is_empty(), "it is not told back");
+    let (_, after) = lab.sleep_until(|spoken| spoken.pcp.first().copied());
+    assert!(after <= Duration::from_secs(2), "{after:?}");
 }
 
 #[test]
@@ -80,6 +89,22 @@ fn a_router_that_started_anew_without_pcp_is_asked_by_the_others() {
     assert_eq!(spoken.pcp.len(), 1, "the round goes on to where it began");
     lab.mapper.handle_unreachable(lab.now);
     assert_eq!(lab.drain().0.facts, [Fact::Lost(Why::Silent)]);
+}
+
+#[test]
+fn a_start_that_is_announced_by_another_protocol_is_heard_once() {
+    let mut lab = Lab::held_by_nat_pmp();
+    lab.pass(10);
+    lab.answer_pcp(&announced(0));
+    let (_, after) = lab.sleep_until(|spoken| spoken.nat_pmp.first().copied());
+    assert!(after <= Duration::from_secs(2), "{after:?}");
+    let address = Ipv4Addr::new(198, 51, 100, 7);
+    lab.answer_nat_pmp(2, Answer::ExternalAddress(address));
+    lab.answer_nat_pmp(2, Answer::Map(nat_pmp_map(7200)));
+    // Routers say it several times.
+    lab.answer_pcp(&announced(1));
+    let (_, until) = lab.drain();
+    assert!(until.saturating_since(lab.now) > Duration::from_secs(60));
 }
 
 #[test]
