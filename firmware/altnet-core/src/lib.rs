@@ -27,3 +27,4 @@ pub mod records;
 pub mod registry;
 pub mod relay;
 pub mod rng;
+pub mod turn;
