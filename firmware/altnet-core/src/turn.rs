@@ -135,6 +135,16 @@ impl TurnClient {
         self.quiet_until = now;
     }
 
+    /// Renews everything now rather than when it is due: after this device slept or its addresses
+    /// changed, that tells whether the server still knows it.
+    pub fn refresh(&mut self, now: Instant) {
+        if let State::Up { renew, .. } = &mut self.state {
+            *renew = now;
+            self.peers.refresh(now);
+            self.handle_timeout(now);
+        }
+    }
+
     /// Whether there is an allocation.
     pub const fn is_up(&self) -> bool {
         matches!(self.state, State::Up { .. })

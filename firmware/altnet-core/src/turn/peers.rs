@@ -255,6 +255,13 @@ impl Peers {
         self.iter_mut().for_each(Peer::forget_grants);
     }
 
+    /// Renews what is granted now rather than when it is due.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        for peer in self.iter_mut() {
+            peer.again = peer.again.min(now);
+        }
+    }
+
     pub(super) fn next(&self) -> Instant {
         let next = self.slots.iter().map(Peer::next).min();
         next.unwrap_or(Instant::NEVER)

@@ -121,6 +121,30 @@ fn a_short_allocation_is_renewed_in_time() {
 }
 
 #[test]
+fn everything_can_be_renewed_before_it_is_due() {
+    let mut world = World::new();
+    let [(a, _), _] = pair(&mut world);
+    let before = (
+        world.requests(Method::REFRESH),
+        world.requests(Method::CHANNEL_BIND),
+    );
+    let now = world.now;
+    world.clients.get_mut(&a).unwrap().refresh(now);
+    world.run(Duration::from_secs(1));
+    let after = (
+        world.requests(Method::REFRESH),
+        world.requests(Method::CHANNEL_BIND),
+    );
+    assert_eq!(after, (before.0 + 1, before.1 + 1));
+    // A device that has another address now hears so at once.
+    let mut client = world.clients.remove(&a).unwrap();
+    client.refresh(now);
+    world.clients.insert(at("198.51.100.9:1"), client);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.failures(), [TurnFailure::Lost]);
+}
+
+#[test]
 fn a_nat_on_the_way_sees_something_every_twenty_seconds() {
     let mut world = World::new();
     world.client("198.51.100.1:4000", PASSWORD);
