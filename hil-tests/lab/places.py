@@ -180,9 +180,9 @@ class Lab:
             if os.getppid() != parent:
                 os._exit(1)
 
-        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,
+        started = subprocess.Popen(command, start_new_session=True,
                                    env={**(env or os.environ), MARK: str(self.dir)},
-                                   preexec_fn=None if self.keep else die_with_the_lab, **options)
+                                   preexec_fn=None if self.keep else die_with_the_lab, **{"stdin": subprocess.DEVNULL, **options})
         self._started.append(started)
         return started
 
