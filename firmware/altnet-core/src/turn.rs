@@ -60,6 +60,7 @@ enum State {
     Clearing { exchange: Exchange },
     /// There is one.
     Up {
+        relayed: SocketAddr,
         ends: Instant,
         renew: Instant,
         renewal: Option<Exchange>,
@@ -150,6 +151,14 @@ impl TurnClient {
         matches!(self.state, State::Up { .. })
     }
 
+    /// What peers send to, while there is an allocation.
+    pub const fn relayed(&self) -> Option<SocketAddr> {
+        match self.state {
+            State::Up { relayed, .. } => Some(relayed),
+            _ => None,
+        }
+    }
+
     /// Lets datagrams through from and to `peer` from now on: its whole IP address, with any port,
     /// as TURN has it.
     ///
@@ -196,7 +205,10 @@ impl TurnClient {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Option<SocketAddr> {
-        if from != self.config.server {
+        let server = self.config.server;
+        // A socket for both families shows IPv4 as mapped addresses (RFC 4291 section 2.5.5.2).
+        let is_servers = from.ip().to_canonical() == server.ip().to_canonical();
+        if !is_servers || from.port() != server.port() {
             return None;
         }
         if let Some(channel) = Channel::pop(frame) {
@@ -306,6 +318,7 @@ impl TurnClient {
                 ends,
                 renew,
                 renewal,
+                ..
             } => {
                 let renewal = renewal.as_ref().map_or(*renew, Exchange::next);
                 let own = renewal.min(*ends).min(self.keepalive());

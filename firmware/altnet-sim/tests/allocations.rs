@@ -2,13 +2,18 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::net::SocketAddr;
 
 use altnet_core::node::{Output, Verdict};
+use altnet_core::turn::{Credentials, TurnClient, TurnConfig, TurnOutput};
 use altnet_sim::homes::{Homes, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
-use altnet_wire::frame::Frame;
-use altnet_wire::time::Duration;
+use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::stun::attribute::{LIFETIME, XOR_MAPPED_ADDRESS, XOR_RELAYED_ADDRESS};
+use altnet_wire::stun::write::Writer;
+use altnet_wire::stun::{Class, Message};
+use altnet_wire::time::{Duration, Instant};
 
 thread_local! {
     static COUNTS: Cell<bool> = const { Cell::new(false) };
@@ -136,4 +141,65 @@ fn a_timer_at_which_nothing_is_said_allocates_nothing() {
         }
     }
     assert!(quiet > 20, "{quiet} of 42 rounds had nothing to say");
+}
+
+/// Grants a TURN client whatever it asks for now; returns how many requests that were.
+fn grant_all(client: &mut TurnClient, server: SocketAddr, now: Instant) -> usize {
+    let mut granted = 0;
+    let (mut buffer, mut out) = ([0; FRAME_BYTES], [0; 256]);
+    client.handle_timeout(now);
+    loop {
+        let mut frame = Frame::new(&mut buffer);
+        match client.poll_output(&mut frame, now) {
+            TurnOutput::Wait(_) => return granted,
+            TurnOutput::Tell(_) => continue,
+            TurnOutput::Send { .. } => {}
+        }
+        let request = Message::parse(frame.packet()).unwrap();
+        if request.class() == Class::Request {
+            granted += 1;
+            let (method, id) = (request.method(), request.transaction());
+            let mut writer = Writer::new(&mut out, Class::Success, method, id).unwrap();
+            for kind in [XOR_RELAYED_ADDRESS, XOR_MAPPED_ADDRESS] {
+                writer.put_xor_address(kind, server).unwrap();
+            }
+            writer.put_number(LIFETIME, 600).unwrap();
+            frame.set(writer.bytes()).unwrap();
+            client.receive(server, &mut frame, now);
+        }
+    }
+}
+
+#[test]
+fn a_turn_client_allocates_nothing_once_its_peers_are_named() {
+    let server = SocketAddr::from(([203, 0, 113, 5], 3478));
+    let credentials = Credentials::new("somebody", "sesame").unwrap();
+    let mut now = Instant::from_micros(1);
+    let mut client = TurnClient::new(TurnConfig::new(server), credentials, [7; 32], now);
+    let peers = [1, 2, 3].map(|n| SocketAddr::from(([192, 0, 2, n], 9)));
+    for peer in peers {
+        client.permit(peer, now).unwrap();
+    }
+    let ((granted, carried), allocated) = counted(|| {
+        let (mut granted, mut carried) = (0, 0);
+        let mut buffer = [0; FRAME_BYTES];
+        for _ in 0..900 {
+            granted += grant_all(&mut client, server, now);
+            for peer in peers {
+                let mut frame = Frame::new(&mut buffer);
+                frame.set(&[7; 900]).unwrap();
+                client.send(peer, &mut frame, now).unwrap();
+                // A server says the same back: the channel stands for the peer both ways.
+                assert_eq!(client.receive(server, &mut frame, now), Some(peer));
+                assert_eq!(frame.packet(), [7; 900]);
+                carried += 1;
+            }
+            now = now.after(Duration::from_secs(1));
+        }
+        (granted, carried)
+    });
+    assert_eq!(allocated, 0);
+    assert_eq!(carried, 2700);
+    // An allocation and its renewal, and for each peer a permission, a channel, and three renewals.
+    assert_eq!(granted, 2 + 3 * 5);
 }

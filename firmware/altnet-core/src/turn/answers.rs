@@ -1,6 +1,8 @@
 //! What a server answers, and what follows from it (RFC 8656 sections 7.3, 7.4, 8.3, 10.3, 12.3;
 //! RFC 8489 section 9.2.5).
 
+use core::net::SocketAddr;
+
 use altnet_wire::stun::attribute::{
     ALTERNATE_SERVER, LIFETIME, STALE_NONCE, UNAUTHENTICATED, XOR_MAPPED_ADDRESS,
     XOR_RELAYED_ADDRESS,
@@ -158,7 +160,9 @@ impl TurnClient {
                 self.state = State::Clearing { exchange };
             }
             (State::Clearing { .. }, _) => self.allocate(true, now),
-            (State::Up { .. }, Answer::Success(message)) => self.renewed(message, now),
+            (State::Up { relayed, .. }, Answer::Success(message)) => {
+                self.renewed(*relayed, message, now);
+            }
             (State::Up { .. }, Answer::Error(ALLOCATION_MISMATCH, _)) => {
                 self.fail(TurnFailure::Lost);
             }
@@ -182,7 +186,7 @@ impl TurnClient {
             return self.fail(TurnFailure::Unusable);
         };
         let lifetime = Duration::from_secs(lifetime_s.into());
-        self.state = up(lifetime, now);
+        self.state = up(relayed, lifetime, now);
         self.peers.forget_grants();
         self.tell(TurnEvent::Allocated {
             relayed,
@@ -191,10 +195,12 @@ impl TurnClient {
         });
     }
 
-    fn renewed(&mut self, message: &Message<'_>, now: Instant) {
+    fn renewed(&mut self, relayed: SocketAddr, message: &Message<'_>, now: Instant) {
         match message.number(LIFETIME) {
             Some(0) => self.fail(TurnFailure::Lost),
-            Some(seconds) => self.state = up(Duration::from_secs(seconds.into()), now),
+            Some(seconds) => {
+                self.state = up(relayed, Duration::from_secs(seconds.into()), now);
+            }
             None => self.fail(TurnFailure::Unusable),
         }
     }
@@ -221,10 +227,11 @@ impl TurnClient {
 }
 
 /// An allocation that lasts so long from now.
-fn up(lifetime: Duration, now: Instant) -> State {
+fn up(relayed: SocketAddr, lifetime: Duration, now: Instant) -> State {
     // A short one is renewed after three quarters of it.
     let renew = (lifetime * 3 / 4).max(lifetime.saturating_sub(RENEW_BEFORE));
     State::Up {
+        relayed,
         ends: now.after(lifetime),
         renew: now.after(renew),
         renewal: None,

@@ -26,6 +26,8 @@ fn an_allocation_takes_a_challenge_and_is_told() {
             lifetime: Duration::from_secs(600),
         };
         assert_eq!(world.told, [(client, expected)]);
+        let relayed = world.clients[&client].relayed();
+        assert_eq!(relayed, Some(at("203.0.113.5:50001")));
         assert_eq!(world.requests(Method::ALLOCATE), 2);
     }
 }
@@ -300,6 +302,11 @@ fn only_those_who_are_wanted_are_heard() {
         world.got.pop(),
         Some((a, other_port, b"from elsewhere".to_vec()))
     );
+    // The server as a socket for both families shows it.
+    for (to, bytes) in world.server.reach(a, relayed_b, b"mapped", world.now) {
+        world.deliver(to, at("[::ffff:203.0.113.5]:3478"), &bytes);
+    }
+    assert_eq!(world.got.pop(), Some((a, relayed_b, b"mapped".to_vec())));
     // The same bytes from somebody who isn't the server.
     for (to, bytes) in world.server.reach(a, relayed_b, b"forged", world.now) {
         world.deliver(to, at("203.0.113.6:3478"), &bytes);
