@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use altnet_fuzz::{TARGETS, audit, logins, machines, parsers, policies, portmap, world};
+use altnet_fuzz::{TARGETS, audit, logins, machines, parsers, policies, portmap, turn, world};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -19,6 +19,7 @@ fn main() -> std::io::Result<()> {
             world::seeds(name),
             audit::seeds(name),
             logins::seeds(name),
+            turn::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

@@ -17,6 +17,7 @@ pub mod mutate;
 pub mod parsers;
 pub mod policies;
 pub mod portmap;
+pub mod turn;
 pub mod world;
 
 /// A target.
@@ -29,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control_packet", parsers::control_packet),
     ("relay_header", parsers::relay_header),
     ("wireguard_message", parsers::wireguard_message),
+    ("stun", parsers::stun),
     ("ip_and_policy", policies::ip_and_policy),
     ("policy", policies::policy),
     ("dns", parsers::dns),
@@ -41,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("registry", machines::registry),
     ("control", machines::control),
     ("engine", machines::engine),
+    ("turn_client", turn::turn_client),
     ("stored", world::stored),
     ("node", world::node),
     ("ldap_answer", logins::ldap_answer),

@@ -20,6 +20,11 @@ use altnet_wire::record::{
     NodeRecord, OwnerChange, Revocation,
 };
 use altnet_wire::relay::RelayPacket;
+use altnet_wire::stun::attribute::{self, Attribute};
+use altnet_wire::stun::channel::Channel;
+use altnet_wire::stun::integrity::Integrity;
+use altnet_wire::stun::write::Writer;
+use altnet_wire::stun::{self, Class, Method, TransactionId, carry, stream};
 use altnet_wire::time::Instant;
 use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
 
@@ -120,6 +125,62 @@ pub fn wireguard_message(data: &[u8]) {
     }
 }
 
+/// Reads a STUN message or ChannelData, as a datagram and as a stream's beginning; and writes the
+/// attributes again.
+pub fn stun(data: &[u8]) {
+    if let Ok(Some(framed)) = stream::framed(data) {
+        assert!(framed.length <= stream::MAX_STREAM_BYTES && framed.padding < 4);
+    }
+    let mut buffer = [0; FRAME_BYTES];
+    let mut frame = Frame::new(&mut buffer);
+    if frame.set(data).is_ok() {
+        match Channel::pop(&mut frame) {
+            Some(channel) => {
+                channel.push(&mut frame).expect("where it was");
+                assert!(data.starts_with(frame.packet()));
+            }
+            None if carry::pop_data(&mut frame).is_some() => assert!(frame.len() < data.len()),
+            None => assert_eq!(frame.packet(), data),
+        }
+    }
+    let Ok(message) = stun::Message::parse(data) else {
+        return;
+    };
+    let by_whom = message.signed_by();
+    let is_signed = |by| message.is_signed_with(by, b"nobody's key");
+    assert!(!is_signed(Integrity::Sha1) && !is_signed(Integrity::Sha256));
+    let _ = (by_whom, message.fingerprint(), message.error());
+    let mut out = vec![0; data.len()];
+    let (class, method) = (message.class(), message.method());
+    let mut writer = Writer::new(&mut out, class, method, message.transaction()).expect("room");
+    for found in message.attributes() {
+        readings(&found, message.transaction());
+        writer
+            .put(found.kind, found.value)
+            .expect("as large as it was");
+    }
+    let again = stun::Message::parse(writer.bytes()).expect("what was written is read");
+    assert_eq!((again.class(), again.method()), (class, method));
+    let pairs = again.attributes().zip(message.attributes());
+    assert!(pairs.into_iter().all(|(new, old)| new == old));
+}
+
+fn readings(found: &Attribute<'_>, transaction: TransactionId) {
+    let mut out = [0; 64];
+    let mut writer = Writer::new(&mut out, Class::Success, Method::BINDING, transaction)
+        .expect("room for a header");
+    if let Some(address) = found.xor_address(&transaction) {
+        writer.put_xor_address(found.kind, address).expect("room");
+        let again = stun::Message::parse(writer.bytes()).expect("a message");
+        assert_eq!(again.xor_address(found.kind), Some(address));
+    }
+    if let Some(error) = found.error() {
+        assert!((300..700).contains(&error.code));
+    }
+    let _ = (found.address(), found.number(), found.text());
+    assert!(found.list().count() * 2 <= found.value.len());
+}
+
 fn member() -> &'static Node<ChaChaPoly> {
     static MEMBER: OnceLock<Node<ChaChaPoly>> = OnceLock::new();
     MEMBER.get_or_init(|| {
@@ -209,6 +270,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "control_packet" => of_kind(0x20..=0x2f),
         "relay_header" => of_kind(0x10..=0x12),
         "wireguard_message" => of_kind(1..=4),
+        "stun" => stun_messages(),
         "dns" => queries(),
         "solicitation" => vec![
             vec![133, 0, 0, 0, 0, 0, 0, 0],
@@ -222,6 +284,50 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         _ => Vec::new(),
     }
+}
+
+fn stun_messages() -> Vec<Vec<u8>> {
+    let address = "203.0.113.10:51820".parse().expect("an address");
+    let far = "[2001:db8::10]:51820".parse().expect("an address");
+    let mut out = [0; 512];
+    let mut message = |class, method, write: &dyn Fn(&mut Writer<'_>)| {
+        let transaction = TransactionId(*b"twelve bytes");
+        let mut writer = Writer::new(&mut out, class, method, transaction).expect("room");
+        write(&mut writer);
+        writer.bytes().to_vec()
+    };
+    let mut all = vec![
+        message(Class::Request, Method::BINDING, &|writer| {
+            let _ = writer
+                .put(attribute::SOFTWARE, b"altnet")
+                .and_then(|w| w.put_fingerprint());
+        }),
+        message(Class::Success, Method::BINDING, &|writer| {
+            let _ = writer.put_xor_address(attribute::XOR_MAPPED_ADDRESS, address);
+            let _ = writer.put_address(attribute::MAPPED_ADDRESS, far);
+        }),
+        message(Class::Error, Method::ALLOCATE, &|writer| {
+            let _ = writer.put_error(attribute::UNAUTHENTICATED, "Unauthorized");
+            let _ = writer.put(attribute::REALM, b"example.net");
+            let _ = writer.put(attribute::NONCE, b"obMatJos2AAAB/once");
+            let _ = writer.put(attribute::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0]);
+            let _ = writer.put_unknown([7, 9].into_iter());
+        }),
+        message(Class::Success, Method::ALLOCATE, &|writer| {
+            let _ = writer.put_xor_address(attribute::XOR_RELAYED_ADDRESS, far);
+            let _ = writer.put_number(attribute::LIFETIME, 600);
+            let _ = writer
+                .sign(Integrity::Sha1, b"key")
+                .and_then(|w| w.sign(Integrity::Sha256, b"key"));
+            let _ = writer.put_fingerprint();
+        }),
+        message(Class::Indication, Method::DATA, &|writer| {
+            let _ = writer.put_xor_address(attribute::XOR_PEER_ADDRESS, address);
+            let _ = writer.put(attribute::DATA, b"hello");
+        }),
+    ];
+    all.push(b"\x40\x01\x00\x05hello\0\0\0".to_vec());
+    all
 }
 
 fn messages() -> Vec<Vec<u8>> {
