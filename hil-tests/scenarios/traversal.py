@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections import Counter
 
-from lab import homes
+from lab import homes, network
 from lab.altnet import ROOT, TARGET, Story
 from lab.captures import Capture
 from lab.places import CannotRunHere, Lab, Place, wait_for
@@ -14,7 +14,8 @@ COTURN = TARGET / "ci-tools/coturn/usr/bin"
 OURS = TARGET / "debug/examples/turn"
 PORT = 51820  # an altnet gateway's
 TURN_PORT = 3478
-TURN_SERVER = "203.0.113.5"
+TURN_SERVER, TURN_SERVER_V6 = "203.0.113.5", "2001:db8::5"
+NATS = ("203.0.113.21", "203.0.113.22")  # as the internet sees homes A and B
 REALM = "example.net"
 LIFETIME_S = 600  # the shortest that coturn grants
 NONCE_S = 10
@@ -36,10 +37,13 @@ def coturn_asks_a_relay() -> None:
         story.tell(without={"gateway-b"})
         relay, owner, far = story.internet.relay, story.internet.owner, story.internet.b.gateway
         assert reflexive(owner, homes.RELAY)[0] == homes.OWNER, "a computer without a NAT has its own address"
-        assert reflexive(far, homes.RELAY)[0] == "203.0.113.22", "a gateway behind a NAT has the NAT's"
+        assert reflexive(far, homes.RELAY)[0] == NATS[1], "a gateway behind a NAT has the NAT's"
+        for place, address in ((relay, "2001:db8::10/64"), (owner, "2001:db8::9/64")):
+            network.address(place, "eth0", address)
+        assert reflexive(owner, "2001:db8::10")[0] == "2001:db8::9", "over IPv6 it has another address"
         before = metric(relay, "altnet_stun_answers_total")
         said = discovery(far, homes.RELAY)
-        assert "UDP reflexive addr: 203.0.113.22:" in said, f"turnutils_natdiscovery learned nothing:\n{said}"
+        assert f"UDP reflexive addr: {NATS[1]}:" in said, f"turnutils_natdiscovery learned nothing:\n{said}"
         assert metric(relay, "altnet_stun_answers_total") > before, "the relay counted no answer"
 
         gateway = story.internet.a.gateway
@@ -51,8 +55,8 @@ def coturn_asks_a_relay() -> None:
 def reflexive(place: Place, server: str) -> tuple[str, int] | None:
     """The address that a server says a place has, as turnutils_stunclient hears it."""
     said = place.run("timeout", "5", str(COTURN / "turnutils_stunclient"), "-p", str(PORT), server, check=False).stdout
-    found = re.search(r"UDP reflexive addr: ([\d.]+):(\d+)", said)
-    print(f"{place.name} asks {server}: {found[0] if found else 'no answer'}")
+    found = re.search(r"UDP reflexive addr: \[?([\da-f.:]+?)\]?:(\d+)\n", said)
+    print(f"{place.name} asks {server}: {found[0].strip() if found else 'no answer'}")
     return (found[1], int(found[2])) if found else None
 
 
@@ -99,21 +103,25 @@ class TurnServer:
     """coturn at a place, with two users. A nonce is good for some seconds, so that they are replaced under what runs."""
 
     def __init__(self, place: Place):
+        network.address(place, "eth0", f"{TURN_SERVER_V6}/64")
         place.start(
             str(COTURN / "turnserver"), "-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech", "--fingerprint",
-            "--listening-ip", TURN_SERVER, "--relay-ip", TURN_SERVER, "--realm", REALM, "--user", "anna:sesame", "--user", "ben:open",
+            "--listening-ip", TURN_SERVER, "--relay-ip", TURN_SERVER, "--listening-ip", TURN_SERVER_V6, "--relay-ip", TURN_SERVER_V6,
+            "--realm", REALM, "--user", "anna:sesame", "--user", "ben:open",
             f"--stale-nonce={NONCE_S}", "--log-file", "stdout", "--simple-log", "--pidfile", "/run/turnserver.pid",
             "--userdb", "/run/turndb", log="coturn.log",
         )
-        wait_for("coturn to listen", lambda: f"{TURN_SERVER}:{TURN_PORT}" in place._tool("ss", "-Hlnu"))
+        listens = lambda: {f"{TURN_SERVER}:{TURN_PORT}", f"[{TURN_SERVER_V6}]:{TURN_PORT}"} <= set(place._tool("ss", "-Hlnu").split())
+        wait_for("coturn to listen", listens)
 
 
 class TurnClient:
     """Our client at a place, typed at and read by the line."""
 
-    def __init__(self, place: Place, carrier: str, username: str, password: str):
+    def __init__(self, place: Place, carrier: str, username: str, password: str, server: str = TURN_SERVER):
         self.log = place.lab.dir / f"{place.name}-{carrier}-{username}.log"
-        words = [str(OURS), carrier, f"{TURN_SERVER}:{TURN_PORT}", username, password, str(LIFETIME_S)]
+        at = f"[{server}]:{TURN_PORT}" if ":" in server else f"{server}:{TURN_PORT}"
+        words = [str(OURS), carrier, at, username, password, str(LIFETIME_S)]
         with open(self.log, "ab") as out:
             self.process = place.lab._spawn([*place.enter(), *words], env=place.environment(), stdin=subprocess.PIPE, stdout=out, stderr=out)
 
@@ -144,21 +152,20 @@ class TurnClient:
 
 
 class Pair:
-    """Two of our clients behind symmetric NATs that let each other in, and what passes at coturn's cable."""
+    """Two of our clients that let each other in, and what passes at coturn's cable. `seen` is how coturn sees them."""
 
-    def __init__(self, lab: Lab, internet: homes.Internet, server: Place, carrier: str):
+    def __init__(self, server: Place, places: tuple[Place, Place], seen: tuple[str, str], carrier: str, at: str = TURN_SERVER):
         self.capture = Capture(server, "eth0", f"{carrier} port {TURN_PORT}")
-        near, far = internet.a.gateway, internet.b.gateway
-        self.anna, self.ben = TurnClient(near, carrier, "anna", "sesame"), TurnClient(far, carrier, "ben", "open")
+        self.anna, self.ben = TurnClient(places[0], carrier, "anna", "sesame", at), TurnClient(places[1], carrier, "ben", "open", at)
         (self.anna_at, anna_seen, lifetime), (self.ben_at, ben_seen, _) = self.anna.said("allocated"), self.ben.said("allocated")
         print(f"{carrier}: anna is {anna_seen} and relayed at {self.anna_at}, ben is {ben_seen} and relayed at {self.ben_at}")
-        assert anna_seen.startswith("203.0.113.21:") and ben_seen.startswith("203.0.113.22:"), "coturn saw other addresses than the NATs'"
+        assert (anna_seen.rsplit(":", 1)[0], ben_seen.rsplit(":", 1)[0]) == seen, "coturn sees them at other addresses"
         assert lifetime == str(LIFETIME_S), f"coturn grants {lifetime} s"
         self.anna.type(f"permit {self.ben_at}")
         self.ben.type(f"permit {self.anna_at}")
-        self._deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20
         while self.anna.ping(self.ben_at, 1, 10)[1] == 0:
-            assert time.monotonic() < self._deadline, f"nothing comes back\n{self.anna.log.read_text()}\n{self.ben.log.read_text()}"
+            assert time.monotonic() < deadline, f"nothing comes back\n{self.anna.log.read_text()}\n{self.ben.log.read_text()}"
 
     def refresh(self) -> None:
         """Has both renew all they were granted."""
@@ -175,25 +182,27 @@ class Pair:
             assert client.process.poll() is None and not wrong, client.log.read_text()
 
     def close(self) -> Counter:
-        """Gives the allocations back; returns what passed by UDP, by kind: a message's type, or `data` in a channel."""
+        """Gives the allocations back; returns what passed by UDP over IPv4, by kind: a message's type, or `data` in a channel."""
         for client in (self.anna, self.ben):
             client.type("close")
             client.said("closed")
         self.capture.stop()
         kinds = Counter("data" if payload[:1] == b"\x40" else payload[:2].hex() for _, _, payload in self.capture.datagrams())
-        print(f"what passed: {dict(kinds)}")
+        if kinds:
+            print(f"what passed: {dict(kinds)}")
         return kinds
 
 
 def two_turn_clients_meet_at_coturn() -> None:
-    """Two of our clients behind symmetric NATs exchange datagrams through coturn, over UDP and TCP, while nonces grow stale; wrong passwords are named."""
+    """Two of our clients behind symmetric NATs exchange datagrams through coturn, over UDP, TCP and IPv6, while nonces grow stale; wrong passwords are named."""
     prepare()
     build_our_client()
     with Lab() as lab:
         internet = homes.build(lab, "symmetric", "symmetric")
         server = homes.server(lab, internet.bridge, "turn", TURN_SERVER)
         TurnServer(server)
-        pair = Pair(lab, internet, server, "udp")
+        gateways = (internet.a.gateway, internet.b.gateway)
+        pair = Pair(server, gateways, NATS, "udp")
         count = 400
         # For twice as long as a nonce is good, while everything is renewed all the time.
         pair.exchange(count, 2000 * NONCE_S // count, meanwhile=pair.refresh)
@@ -202,8 +211,15 @@ def two_turn_clients_meet_at_coturn() -> None:
         assert passed["data"] >= 4 * count, "data went otherwise than in channels"
         assert passed[REFRESHED] > 10 and passed[BOUND] > 10, "nothing was renewed"
         assert passed[REFRESH_REFUSED] + passed[BIND_REFUSED] > 0, "no nonce grew stale"
-        pair = Pair(lab, internet, server, "tcp")
+        pair = Pair(server, gateways, NATS, "tcp")
         pair.exchange(200, 20, meanwhile=pair.refresh)
+        pair.close()
+        # Over IPv6 there is no NAT here.
+        network.address(internet.owner, "eth0", "2001:db8::9/64")
+        network.address(internet.relay, "eth0", "2001:db8::10/64")
+        pair = Pair(server, (internet.owner, internet.relay), ("[2001:db8::9]", "[2001:db8::10]"), "udp", TURN_SERVER_V6)
+        assert pair.anna_at.startswith(f"[{TURN_SERVER_V6}]:"), "coturn relays at another kind of address"
+        pair.exchange(100, 20, meanwhile=pair.refresh)
         pair.close()
         for username, password in (("anna", "wrong"), ("nobody", "sesame")):
             said = " ".join(TurnClient(internet.a.gateway, "udp", username, password).said("failed:"))
@@ -219,7 +235,7 @@ def turn_clients_outlast_their_allocations() -> None:
         internet = homes.build(lab, "symmetric", "symmetric")
         server = homes.server(lab, internet.bridge, "turn", TURN_SERVER)
         TurnServer(server)
-        pair = Pair(lab, internet, server, "udp")
+        pair = Pair(server, (internet.a.gateway, internet.b.gateway), NATS, "udp")
         pair.exchange(LIFETIME_S + 60, 1000)
         passed = pair.close()
         # Giving them back counts too.

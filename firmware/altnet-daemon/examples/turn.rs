@@ -13,7 +13,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use altnet_core::turn::{Credentials, Transport, TurnClient, TurnConfig, TurnEvent, TurnOutput};
+use altnet_core::turn::{
+    Credentials, Family, Transport, TurnClient, TurnConfig, TurnEvent, TurnOutput,
+};
 use altnet_daemon::clock;
 use altnet_wire::frame::{FRAME_BYTES, Frame, MAX_PACKET_BYTES};
 use altnet_wire::stun::stream;
@@ -64,6 +66,9 @@ async fn main() -> anyhow::Result<()> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     let mut config = TurnConfig::new(server);
+    if server.is_ipv6() {
+        config.family = Family::V6;
+    }
     config.lifetime_s = lifetime_s.parse().context("seconds")?;
     let carrier = match transport.as_str() {
         "udp" => {
