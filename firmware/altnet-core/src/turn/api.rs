@@ -109,7 +109,7 @@ pub enum TurnEvent {
         /// RFC 8656 section 19's.
         code: u16,
     },
-    /// [`TurnClient::close`] is done.
+    /// [`super::TurnClient::close`] is done.
     Closed,
 }
 
