@@ -6,6 +6,8 @@ use altnet_core::node::DropReason;
 use altnet_sim::homes::{HOUSE_A, Homes, entry, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::world::{HostId, PORT};
+use altnet_wire::address::node_address;
+use altnet_wire::relay::{SEND, SEND_HEADER_BYTES};
 use altnet_wire::stun::attribute::{PADDING, XOR_MAPPED_ADDRESS};
 use altnet_wire::stun::write::Writer;
 use altnet_wire::stun::{Class, Message, Method, TransactionId};
@@ -71,6 +73,28 @@ fn a_gateway_that_is_no_relay_answers_nobody() {
     let host = homes.a;
     assert_eq!(counts(&homes, host), (0, 1));
     assert_eq!(entry().port(), PORT);
+}
+
+#[test]
+fn what_comes_through_a_relay_is_not_answered() {
+    let mut homes = Homes::new(406, Kind::SYMMETRIC, Kind::SYMMETRIC);
+    homes.world.capture = true;
+    assert!(homes.path_becomes("relay"));
+    assert!(homes.reaches("a page"));
+    let mut seen = homes.world.captured.iter();
+    let sent = seen.find(|c| c.bytes.first() == Some(&SEND)).unwrap();
+    let (from, mut datagram) = (sent.from, sent.bytes[..SEND_HEADER_BYTES].to_vec());
+    // A client's own header, to the relay itself.
+    let relay = homes.relay;
+    let device = homes.world.node(relay).identity().device.public();
+    let node = node_address(&homes.founder.registry.network(), &device);
+    datagram[12..].copy_from_slice(&node.octets());
+    datagram.extend(request(40));
+    ask(&mut homes, entry(), from, datagram);
+    assert_eq!(counts(&homes, relay), (0, 1));
+    // From there without the header it is.
+    ask(&mut homes, entry(), from, request(40));
+    assert_eq!(counts(&homes, relay), (1, 1));
 }
 
 #[test]
