@@ -15,6 +15,7 @@ pub mod address;
 pub mod audit;
 pub mod canonical;
 pub mod control;
+pub mod derp;
 pub mod endpoint;
 pub mod envelope;
 pub mod frame;
