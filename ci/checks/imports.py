@@ -28,8 +28,8 @@ MAY_IMPORT = {
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is
 # taken without its default features.
 PORTABLE = {
-    "bitflags", "blake2", "chacha20", "chacha20poly1305", "ed25519-dalek", "heapless", "hmac", "md-5", "portable-atomic", "postcard",
-    "serde", "sha1", "sha2", "snow", "subtle", "thiserror", "x25519-dalek", "zeroize",
+    "bitflags", "blake2", "chacha20", "chacha20poly1305", "crypto_secretbox", "ed25519-dalek", "heapless", "hmac", "md-5",
+    "portable-atomic", "postcard", "salsa20", "serde", "sha1", "sha2", "snow", "subtle", "thiserror", "x25519-dalek", "zeroize",
 }
 
 

@@ -13,6 +13,7 @@ extern crate std;
 pub mod audit;
 pub mod clock;
 pub mod control;
+pub mod derp;
 pub mod invite;
 pub mod ip;
 pub mod issuer;

@@ -21,6 +21,12 @@ pub struct Rng {
     key: [u8; SEED_BYTES],
 }
 
+impl core::fmt::Debug for Rng {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Rng(..)")
+    }
+}
+
 impl Rng {
     /// A generator whose whole future follows from `seed`.
     pub const fn new(seed: [u8; SEED_BYTES]) -> Self {
