@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "altnet-embassy": ENGINE,
     "altnet-provision": {WIRE, CORE},
     "altnet-login": {"altnet-service"},
+    "altnet-relay": {WIRE, CORE},
     "altnet-tls": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},

@@ -1,0 +1,220 @@
+//! `altnet-derp`: a DERP server by itself, as Tailscale's `derper` is one.
+//!
+//! A gateway relays by itself; this is for a machine that does nothing else, and for tests.
+
+mod keys;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use altnet_core::derp::handshake::ServerIdentity;
+use altnet_core::derp::rate::Rate;
+use altnet_core::derp::server::ServerLimits;
+use altnet_relay::certificate::Certificate;
+use altnet_relay::server::{Admit, Notice, Options, Relay};
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// When clients come again after this relay was told to stop, and how long they try.
+const RESTART: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// A DERP relay: it forwards packets between its clients by their keys, over TLS 1.3.
+#[derive(Debug, Parser)]
+#[command(name = "altnet-derp", version)]
+struct Arguments {
+    /// Where to listen.
+    #[arg(long, default_value = "[::]:443")]
+    listen: SocketAddr,
+
+    /// The certificate's chain in PEM, the relay's own first.
+    #[arg(long, requires = "key", conflicts_with = "self_signed")]
+    cert: Option<PathBuf>,
+
+    /// The certificate's key in PEM.
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Show a certificate that is kept in this folder, and made there the first time; clients are told
+    /// its pin.
+    #[arg(long, value_name = "FOLDER", required_unless_present = "cert")]
+    self_signed: Option<PathBuf>,
+
+    /// A name or address that a new self-signed certificate is for. Tailscale's clients check it even if
+    /// they know the pin. May be given several times.
+    #[arg(long, value_name = "NAME", requires = "self_signed")]
+    host: Vec<String>,
+
+    /// The file of the relay's DERP key, 64 hexadecimal digits; made the first time. Beside a self-signed
+    /// certificate if not said.
+    #[arg(long, value_name = "FILE", required_unless_present = "self_signed")]
+    identity: Option<PathBuf>,
+
+    /// Who may come: any, or those whose keys are in this file, one a line in hexadecimal. It is read
+    /// anew for every client.
+    #[arg(long, value_name = "any|FILE")]
+    admit: String,
+
+    /// The file of the key that relays of one region share, 64 hexadecimal digits.
+    #[arg(long, value_name = "FILE")]
+    mesh_key: Option<PathBuf>,
+
+    /// The most connections.
+    #[arg(long, default_value_t = ServerLimits::SERVER.connections)]
+    connections: usize,
+
+    /// What a client may send, in bytes a second. Without it there is no limit.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    rate_bytes_per_s: u32,
+
+    /// How many threads forward. As many as there are cores if not said.
+    #[arg(long)]
+    threads: Option<usize>,
+
+    /// Say as one line of JSON where it listens and how it is known.
+    #[arg(long)]
+    json: bool,
+
+    /// Say who comes and goes.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut builder = match arguments.threads {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            if let Some(threads) = threads.filter(|threads| *threads > 1) {
+                builder.worker_threads(threads);
+            }
+            builder
+        }
+    };
+    let run = builder
+        .enable_all()
+        .build()
+        .map_err(|e| format!("can't begin: {e}"))
+        .and_then(|runtime| runtime.block_on(run(arguments)));
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("altnet-derp: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), String> {
+    raise_descriptors();
+    let certificate = match (&arguments.cert, &arguments.key, &arguments.self_signed) {
+        (Some(cert), Some(key), _) => Certificate::read(cert, key),
+        (_, _, Some(folder)) => Certificate::self_signed(folder, &names(&arguments)),
+        _ => return Err("give --cert and --key, or --self-signed".into()),
+    };
+    let certificate = certificate.map_err(|e| e.to_string())?;
+    let beside = |folder: &PathBuf| folder.join("derp.identity");
+    let identity = arguments
+        .identity
+        .clone()
+        .or_else(|| arguments.self_signed.as_ref().map(beside))
+        .ok_or("give --identity")?;
+    let secret = keys::identity(&identity)?;
+    let mesh_key = arguments.mesh_key.as_deref().map(keys::mesh).transpose()?;
+    let identity = ServerIdentity::new(secret, mesh_key);
+    let mut options = Options::new(ServerLimits {
+        connections: arguments.connections,
+        rate: Rate {
+            per_s: arguments.rate_bytes_per_s,
+            burst: arguments.rate_bytes_per_s,
+        },
+        ..ServerLimits::SERVER
+    });
+    if arguments.verbose {
+        options.tell = Some(Arc::new(say));
+    }
+    let pin = certificate.pin().ok_or("there is no certificate")?;
+    let tls = certificate
+        .config(&identity.public())
+        .map_err(|e| e.to_string())?;
+    let relay = Relay::new(identity, options).map_err(|e| e.to_string())?;
+    let listen = arguments.listen;
+    let cannot_listen = |e: io::Error| format!("can't listen at {listen}: {e}");
+    let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let public = relay.public();
+    if arguments.json {
+        let status = serde_json::json!({
+            "address": address.to_string(),
+            "derp_key": public.to_string(),
+            "pin": pin.to_string(),
+        });
+        println!("{status}");
+    } else {
+        println!("listening at {address}\nDERP key {public}\ncertificate {pin}");
+    }
+    let _ = io::stdout().flush();
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    tokio::select! {
+        () = relay.serve(listener, tls, admission(&arguments.admit)) => {}
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    relay.announce_restart(RESTART.0, RESTART.1);
+    relay.stop();
+    // What is queued is mostly written within this.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    Ok(())
+}
+
+/// What a new self-signed certificate is for.
+fn names(arguments: &Arguments) -> Vec<String> {
+    let address = arguments.listen.ip();
+    if arguments.host.is_empty() && !address.is_unspecified() {
+        return vec![address.to_string()];
+    }
+    arguments.host.clone()
+}
+
+fn admission(admit: &str) -> Admit {
+    if admit == "any" {
+        return Arc::new(|_, _| Box::pin(std::future::ready(true)));
+    }
+    let file = PathBuf::from(admit);
+    Arc::new(move |key, _| {
+        let admitted = keys::list(&file);
+        let may_come = match &admitted {
+            Ok(keys) => keys.contains(&key),
+            Err(e) => {
+                eprintln!("altnet-derp: {e}");
+                false
+            }
+        };
+        Box::pin(std::future::ready(may_come))
+    })
+}
+
+fn say(notice: &Notice) {
+    match notice {
+        Notice::Came { key, address } => eprintln!("{address} came as {key}"),
+        Notice::Went { key, address, why } => eprintln!("{address} went, {key}: {why}"),
+        Notice::Refused { address, why } => eprintln!("{address} was refused: {why}"),
+        _ => {}
+    }
+}
+
+/// As many descriptors as this process may have: each client needs one.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+}

@@ -1,0 +1,284 @@
+//! A relay, members, and a proxy between.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use altnet_core::derp::boxes::SecretKey;
+use altnet_core::derp::handshake::ServerIdentity;
+use altnet_core::derp::rate::Rate;
+use altnet_core::derp::server::ServerLimits;
+use altnet_relay::certificate::Certificate;
+use altnet_relay::client::{Connection, ConnectionError, Event, Sender, Target};
+use altnet_relay::server::{Admit, Options, Relay};
+use altnet_relay::trust::{Pin, Trust};
+use altnet_wire::derp::info::{ClientInfo, MeshKey};
+use altnet_wire::derp::{GoneReason, PublicKey};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A relay that serves.
+pub struct World {
+    pub relay: Relay,
+    refused: Arc<Mutex<Vec<PublicKey>>>,
+    address: SocketAddr,
+    pin: Pin,
+    serving: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with_rate(0).await
+    }
+
+    pub async fn with_rate(per_s: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["relay.test".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = Certificate::self_signed(folder.path(), &names).unwrap();
+        let identity = ServerIdentity::new(SecretKey::new([1; 32]), Some(MeshKey([9; 32])));
+        let pin = certificate.pin().unwrap();
+        let tls = certificate.config(&identity.public()).unwrap();
+        let rate = Rate {
+            per_s,
+            burst: per_s,
+        };
+        let options = Options::new(ServerLimits {
+            rate,
+            ..ServerLimits::ROUTER
+        });
+        let relay = Relay::new(identity, options).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let refused: Arc<Mutex<Vec<PublicKey>>> = Arc::default();
+        let list = Arc::clone(&refused);
+        let admit: Admit = Arc::new(move |key, address| {
+            let is_refused = list.lock().unwrap().contains(&key) || address.is_none();
+            Box::pin(std::future::ready(!is_refused))
+        });
+        let serving = {
+            let relay = relay.clone();
+            tokio::spawn(async move { relay.serve(listener, tls, admit).await })
+        };
+        Self {
+            relay,
+            refused,
+            address,
+            pin,
+            serving,
+            _folder: folder,
+        }
+    }
+
+    pub fn refuse(&self, key: PublicKey) {
+        self.refused.lock().unwrap().push(key);
+    }
+
+    pub fn target(&self) -> Target {
+        Target {
+            host: "relay.test".to_owned(),
+            port: self.address.port(),
+            addresses: vec![self.address.ip()],
+            trust: Trust::Pin(self.pin),
+            key: None,
+            proxy: None,
+        }
+    }
+
+    /// What is answered to a request, by a TLS client that isn't ours.
+    pub async fn ask(&self, request: &str) -> String {
+        String::from_utf8(self.ask_bytes(request, usize::MAX).await).unwrap()
+    }
+
+    /// The first `most` bytes of it, or what comes until it ends or pauses.
+    pub async fn ask_bytes(&self, request: &str, most: usize) -> Vec<u8> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_no_client_auth();
+        let name = ServerName::try_from("relay.test").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut tls = connector.connect(name, stream).await.unwrap();
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        while answer.len() < most {
+            let read = tokio::time::timeout(Duration::from_secs(2), tls.read(&mut chunk)).await;
+            match read {
+                Ok(Ok(length)) if length > 0 => answer.extend_from_slice(&chunk[..length]),
+                _ => break,
+            }
+        }
+        answer
+    }
+}
+
+#[derive(Debug)]
+struct Anybody;
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// What a member heard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    Packet(PublicKey, Vec<u8>),
+    Gone(PublicKey, GoneReason),
+    Present(PublicKey, bool),
+    Pong(Duration),
+    Restarting(Duration, Duration),
+}
+
+/// A client that runs.
+pub struct Member {
+    pub key: PublicKey,
+    pub sender: Sender,
+    heard: UnboundedReceiver<Heard>,
+    running: JoinHandle<ConnectionError>,
+}
+
+/// A member with nothing special.
+pub async fn member(world: &World, seed: u8) -> Member {
+    Member::connect(&world.target(), seed, ClientInfo::default()).await
+}
+
+impl Member {
+    pub async fn connect(target: &Target, seed: u8, info: ClientInfo) -> Self {
+        let secret = SecretKey::new([seed; 32]);
+        let key = secret.public();
+        let connection = Connection::connect(target, secret, info).await.unwrap();
+        let sender = connection.sender();
+        let (tell, heard) = unbounded_channel();
+        let running = tokio::spawn(connection.run(move |event| {
+            let heard = match event {
+                Event::Packet { from, packet } => Heard::Packet(from, packet.to_vec()),
+                Event::PeerGone { peer, reason } => Heard::Gone(peer, reason),
+                Event::PeerPresent { peer, address, .. } => Heard::Present(peer, address.is_some()),
+                Event::Pong { took } => Heard::Pong(took),
+                Event::Restarting {
+                    reconnect_in,
+                    try_for,
+                } => Heard::Restarting(reconnect_in, try_for),
+                Event::Health(_) | Event::Greeted(_) | Event::Admitted(_) => return,
+            };
+            let _ = tell.send(heard);
+        }));
+        Self {
+            key,
+            sender,
+            heard,
+            running,
+        }
+    }
+
+    /// Connects and then never reads again; the connection isn't closed before the test ends.
+    pub async fn connect_and_stall(target: &Target, seed: u8) -> PublicKey {
+        let secret = SecretKey::new([seed; 32]);
+        let key = secret.public();
+        let connection = Connection::connect(target, secret, ClientInfo::default())
+            .await
+            .unwrap();
+        Box::leak(Box::new(connection));
+        key
+    }
+
+    pub async fn next(&mut self) -> Heard {
+        let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+        heard.expect("it says something").expect("it lives")
+    }
+
+    pub async fn packet(&mut self) -> (PublicKey, Vec<u8>) {
+        match self.next().await {
+            Heard::Packet(from, packet) => (from, packet),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn end(&mut self) -> ConnectionError {
+        let end = tokio::time::timeout(PATIENCE, &mut self.running).await;
+        end.expect("it ends").unwrap()
+    }
+}
+
+/// An HTTP proxy that wants a header.
+pub async fn proxy(wanted: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                let head = String::from_utf8(head).unwrap();
+                if !head.lines().any(|line| line == wanted) {
+                    let answer = "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+                    return stream.write_all(answer.as_bytes()).await;
+                }
+                let target = head.split(' ').nth(1).unwrap();
+                // The name is the test's own.
+                let port = target.rsplit(':').next().unwrap();
+                assert!(target.starts_with("relay.test:"), "{head}");
+                let mut there = TcpStream::connect(format!("127.0.0.1:{port}")).await?;
+                stream
+                    .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    .await?;
+                tokio::io::copy_bidirectional(&mut stream, &mut there).await?;
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
