@@ -52,7 +52,7 @@ pub(crate) fn asked(head: &[u8]) -> Asked {
             .find(|header| header.name.eq_ignore_ascii_case(name));
         found.and_then(|header| std::str::from_utf8(header.value).ok())
     };
-    match path.split('?').next().unwrap_or(path) {
+    match path_of(path) {
         "/derp" => derp(&header),
         "/derp/probe" | "/derp/latency-check" => Asked::Other(match method {
             "GET" | "HEAD" => plain("200 OK", "Access-Control-Allow-Origin: *\r\n", ""),
@@ -63,6 +63,19 @@ pub(crate) fn asked(head: &[u8]) -> Asked {
         "/" => Asked::Other(plain("200 OK", "", "This is a DERP relay.\n")),
         _ => Asked::Other(plain("404 Not Found", "", "404 page not found\n")),
     }
+}
+
+/// The path of a request's target, which may name a host before it (RFC 9112 section 3.2.2) and a
+/// query behind it.
+fn path_of(target: &str) -> &str {
+    let target = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => match rest.find('/') {
+            Some(at) => rest.get(at..).unwrap_or("/"),
+            None => "/",
+        },
+        _ => target,
+    };
+    target.split('?').next().unwrap_or(target)
 }
 
 fn derp<'h>(header: &dyn Fn(&str) -> Option<&'h str>) -> Asked {
@@ -201,6 +214,18 @@ mod tests {
             assert!(found.starts_with("HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\n"));
             let refused = other(&format!("POST {path} HTTP/1.1\r\n\r\n"));
             assert!(refused.starts_with("HTTP/1.1 405 "));
+        }
+    }
+
+    #[test]
+    fn a_target_may_name_its_host() {
+        for (target, path) in [
+            ("https://192.0.2.1:443/derp?x=http://y/", "/derp"),
+            ("/derp?x=http://y/z", "/derp"),
+            ("http://derp.example", "/"),
+            ("/", "/"),
+        ] {
+            assert_eq!(path_of(target), path, "{target}");
         }
     }
 
