@@ -23,6 +23,10 @@ PASSPHRASE = "a lab's"
 # Seconds: within which the first packet comes, and a pair is direct that must or is likely to be.
 FIRST_PACKET_S = {"udp-blocked": 2.0}
 DIRECT_S = {"must": 5.0, "likely": 10.0, "relay": 10.0}
+RELAY = """
+[relay]
+listen = "0.0.0.0:443"
+"""
 POLICY = """
 [[rules]]
 name = "pings"
@@ -91,7 +95,7 @@ def grid(kinds: list[str], pairs: list[tuple[str, str]], expected: dict, seed: i
         homes = {(kind, group): net.home(kind, 10 * place + group, group) for place, kind in enumerate(kinds, 1) for group in (1, 2)}
         net.go()
         try:
-            found(owner, relays, [home.place for home in homes.values()])
+            found(net, owner, relays, [home.place for home in homes.values()])
             say(f"seed {seed}: {len(homes)} homes are connected to {len(relays)} relays")
             met = []
             for turn in rounds(pairs):
@@ -101,13 +105,13 @@ def grid(kinds: list[str], pairs: list[tuple[str, str]], expected: dict, seed: i
             net.end()
 
 
-def found(owner: Place, relays: list[Place], homes: list[Place]) -> None:
-    """Makes the network, and has everybody join."""
+def found(net: nets.Net, owner: Place, relays: list[Place], homes: list[Place]) -> None:
+    """Makes the network, and has everybody join; where no UDP is to pass, none does from then on."""
     owner.run("altnet-provision", "network", "create", "home")
     for place, roles, address in ((relays[0], "--role relay --role directory --admit", nets.RELAYS[0]), (relays[1], "--role relay", nets.RELAYS[1])):
         bundle = owner.folder / f"{place.name}.bundle"
         owner.run(*SHELL, f"altnet-provision bundle --name {place.name} {roles} --endpoint {address}:51820 -o {bundle}")
-        start(place)
+        start(place, RELAY)
         place.run("altnet", "join", "--bundle", str(bundle))
     (owner.folder / "policy.toml").write_text(POLICY)
     owner.run("altnet-provision", "policy", "publish", "policy.toml", "--yes")
@@ -116,14 +120,17 @@ def found(owner: Place, relays: list[Place], homes: list[Place]) -> None:
         start(place)
     at_once([lambda place=place: place.run("altnet", "join", "--name", place.name, invite) for place in homes])
     for place in homes:
+        if "udp-blocked" in place.name:
+            net.say(f"udp {place.name} off")
+    for place in homes:
         wait_for(f"{place.name} to be served by both relays", lambda place=place: all(
             relay["up"] for relay in status(place)["relays"]) and len(status(place)["relays"]) == 2, timeout_s=60)
         wait_for(f"{place.name} to know everybody", lambda place=place: len(ask(place, "members")["members"]) >= len(homes) + 2, timeout_s=60)
 
 
-def start(place: Place) -> None:
+def start(place: Place, config: str = "") -> None:
     """Starts a place's daemon, and waits until it answers."""
-    (place.folder / "altnet.toml").touch()
+    (place.folder / "altnet.toml").write_text(config)
     place.start("altnetd", "--config", "altnet.toml", log=f"{place.name}.log")
     wait_for(f"altnetd on {place.name}", lambda: place.run("altnet", "status", check=False).returncode == 0)
 

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     CORE: {WIRE, TUNNEL},
     "altnet-sim": ENGINE,
     "altnet-service": set(),
-    "altnet-daemon": ENGINE | {"altnet-service"},
+    "altnet-daemon": ENGINE | {"altnet-relay", "altnet-service"},
     "altnet-embassy": ENGINE,
     "altnet-provision": {WIRE, CORE},
     "altnet-login": {"altnet-service"},

@@ -83,7 +83,6 @@ class Net:
         elif kind == "udp-blocked":
             self._nat(name, "port-restricted", public)
             self._line(place, private, f"nat {name}")
-            self._said.append(f"udp {name} off")
         elif kind == "v6-only":
             self._nat(f"{name}-nat64", "port-restricted", public)
             self._nat(name, "firewall", public)

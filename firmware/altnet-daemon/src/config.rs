@@ -17,7 +17,9 @@ use crate::tun::MIN_MTU_BYTES;
 mod check;
 mod file;
 
-use check::{audit_bytes, interface, lans, mac, machines, mtu, port, public_addresses, vlan};
+use check::{
+    audit_bytes, interface, lans, mac, machines, mtu, port, proxy, public_addresses, vlan,
+};
 pub use file::ConfigError;
 
 /// Where the file is unless somebody says otherwise.
@@ -48,6 +50,10 @@ pub struct Config {
     /// of a host with a public address, or of a router's forwarded port.
     #[serde(deserialize_with = "public_addresses")]
     pub public_addresses: Vec<SocketAddr>,
+    /// The HTTP proxy through which relays are reached where nothing else passes:
+    /// `http://[user:password@]host:port`.
+    #[serde(deserialize_with = "proxy")]
+    pub proxy: Option<String>,
     /// The network.
     pub network: Network,
     /// The TUN device.
@@ -201,6 +207,15 @@ pub struct Metrics {
 pub struct Relay {
     /// The most members relayed for at a time, when this node's membership makes it a relay.
     pub clients: u16,
+    /// Where TLS is served, as `[::]:443`, for those whose networks pass no UDP. Without it, nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The certificate and its chain, a PEM file. Without one, one that is made once and signed by
+    /// itself: members don't need more.
+    pub certificate: Option<PathBuf>,
+    /// Its key, a PEM file.
+    pub key: Option<PathBuf>,
+    /// A file with DERP keys, a line each, of clients of Tailscale's that this relay serves too.
+    pub derp_clients: Option<PathBuf>,
 }
 
 /// `[login]`
@@ -258,6 +273,7 @@ impl Default for Config {
             dns: Dns::default(),
             api: Api::default(),
             metrics: Metrics::default(),
+            proxy: None,
             relay: Relay::default(),
             login: Login::default(),
             tls: Tls::default(),
@@ -315,6 +331,10 @@ impl Default for Relay {
     fn default() -> Self {
         Self {
             clients: Limits::ROUTER.relay_clients,
+            listen: None,
+            certificate: None,
+            key: None,
+            derp_clients: None,
         }
     }
 }
@@ -353,6 +373,7 @@ impl Config {
             "public_addresses",
             self.public_addresses == old.public_addresses,
         );
+        check("proxy", self.proxy == old.proxy);
         check("[network]", self.network == old.network);
         check("[tun]", self.tun == old.tun);
         check("[dns]", self.dns == old.dns);

@@ -44,6 +44,7 @@ use crate::privileges::{self, CapabilitySet, User};
 use crate::store::Store;
 use crate::store::directory::Directory;
 use crate::store::writer::Writer;
+use crate::streams::Streams;
 use crate::tun::Tun;
 
 /// What altnetd goes on needing: routes and addresses come and go, a LAN interface that comes back
@@ -175,6 +176,12 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     } else {
         (None, watch::channel(Vec::new()).1)
     };
+    let proxy = config.proxy.as_deref().and_then(|url| url.parse().ok());
+    let mut streams = Streams::new(proxy).context("the kernel gives no random bytes")?;
+    let relay = config.state_directory.join("relay");
+    streams
+        .serve(&config.relay, &relay)
+        .context("can't relay over TLS")?;
     let machines = Machines::new(&config).context("can't watch netlink")?;
 
     let (solicited_to, solicited) = mpsc::channel(INBOX);
@@ -229,6 +236,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         lans: Lans::new(&config, solicited_to),
         config,
         ports: port.into(),
+        streams,
         nat64: Nat64::default(),
         tun,
         links,

@@ -36,6 +36,7 @@ use crate::netlink::Netlink;
 use crate::portmap::{PortMappings, Way};
 use crate::store::directory::Directory;
 use crate::store::writer::{Done, Writer};
+use crate::streams::{Came, Streams};
 use crate::tun::Tun;
 use crate::{clock, log};
 
@@ -56,6 +57,7 @@ pub mod portal;
 pub mod ports;
 pub mod saving;
 pub mod signals;
+mod streams;
 mod tls;
 
 use audit::Audit;
@@ -112,6 +114,8 @@ pub struct Gateway {
     pub config: Config,
     /// The UDP ports.
     pub ports: Ports,
+    /// Relaying over TLS.
+    pub streams: Streams,
     /// The way to IPv4 without IPv4.
     pub nat64: Nat64,
     /// The TUN device.
@@ -213,6 +217,7 @@ enum Input {
     Audited(io::Result<()>),
     Change,
     Prefix(Option<Ipv6Addr>),
+    Streamed(Came),
     Mapped,
     Machines,
     Signal(Signal),
@@ -264,6 +269,7 @@ impl Gateway {
                 Input::Key(key) => self.take_key(key, clock::now()),
                 Input::Audited(outcome) => self.audit.appended(outcome),
                 Input::Machines => self.hear_machines(&mut frame),
+                Input::Streamed(came) => self.take_streamed(came, &mut frame),
                 Input::Prefix(answer) => {
                     let prefix = self.nat64.take(answer, clock::now());
                     self.node.handle_pref64(prefix, clock::now());
@@ -317,6 +323,8 @@ impl Gateway {
             self.pass_waiting(now, frame);
             deadline = self.drain(frame);
         }
+        let streams = self.tend_streams(now);
+        deadline = deadline.min(self.drain(frame));
         let pending = self.expire_calls(now).min(self.machines.deadline());
         let audit = loop {
             let (until, is_told) = self.tend_audit(now);
@@ -326,6 +334,7 @@ impl Gateway {
             deadline = self.drain(frame);
         };
         deadline
+            .min(streams)
             .min(self.state.look)
             .min(self.nat64.deadline())
             .min(self.state.save_again)
@@ -363,6 +372,7 @@ impl Gateway {
             Some(wish) = inboxes.wishes.recv() => Input::Wish(wish),
             result = self.machines.heard() => ready(Input::Machines, result, "netlink"),
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
+            came = self.streams.came() => Input::Streamed(came),
             answer = self.nat64.answered() => Input::Prefix(answer),
             Ok(()) = ways.changed() => Input::Mapped,
             signal = signals.next() => Input::Signal(signal),
@@ -411,6 +421,9 @@ impl Gateway {
     fn carry_out(&mut self, verdict: Verdict, frame: &mut Frame<'_>) {
         match verdict {
             Verdict::Send { to, port } => self.send(frame, to, port),
+            Verdict::ToRelay { .. } | Verdict::ToClient { .. } => {
+                self.send_streamed(verdict, frame)
+            }
             Verdict::Deliver => self.deliver(frame.packet()),
             // It was for the node itself, which may want to answer.
             Verdict::App { .. } => {
@@ -443,6 +456,12 @@ impl Gateway {
         loop {
             match self.node.poll_output(frame, clock::now()) {
                 Output::Send { to, port } => self.send(frame, to, port),
+                Output::ToRelay { relay, to } => {
+                    self.streams.to_relay(relay, to, frame.packet());
+                }
+                Output::ToClient { stream, from } => {
+                    self.streams.to_client(stream, from, frame.packet());
+                }
                 Output::ClosePort { port } => self.ports.close(port),
                 Output::Deliver => self.carry_out(Verdict::Deliver, frame),
                 Output::App { app } => self.carry_out(Verdict::App { app }, frame),

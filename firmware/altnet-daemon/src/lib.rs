@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod portmap;
 pub mod store;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tun;

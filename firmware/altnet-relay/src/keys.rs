@@ -15,7 +15,10 @@ use zeroize::{Zeroize, Zeroizing};
 const NODE_PREFIX: &str = "nodekey:";
 
 /// Reads the relay's key, or makes one.
-pub(crate) fn identity(path: &Path) -> Result<SecretKey, String> {
+///
+/// # Errors
+/// What the file system says, or that the file holds no key.
+pub fn identity(path: &Path) -> Result<SecretKey, String> {
     if !path.exists() {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *key).map_err(|e| e.to_string())?;
@@ -37,13 +40,19 @@ pub(crate) fn identity(path: &Path) -> Result<SecretKey, String> {
 }
 
 /// Reads a mesh key.
-pub(crate) fn mesh(path: &Path) -> Result<MeshKey, String> {
+///
+/// # Errors
+/// What the file system says, or that the file holds no key.
+pub fn mesh(path: &Path) -> Result<MeshKey, String> {
     let text = read(path)?;
     MeshKey::from_hex(text.trim().bytes()).ok_or_else(|| not_a_key(path))
 }
 
 /// Reads a list of clients' keys; empty lines and what is behind `#` say nothing.
-pub(crate) fn list(path: &Path) -> Result<Vec<PublicKey>, String> {
+///
+/// # Errors
+/// What the file system says, or which line holds no key.
+pub fn list(path: &Path) -> Result<Vec<PublicKey>, String> {
     let text = read(path)?;
     let lines = text
         .lines()

@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod client;
 mod clock;
 mod http;
+pub mod keys;
 mod line;
 mod pool;
 pub mod proxy;

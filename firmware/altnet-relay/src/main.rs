@@ -2,8 +2,6 @@
 //!
 //! A gateway relays by itself; this is for a machine that does nothing else, and for tests.
 
-mod keys;
-
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +13,8 @@ use altnet_core::derp::handshake::ServerIdentity;
 use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
 use altnet_relay::certificate::Certificate;
-use altnet_relay::server::{Admit, Notice, Options, Relay};
+use altnet_relay::keys;
+use altnet_relay::server::{Admission, Admit, Notice, Options, Relay};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -183,16 +182,17 @@ fn names(arguments: &Arguments) -> Vec<String> {
 
 fn admission(admit: &str) -> Admit {
     if admit == "any" {
-        return Arc::new(|_, _| Box::pin(std::future::ready(true)));
+        return Arc::new(|_, _| Box::pin(std::future::ready(Admission::Client)));
     }
     let file = PathBuf::from(admit);
     Arc::new(move |key, _| {
         let admitted = keys::list(&file);
         let may_come = match &admitted {
-            Ok(keys) => keys.contains(&key),
+            Ok(keys) if keys.contains(&key) => Admission::Client,
+            Ok(_) => Admission::Refused,
             Err(e) => {
                 eprintln!("altnet-derp: {e}");
-                false
+                Admission::Refused
             }
         };
         Box::pin(std::future::ready(may_come))

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use altnet_core::derp::handshake::ServerIdentity;
-use altnet_core::derp::server::{ServerCounters, ServerLimits};
-use altnet_wire::derp::{Frame, PublicKey};
+use altnet_core::derp::server::{ConnectionId, ServerCounters, ServerLimits};
+use altnet_wire::derp::{Frame, PublicKey, node};
+use altnet_wire::id::NodeId;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -31,9 +32,31 @@ use shared::Shared;
 /// What accepting waits after the kernel refused: it has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether a client may come, by its key and where it comes from.
+/// What somebody who comes may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Nothing.
+    Refused,
+    /// Send to nodes, as far as [`Local`] takes that; to no other client.
+    Guest,
+    /// Everything that a client of a DERP server may.
+    Client,
+}
+
+/// Who is behind packets that go to nodes rather than to clients' keys
+/// ([`altnet_wire::derp::node`]). Called from the tasks of connections: it is to return soon, and not
+/// to call the relay.
+#[derive(Clone)]
+pub struct Local {
+    /// Takes a packet that a connection sent to a node.
+    pub packet: Arc<dyn Fn(ConnectionId, PublicKey, NodeId, &[u8]) + Send + Sync>,
+    /// A connection has ended.
+    pub closed: Arc<dyn Fn(ConnectionId) + Send + Sync>,
+}
+
+/// Who may come, by its key and where it comes from.
 pub type Admit = Arc<
-    dyn Fn(PublicKey, Option<SocketAddr>) -> Pin<Box<dyn Future<Output = bool> + Send>>
+    dyn Fn(PublicKey, Option<SocketAddr>) -> Pin<Box<dyn Future<Output = Admission> + Send>>
         + Send
         + Sync,
 >;
@@ -54,6 +77,8 @@ pub struct Options {
     pub mesh_patience: Duration,
     /// What to do with what happens.
     pub tell: Option<Tell>,
+    /// Who takes packets for nodes.
+    pub local: Option<Local>,
 }
 
 impl Options {
@@ -65,6 +90,7 @@ impl Options {
             patience: Duration::from_secs(2),
             mesh_patience: Duration::from_secs(30),
             tell: None,
+            local: None,
         }
     }
 }
@@ -159,6 +185,13 @@ impl Relay {
             };
             tokio::spawn(connection::run(Arc::clone(&self.shared), visitor));
         }
+    }
+
+    /// Sends a packet from a node to a connection, if there is that still.
+    pub fn send(&self, to: ConnectionId, from: NodeId, packet: &[u8]) {
+        self.shared
+            .lock()
+            .deliver(to, node::key_of(from), packet, false);
     }
 
     /// Disconnects a client that isn't admitted any more.

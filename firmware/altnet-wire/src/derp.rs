@@ -30,6 +30,7 @@
 
 pub mod info;
 mod json;
+pub mod node;
 pub mod split;
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};

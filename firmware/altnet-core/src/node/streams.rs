@@ -84,9 +84,10 @@ impl<A: Aead> Node<A> {
         });
         wanted.filter_map(|(relay, _)| {
             let record = self.record_of(*relay)?;
+            let addresses = record.fixed_endpoints.iter();
             Some(WantedStream {
                 relay: *relay,
-                addresses: record.fixed_endpoints.clone(),
+                addresses: addresses.map(|to| self.traversal.outward(*to)).collect(),
             })
         })
     }

@@ -32,6 +32,18 @@ pub(super) fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
     Ok(name)
 }
 
+pub(super) fn proxy<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    match url.parse::<altnet_relay::proxy::Proxy>() {
+        Ok(_) => Ok(Some(url)),
+        Err(_) => Err(serde::de::Error::custom(
+            "a proxy is written http://host:port or http://user:password@host:port",
+        )),
+    }
+}
+
 pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let mtu = u16::deserialize(deserializer)?;
     if !(MIN_MTU_BYTES..=MAX_MTU_BYTES).contains(&mtu) {

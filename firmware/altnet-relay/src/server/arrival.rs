@@ -16,9 +16,9 @@ use rustls::server::UnbufferedServerConnection;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Admit;
 use super::outbox::Outbox;
 use super::shared::{Inbound, Shared};
+use super::{Admission, Admit};
 use crate::http::{self, Asked};
 use crate::line::{Line, LineError};
 use crate::tls::Tls;
@@ -87,10 +87,13 @@ impl Visitor {
             is_not_ideal,
         } = introduced;
         let key = arrival.key;
+        let mut is_guest = false;
         if !arrival.is_mesh_peer {
             let answer = tokio::time::timeout(ADMISSION, admit(key, Some(address))).await;
-            if answer != Ok(true) {
-                return Err(Refusal::NotAdmitted(key));
+            match answer {
+                Ok(Admission::Client) => {}
+                Ok(Admission::Guest) => is_guest = true,
+                Ok(Admission::Refused) | Err(_) => return Err(Refusal::NotAdmitted(key)),
             }
         }
         let origin = Origin {
@@ -107,6 +110,8 @@ impl Visitor {
         drop(permit);
         Ok(Some(Admitted {
             inbound: Inbound {
+                key,
+                is_guest,
                 splitter,
                 held: std::mem::take(&mut line.plain),
                 paced: None,

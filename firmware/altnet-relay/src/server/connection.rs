@@ -60,6 +60,9 @@ pub(super) async fn run(shared: Arc<Shared>, visitor: Visitor) {
     let end = connection.relay().await;
     let Admitted { line, outbox, .. } = &mut connection.admitted;
     shared.lock().disconnect(outbox.id);
+    if let Some(local) = &shared.options.local {
+        (local.closed)(outbox.id);
+    }
     if let End::Closing(_) = end {
         line.finish();
     }

@@ -7,7 +7,7 @@ use altnet_core::derp::server::{
     CloseReason, ConnectionId, DropReason, Full, Origin, Output, Server, Verdict,
 };
 use altnet_wire::derp::split::{RawFrame, Splitter};
-use altnet_wire::derp::{Frame, FrameKind, PublicKey, packet_prefix};
+use altnet_wire::derp::{Frame, FrameKind, PublicKey, node, packet_prefix};
 use altnet_wire::time::Instant;
 use tokio::sync::{Notify, watch};
 
@@ -94,6 +94,9 @@ impl Shared {
 
 /// A client's stream, as far as it is understood.
 pub(super) struct Inbound {
+    pub(super) key: PublicKey,
+    /// Whether it may send to nodes alone.
+    pub(super) is_guest: bool,
     pub(super) splitter: Splitter,
     /// What came and isn't whole, or may not be handled yet.
     pub(super) held: Vec<u8>,
@@ -169,8 +172,36 @@ impl Inbound {
                     return Ok(before);
                 }
             }
+            if self.is_for_node(shared, id, &raw)? {
+                continue;
+            }
             state.handle_frame(id, raw, now)?;
         }
+    }
+}
+
+impl Inbound {
+    /// Hands over a packet that goes to a node; whether it is no client's.
+    fn is_for_node(
+        &self,
+        shared: &Shared,
+        id: ConnectionId,
+        raw: &RawFrame<'_>,
+    ) -> Result<bool, CloseReason> {
+        let Some(local) = shared.options.local.as_ref() else {
+            return Ok(false);
+        };
+        if raw.kind != FrameKind::SEND_PACKET {
+            return Ok(false);
+        }
+        let Frame::SendPacket { to, packet } = Frame::parse(raw.kind, raw.body)? else {
+            return Ok(false);
+        };
+        match node::node_of(&to) {
+            Some(node) => (local.packet)(id, self.key, node, packet),
+            None => return Ok(self.is_guest),
+        }
+        Ok(true)
     }
 }
 
@@ -248,7 +279,13 @@ impl State {
         Ok(())
     }
 
-    fn deliver(&mut self, to: ConnectionId, from: PublicKey, packet: &[u8], is_disco: bool) {
+    pub(super) fn deliver(
+        &mut self,
+        to: ConnectionId,
+        from: PublicKey,
+        packet: &[u8],
+        is_disco: bool,
+    ) {
         let prefix = packet_prefix(FrameKind::RECV_PACKET, &from, packet.len());
         let dropped = match self.outbox(to) {
             Some(outbox) => {

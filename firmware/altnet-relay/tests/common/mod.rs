@@ -10,7 +10,7 @@ use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
 use altnet_relay::certificate::Certificate;
 use altnet_relay::client::{Connection, ConnectionError, Event, Sender, Target};
-use altnet_relay::server::{Admit, Options, Relay};
+use altnet_relay::server::{Admission, Admit, Options, Relay};
 use altnet_relay::trust::{Pin, Trust};
 use altnet_wire::derp::info::{ClientInfo, MeshKey};
 use altnet_wire::derp::{GoneReason, PublicKey};
@@ -67,7 +67,12 @@ impl World {
         let list = Arc::clone(&refused);
         let admit: Admit = Arc::new(move |key, address| {
             let is_refused = list.lock().unwrap().contains(&key) || address.is_none();
-            Box::pin(std::future::ready(!is_refused))
+            let admission = if is_refused {
+                Admission::Refused
+            } else {
+                Admission::Client
+            };
+            Box::pin(std::future::ready(admission))
         });
         let serving = {
             let relay = relay.clone();

@@ -1,0 +1,82 @@
+//! What comes and goes over streams ([`crate::streams`]), handed to the node and to the tasks.
+
+use altnet_core::node::Verdict;
+use altnet_wire::frame::Frame;
+use altnet_wire::time::Instant;
+
+use super::{BATCH, Gateway};
+use crate::clock;
+use crate::streams::Came;
+
+impl Gateway {
+    /// Takes what came over streams, up to a batch.
+    pub(super) fn take_streamed(&mut self, first: Came, frame: &mut Frame<'_>) {
+        self.take_one(first, frame);
+        for _ in 1..BATCH {
+            match self.streams.try_came() {
+                Some(came) => self.take_one(came, frame),
+                None => return,
+            }
+        }
+    }
+
+    fn take_one(&mut self, came: Came, frame: &mut Frame<'_>) {
+        let now = clock::now();
+        let verdict = match came {
+            Came::Up(relay, sender) => {
+                self.streams.up(relay, sender);
+                self.node.handle_stream(relay, true, now);
+                return;
+            }
+            Came::Down(relay, why) => {
+                crate::debug!("no stream to relay {}: {why}", self.node.name_of(relay));
+                self.streams.down(relay, now);
+                self.node.handle_stream(relay, false, now);
+                return;
+            }
+            Came::Gone(connection) => {
+                if let Some(stream) = self.streams.gone(connection) {
+                    self.node.handle_stream_closed(stream);
+                }
+                return;
+            }
+            Came::FromRelay(relay, from, datagram) => match frame.set(&datagram) {
+                Ok(()) => self.node.handle_streamed(relay, from, frame, now),
+                // Longer than any of ours.
+                Err(_) => return,
+            },
+            Came::FromClient(connection, key, to, datagram) => {
+                let stream = self.streams.stream_of(connection, key, now);
+                match (stream, frame.set(&datagram)) {
+                    (Some(stream), Ok(())) => self.node.handle_client(stream, to, frame, now),
+                    _ => return,
+                }
+            }
+        };
+        // What is refused was counted by the node.
+        if let Ok(verdict) = verdict {
+            self.carry_out(verdict, frame);
+        }
+    }
+
+    /// Makes and ends streams as the node wants it. Returns when to look again.
+    pub(super) fn tend_streams(&mut self, now: Instant) -> Instant {
+        let wanted: Vec<_> = self.node.wanted_streams(now).collect();
+        let node = &mut self.node;
+        let streams = &mut self.streams;
+        let again = streams.tend(&wanted, |relay| node.handle_stream(relay, false, now), now);
+        let is_known = |stream| node.is_registered(stream, now);
+        again.min(streams.tend_guests(is_known, now))
+    }
+
+    /// Sends what goes over a stream; whether it was that.
+    pub(super) fn send_streamed(&self, verdict: Verdict, frame: &Frame<'_>) {
+        match verdict {
+            Verdict::ToRelay { relay, to } => self.streams.to_relay(relay, to, frame.packet()),
+            Verdict::ToClient { stream, from } => {
+                self.streams.to_client(stream, from, frame.packet());
+            }
+            _ => {}
+        }
+    }
+}
