@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use altnet_fuzz::{TARGETS, audit, logins, machines, parsers, policies, portmap, turn, world};
+use altnet_fuzz::{
+    TARGETS, audit, logins, machines, parsers, policies, portmap, relays, turn, world,
+};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -20,6 +22,7 @@ fn main() -> std::io::Result<()> {
             audit::seeds(name),
             logins::seeds(name),
             turn::seeds(name),
+            relays::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

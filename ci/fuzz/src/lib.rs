@@ -17,6 +17,7 @@ pub mod mutate;
 pub mod parsers;
 pub mod policies;
 pub mod portmap;
+pub mod relays;
 pub mod turn;
 pub mod world;
 
@@ -51,4 +52,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("id_token", logins::id_token),
     ("login_form", logins::login_form),
     ("passkey", logins::passkey),
+    ("derp", relays::derp),
+    ("derp_server", relays::derp_server),
 ];

@@ -96,4 +96,6 @@ targets! {
     id_token: 3000,
     login_form: 3000,
     passkey: 1000,
+    derp: 2000,
+    derp_server: 500,
 }
