@@ -16,6 +16,8 @@ from lab import altnet, captures, clients, network  # noqa: E402
 from lab.places import Lab, LabError, Place, kept_labs, take_down, wait_for  # noqa: E402
 
 OTHER_PORT = 8081
+# How long the homes get to find a direct way, in seconds.
+DIRECT_S = 20
 
 PAGE = """<!doctype html>
 <title>Our wiki</title>
@@ -91,7 +93,7 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
     page = story.fetch()
     say(f"\n{indent(page)}")
     rtt_ms = ping(client_a, story.url())
-    path = altnet.path_between_homes(story)
+    path = goes_direct(story)
     app = opened(story, address, canary)
     denied = refused(story, address)
     gap_ms = revoked_gap(story)
@@ -102,7 +104,7 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
     return {
         "page_ok": canary in page,
         "url": story.url(),
-        "path": path,
+        **path,
         "nat": [kind_a, kind_b],
         "rtt_ms": rtt_ms,
         **app,
@@ -118,6 +120,19 @@ def show(lab: Lab, kind_a: str, kind_b: str) -> dict:
         "client_processes": witness.stop(),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def goes_direct(story: altnet.Story) -> dict:
+    """The way between the homes, and how long after the page it became direct while home A went on sending."""
+    client, gateway = story.internet.a.client, story.internet.a.gateway
+    began, first = time.monotonic(), altnet.path_between_homes(story)
+    while (path := altnet.path_between_homes(story)) != "direct" and time.monotonic() - began < DIRECT_S:
+        client.run("ping", "-6", "-n", "-c", "1", "-W", "1", re.match(r"http://([^/:]+)", story.url())[1], check=False)
+    peer = next((peer for peer in altnet.altnet(gateway, "peers")["peers"] if peer["name"] == "house-b"), {})
+    after_ms = round((time.monotonic() - began) * 1000) if path == "direct" else None
+    how = f"{after_ms} ms after the page the two homes go direct" if path == "direct" else "the two homes stay on the relay"
+    say(f"\n[gateway-a] first by {first}; {how}: {peer.get('why_text')} ({peer.get('endpoint')})")
+    return {"path": path, "path_first": first, "direct_after_ms": after_ms, "path_why": peer.get("why")}
 
 
 def opened(story: altnet.Story, address: str, canary: str) -> dict:

@@ -27,7 +27,7 @@ def relay_gone_both_restart() -> None:
 def relay_gone_says_what_it_waits_for() -> None:
     """The same between NATs that need a relay: each gateway says plainly what it waits for."""
     with Lab() as lab:
-        story = Story(lab, "portcone", "symmetric")
+        story = Story(lab, "symmetric", "symmetric")
         story.tell()
         story.fetch()
         story.stop(story.internet.relay)

@@ -1,7 +1,8 @@
 //! Every pair of NATs, as far as UDP passes: who meets directly, and how soon.
 
 use altnet_sim::grid::{Expected, LINES, Line, Pair};
-use altnet_sim::homes::seconds;
+use altnet_sim::homes::{Homes, seconds};
+use altnet_sim::nat::Kind;
 use altnet_wire::time::Duration;
 
 /// How many seeds a pair gets: `ALTNET_SIM_SEEDS`, or three.
@@ -88,4 +89,27 @@ lines! {
     one_without_udp_meets_every_line_from_itself_on UdpBlocked,
     one_without_ipv4_meets_every_line_from_itself_on V6Only,
     one_with_both_families_meets_its_like DualStack,
+}
+
+#[test]
+fn with_one_relay_who_cannot_tell_how_a_nat_maps_a_way_is_found_too() {
+    let count = seeds();
+    let mut late = 0;
+    for seed in 0..count {
+        for kinds in [
+            [Kind::PORT_RESTRICTED, Kind::SYMMETRIC_RANDOM],
+            [Kind::SYMMETRIC_SEQUENTIAL, Kind::PORT_RESTRICTED],
+        ] {
+            let mut homes = Homes::new(700 + seed, kinds[0], kinds[1]);
+            assert!(homes.reaches("by relay"));
+            let (mut tried, mut path) = (0, homes.path().0);
+            while path != "direct" && tried < 12 {
+                homes.reaches("on the way");
+                homes.world.run(seconds(1));
+                (tried, path) = (tried + 1, homes.path().0);
+            }
+            late += u64::from(path != "direct");
+        }
+    }
+    assert!(late * 20 <= 2 * count, "{late} of {} late", 2 * count);
 }

@@ -52,7 +52,7 @@ const BLOCKS: u16 = 16;
 /// Ways that lead through further ports at a time.
 const BOUND: usize = 8;
 /// Copies of one challenge.
-const COPIES: usize = 16;
+const COPIES: usize = 32;
 /// Bytes of a sealed challenge at most.
 const CHALLENGE_BYTES: usize = 192;
 /// Questions to relays without an answer at a time.
@@ -91,7 +91,10 @@ struct Wish {
 #[derive(Debug)]
 struct Running {
     node: NodeId,
-    search: Search,
+    /// Where the relay sees the peer.
+    peer: SocketAddr,
+    /// One, or both sides of one where nobody knows yet how either NAT maps.
+    searches: Vec<Search, 2>,
     relay: SocketAddr,
     next: Instant,
     /// A sealed challenge, and where copies of it go.
@@ -99,6 +102,7 @@ struct Running {
     copies: Vec<(SocketAddr, PortId), COPIES>,
     asks: Vec<(TransactionId, PortId), ASKS>,
     unsent: Vec<(TransactionId, PortId), ASKS>,
+    tell: Option<Run>,
 }
 
 /// What this node knows of its NATs, and does about them.
@@ -185,6 +189,12 @@ impl Traversal {
 
     pub(super) fn deadline(&self) -> Instant {
         self.running.as_ref().map_or(Instant::NEVER, |run| run.next)
+    }
+
+    fn open_port(&mut self, port: PortId) {
+        if !self.is_open(port) {
+            let _ = self.open.push(port);
+        }
     }
 
     fn close(&mut self, keep: impl Fn(PortId) -> bool) {
@@ -275,17 +285,21 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// What this node would do in a search with a peer, if one makes sense.
-    fn side(&self, theirs: Mapping, now: Instant) -> Option<Side> {
+    /// What this node would do in a search with a peer; nothing if none makes sense.
+    ///
+    /// Who knows of neither NAT does both: with one relay nobody can tell how a NAT maps.
+    fn sides(&self, theirs: Mapping, now: Instant) -> Vec<Side, 2> {
         use Mapping::{EndpointDependent as Dependent, EndpointIndependent as Independent};
-        let side = match (self.traversal.mapping(), theirs) {
-            (Dependent, Dependent) => Side::Predicts,
-            (Dependent, Independent) => Side::Opens,
-            (Independent | Mapping::Unknown, Dependent) => Side::Guesses,
-            _ => return None,
+        let sides: &[Side] = match (self.traversal.mapping(), theirs) {
+            (Independent, Independent) => &[],
+            (Dependent, Dependent) => &[Side::Predicts],
+            (Dependent, _) | (_, Independent) => &[Side::Opens],
+            (_, Dependent) | (Independent, _) => &[Side::Guesses],
+            _ => &[Side::Opens, Side::Guesses],
         };
-        let opens = side != Side::Guesses;
-        (!opens || now >= self.traversal.quota_until).then_some(side)
+        let has_quota = now >= self.traversal.quota_until;
+        let may = |side: &Side| *side == Side::Guesses || has_quota;
+        sides.iter().copied().filter(may).collect()
     }
 
     /// Asks a relay to meet a peer that no direct address leads to. Returns when to look again.
@@ -302,7 +316,7 @@ impl<A: Aead> Node<A> {
                 return Instant::NEVER;
             }
         };
-        let can = peer.path.is_in_use(now) && self.side(peer.meeting.mapping, now).is_some();
+        let can = peer.path.is_in_use(now) && !self.sides(peer.meeting.mapping, now).is_empty();
         let by = self.relays.get(&relay).and_then(|link| link.session);
         let is_free = self.traversal.running.is_none();
         let Some(peer) = self.peers.get_mut(&node) else {
@@ -383,9 +397,7 @@ impl<A: Aead> Node<A> {
         if !is_expected || !is_relayed || !peer.path.is_told_at(address.ip()) {
             return;
         }
-        let Some(side) = self.side(peer.meeting.mapping, now) else {
-            return;
-        };
+        let sides = self.sides(peer.meeting.mapping, now);
         let traversal = &mut self.traversal;
         let in_use = |block: u16| traversal.bound.iter().any(|b| b.port.0 / BLOCK == block);
         let mut blocks = (1..=BLOCKS).map(|n| (traversal.block + n) % BLOCKS + 1);
@@ -394,16 +406,22 @@ impl<A: Aead> Node<A> {
         };
         traversal.block = block;
         let chance = self.rng.next_u64();
-        let search = Search::new(side, address, block * BLOCK, chance, now);
+        let begin = |side| Search::new(side, address, block * BLOCK, chance, now);
+        let searches: Vec<Search, 2> = sides.into_iter().map(begin).collect();
+        if searches.is_empty() {
+            return;
+        }
         self.traversal.running = Some(Running {
             node: with,
-            search,
+            peer: address,
+            searches,
             relay,
             next: now,
             challenge: Vec::new(),
             copies: Vec::new(),
             asks: Vec::new(),
             unsent: Vec::new(),
+            tell: None,
         });
         if let Some(peer) = self.peers.get_mut(&with) {
             let pause = peer.meeting.next_pause();
@@ -419,7 +437,9 @@ impl<A: Aead> Node<A> {
         if let Some(running) = &mut self.traversal.running
             && running.node == node
         {
-            running.search.peer_goes_on(run);
+            for search in &mut running.searches {
+                search.peer_goes_on(run);
+            }
         }
     }
 
@@ -442,55 +462,55 @@ impl<A: Aead> Node<A> {
             self.traversal.running = Some(running);
             return;
         }
+        running.next = Instant::NEVER;
         let mut ended = None;
-        while !running.copies.is_full() {
-            match running.search.poll(now) {
-                Step::Send { to, port } => {
-                    self.open_port(port);
-                    let _ = running.copies.push((to, port));
+        running.searches.retain_mut(|search| {
+            let left = loop {
+                if running.copies.is_full() {
+                    break Ok(now);
                 }
-                Step::Ask { port } => {
-                    self.open_port(port);
-                    let ask = (TransactionId(self.rng.array()), port);
-                    if running.asks.is_full() {
-                        running.asks.remove(0);
+                match search.poll(now) {
+                    Step::Send { to, port } => {
+                        self.traversal.open_port(port);
+                        let _ = running.copies.push((to, port));
                     }
-                    let _ = running.asks.push(ask);
-                    let _ = running.unsent.push(ask);
+                    Step::Ask { port } => {
+                        self.traversal.open_port(port);
+                        let ask = (TransactionId(self.rng.array()), port);
+                        if running.asks.is_full() {
+                            running.asks.remove(0);
+                        }
+                        let _ = running.asks.push(ask);
+                        let _ = running.unsent.push(ask);
+                    }
+                    Step::Tell(run) => running.tell = Some(run),
+                    Step::Wait(until) => break Ok(until),
+                    Step::End(why) => break Err(why),
                 }
-                Step::Tell(Run { last, step }) => {
-                    let notice = Notice::Ports { last, step };
-                    self.say(session, &Message::Notice(notice), now);
-                }
-                Step::Wait(until) => {
-                    running.next = until;
-                    break;
-                }
-                Step::End(why) => {
-                    ended = Some(why);
-                    break;
-                }
+            };
+            match left {
+                Ok(until) => running.next = running.next.min(until),
+                Err(why) => ended = Some(why),
             }
+            left.is_ok()
+        });
+        if let Some(Run { last, step }) = running.tell.take() {
+            let notice = Notice::Ports { last, step };
+            self.say(session, &Message::Notice(notice), now);
         }
-        if let Some(why) = ended {
+        if ended == Some(Ended::Quota) {
+            self.traversal.quota_until = now.after(QUOTA_PAUSE);
+        }
+        if let (Some(why), true) = (ended, running.searches.is_empty()) {
             self.end_search(node, Some(why));
-            if why == Ended::Quota {
-                self.traversal.quota_until = now.after(QUOTA_PAUSE);
-            }
             return;
         }
         if !running.copies.is_empty() {
-            let marker = SocketAddr::new(running.search.peer().ip(), 0);
+            let marker = SocketAddr::new(running.peer.ip(), 0);
             self.control
                 .challenge(session, Endpoint::Direct(marker), now);
         }
         self.traversal.running = Some(running);
-    }
-
-    fn open_port(&mut self, port: PortId) {
-        if !self.traversal.is_open(port) {
-            let _ = self.traversal.open.push(port);
-        }
     }
 
     /// Ends a search; the ports that lead somewhere stay open.
@@ -561,7 +581,9 @@ impl<A: Aead> Node<A> {
         let place = running.asks.iter().position(|asked| *asked == ask)?;
         let seen = message.xor_address(stun::attribute::XOR_MAPPED_ADDRESS)?;
         running.asks.swap_remove(place);
-        running.search.seen(port, seen);
+        for search in &mut running.searches {
+            search.seen(port, seen);
+        }
         Some(())
     }
 
@@ -575,7 +597,7 @@ impl<A: Aead> Node<A> {
             }
             return;
         }
-        let searched = traversal.running.as_ref().map(|run| run.search.peer().ip());
+        let searched = traversal.running.as_ref().map(|run| run.peer.ip());
         if searched == Some(from.ip()) {
             let alive = now;
             let peer = from;

@@ -214,16 +214,6 @@ impl Search {
         }
     }
 
-    /// Where the relay sees the peer.
-    pub const fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// What this node does.
-    pub const fn side(&self) -> Side {
-        self.side
-    }
-
     /// The peer says how its NAT goes on.
     pub fn peer_goes_on(&mut self, run: Run) {
         if run.last.ip() == self.peer.ip() {
