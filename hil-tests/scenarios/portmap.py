@@ -1,6 +1,7 @@
 """A port on the ISP's router: asked of a real miniupnpd, by every protocol it speaks."""
 
 import os
+import signal
 import sys
 import time
 
@@ -45,6 +46,12 @@ def a_port_comes_back_after_the_router_restarts() -> None:
         router.start(*PCP)
         story.tell(without={"gateway-b"})
         survives(router, story, "pcp", PCP)
+
+        # A router refuses to any other nonce what is mapped already: it has to be the one from before.
+        story.stop(gateway, signal.SIGKILL)
+        assert router.opens(), "the port went with altnetd"
+        story.start(gateway)
+        wait_for("the port to be altnetd's again", lambda: mapping(gateway)["protocol"] == "pcp", timeout_s=10)
 
         # A router that knows NAT-PMP alone: what begins with PCP's version does not reach it.
         router.nft('insert rule inet wall input iifname "line" udp dport 5351 @th,64,8 2 drop')

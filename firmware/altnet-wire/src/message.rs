@@ -568,9 +568,16 @@ mod tests {
                 kind: CandidateKind::Reflexive,
             })
             .unwrap();
+        presence
+            .candidates
+            .push(Candidate {
+                address: "192.0.2.1:2".parse().unwrap(),
+                kind: CandidateKind::Mapped,
+            })
+            .unwrap();
         check(
             &Message::Notice(Notice::Presence(presence)),
-            &[3, 1, 7, 1, 0, 192, 0, 2, 1, 1, 1, 0],
+            &[3, 1, 7, 2, 0, 192, 0, 2, 1, 1, 1, 0, 192, 0, 2, 1, 2, 3, 0],
         );
     }
 

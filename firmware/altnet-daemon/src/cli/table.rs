@@ -379,6 +379,7 @@ pub fn audit_heads(AuditHeads { heads }: &AuditHeads) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::types::PortMapping;
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_tail() {
@@ -395,6 +396,33 @@ mod tests {
         assert_eq!(
             hosts(&Hosts { hosts: given }),
             "NAME         ADDRESS\nwiki         fd00::10\na-long-name  fd00::2\n"
+        );
+    }
+
+    #[test]
+    fn a_router_is_shown_with_what_it_gave() {
+        let asked = PortMapping {
+            router: "192.168.1.1".into(),
+            why_text: "the router keeps a port open".into(),
+            ..PortMapping::default()
+        };
+        let given = PortMapping {
+            external: Some("203.0.113.7:51820".into()),
+            protocol: Some("pcp".into()),
+            ..asked.clone()
+        };
+        let shown = |mapping: PortMapping| {
+            let text = status(&Status {
+                port_mappings: vec![mapping],
+                ..Status::default()
+            });
+            let line = text.lines().find(|line| line.starts_with("router:"));
+            line.unwrap().split_once("  ").unwrap().1.trim().to_owned()
+        };
+        assert_eq!(shown(asked), "192.168.1.1, the router keeps a port open");
+        assert_eq!(
+            shown(given),
+            "192.168.1.1, 203.0.113.7:51820 by pcp: the router keeps a port open"
         );
     }
 
