@@ -37,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns", parsers::dns),
     ("solicitation", parsers::solicitation),
     ("portmap", portmap::portmap),
+    ("port_mapper", portmap::port_mapper),
     ("link", parsers::link),
     ("bundle", parsers::bundle),
     ("identity", parsers::identity),

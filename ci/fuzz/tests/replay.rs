@@ -81,6 +81,7 @@ targets! {
     dns: 3000,
     solicitation: 5000,
     portmap: 5000,
+    port_mapper: 5000,
     link: 5000,
     bundle: 1500,
     identity: 2000,
