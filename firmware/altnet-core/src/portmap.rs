@@ -3,7 +3,8 @@
 //! In: where the gateway and our own port are ([`Network`]), datagrams of the gateway's port
 //! 5351, what became of an [`Ask`] over HTTP, time, entropy. Out of [`PortMapper::poll_output`]:
 //! datagrams for the gateway, asks, facts about the port, and until when to wait. One machine for
-//! one gateway of one address family; for IPv6 the mapping is a hole in the router's firewall.
+//! one gateway of one address family; for IPv6 the mapping is a hole in the router's firewall, and
+//! so it is for an IPv4 address that is public already: there only PCP is spoken.
 //!
 //! PCP comes first, then NAT-PMP, then UPnP-IGD; a router that answers, if only to refuse the
 //! version, or whose port is closed, ends the wait at once. A mapping is renewed from half its

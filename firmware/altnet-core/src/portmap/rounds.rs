@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use altnet_wire::time::{Duration, Instant};
 
 use super::{Ask, IgdAsk, Mapping, Protocol, Why};
-use super::{Due, LIFETIME, PortMapper, REST, State, seconds};
+use super::{Due, LIFETIME, PortMapper, REST, State, is_public, seconds};
 
 /// The least pause between renewals (RFC 6887 section 11.2.1).
 const MIN_RENEWAL: Duration = Duration::from_secs(4);
@@ -84,11 +84,10 @@ impl PortMapper {
         let State::Asking { by, .. } = self.state else {
             return;
         };
-        let is_v4 = self.network.is_some_and(|n| n.internal.is_ipv4());
+        let is_translated = self.is_translated();
         let next = match by {
-            Protocol::Pcp if is_v4 => Protocol::NatPmp,
+            Protocol::Pcp if is_translated => Protocol::NatPmp,
             Protocol::NatPmp => Protocol::Igd,
-            // Neither NAT-PMP nor the first IGD knows IPv6.
             Protocol::Pcp | Protocol::Igd => Protocol::Pcp,
         };
         if next != self.first {
@@ -97,7 +96,11 @@ impl PortMapper {
         }
         self.held = None;
         let mut rest = self.rest;
-        self.why = Why::Silent;
+        self.why = if is_translated {
+            Why::Silent
+        } else {
+            Why::NoPcp
+        };
         if let Some((why, lifetime_s)) = self.refused {
             self.why = why;
             let believed = lifetime_s.clamp(*REFUSAL_S.start(), *REFUSAL_S.end());
@@ -107,6 +110,13 @@ impl PortMapper {
         self.state = State::Resting {
             until: now.after(self.spread(rest)),
         };
+    }
+
+    /// Whether the gateway can't but translate. Where it need not, only PCP can open a firewall,
+    /// and a search for devices would go to strangers: a data centre's neighbours.
+    fn is_translated(&self) -> bool {
+        let internal = self.network.map(|network| network.internal.ip());
+        internal.is_some_and(|ip| ip.is_ipv4() && !is_public(ip))
     }
 
     pub(super) fn request(&mut self, by: Protocol) {

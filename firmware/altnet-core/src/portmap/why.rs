@@ -18,6 +18,8 @@ pub enum Why {
     DoubleNat,
     /// The gateway answers none of the protocols.
     Silent,
+    /// Nothing is translated here, and the gateway answers no PCP.
+    NoPcp,
     /// The gateway's owner does not want it.
     NotAuthorized,
     /// No port is free, or this host has as many as it may.
@@ -53,6 +55,7 @@ impl Why {
             Self::Mapped => "mapped",
             Self::DoubleNat => "double-nat",
             Self::Silent => "silent",
+            Self::NoPcp => "no-pcp",
             Self::NotAuthorized => "not-authorized",
             Self::NoResources => "no-resources",
             Self::NoAddress => "no-address",
@@ -76,6 +79,9 @@ impl fmt::Display for Why {
             }
             Self::Silent => {
                 "the router answers neither PCP nor NAT-PMP nor UPnP; they may be switched off there"
+            }
+            Self::NoPcp => {
+                "this machine has a public address itself; the router answers no PCP, and may have a firewall"
             }
             Self::NotAuthorized => "the router's settings don't allow it",
             Self::NoResources => "the router has no port left for this machine",

@@ -265,11 +265,25 @@ fn an_ipv6_hole_is_asked_for_by_pcp_alone() {
     lab.sleep();
     let (spoken, _) = lab.sleep();
     assert!(spoken.nat_pmp.is_empty() && spoken.asks.is_empty());
-    assert_eq!(lab.mapper.why(), Why::Silent);
+    assert_eq!(lab.mapper.why(), Why::NoPcp);
     let (request, _) = lab.sleep_until(|spoken| spoken.pcp.first().copied());
     let response = given(&request, "[2001:db8::2]:51820", 600, 9);
     let length = response.encode(&mut out).unwrap();
     let from = "[fe80::1%3]:5351".parse().unwrap();
     lab.mapper.handle_datagram(from, &out[..length], lab.now);
     assert!(matches!(lab.drain().0.facts[..], [Fact::Mapped(_)]));
+}
+
+#[test]
+fn nobody_but_a_pcp_firewall_is_asked_where_nothing_is_translated() {
+    let mut lab = Lab::at(Network {
+        gateway: "198.51.100.1".parse().unwrap(),
+        internal: "198.51.100.2:51820".parse().unwrap(),
+        ..network()
+    });
+    lab.drain();
+    lab.mapper.handle_unreachable(lab.now);
+    let (spoken, _) = lab.drain();
+    assert!(spoken.nat_pmp.is_empty() && spoken.asks.is_empty());
+    assert_eq!(lab.mapper.why(), Why::NoPcp);
 }
