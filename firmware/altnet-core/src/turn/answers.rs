@@ -11,7 +11,7 @@ use altnet_wire::stun::{Class, Message, TransactionId};
 use altnet_wire::time::{Duration, Instant};
 
 use super::login::{BadChallenge, Login};
-use super::{Exchange, RENEW_BEFORE, State, TurnClient, TurnEvent, TurnFailure};
+use super::{Exchange, RENEW_BEFORE, State, Transport, TurnClient, TurnEvent, TurnFailure};
 
 /// Ask another server.
 const TRY_ALTERNATE: u16 = 300;
@@ -104,6 +104,11 @@ impl TurnClient {
         let login = self.login.as_ref();
         if login.is_some_and(|login| !login.has_signed(message)) {
             self.saw_forged = true;
+            // A datagram may be anybody's, and the right answer still on its way. What comes by a
+            // stream is all there is (section 9.2.5).
+            if self.config.transport == Transport::Stream {
+                self.fail(TurnFailure::Forged);
+            }
             return None;
         }
         match code {

@@ -375,6 +375,23 @@ fn over_a_stream_nothing_is_repeated_and_data_is_filled_up() {
     assert_eq!(world.failures(), [TurnFailure::Unreachable]);
 }
 
+#[test]
+fn an_answer_that_is_not_signed_ends_a_stream_at_once_and_a_datagram_alone_nothing() {
+    for (transport, expected) in [(Transport::Stream, 1), (Transport::Datagram, 0)] {
+        let mut world = World::new();
+        world.server.lies = true;
+        let config = TurnConfig {
+            transport,
+            ..TurnConfig::new(at(SERVER))
+        };
+        world.client_with("198.51.100.1:4000", PASSWORD, config);
+        world.run(Duration::from_millis(300));
+        assert_eq!(world.failures().len(), expected);
+        world.run(Duration::from_secs(60));
+        assert_eq!(world.failures(), [TurnFailure::Forged]);
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_from_a_server_make_the_client_panic_or_believe(
