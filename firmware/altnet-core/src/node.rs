@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: sockets, files, clocks, chance of its own, logs.
 
+mod advice;
 mod apps;
 mod calls;
 mod command;

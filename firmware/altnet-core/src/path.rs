@@ -60,6 +60,21 @@ pub struct Change {
     pub why: Why,
 }
 
+/// An address of a peer, and what came of trying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The address.
+    pub address: SocketAddr,
+    /// How it was found.
+    pub kind: CandidateKind,
+    /// Whether it answers.
+    pub is_alive: bool,
+    /// The round-trip time as last measured.
+    pub rtt: Option<Duration>,
+    /// Challenges in a row that it didn't answer.
+    pub unanswered: u8,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Direct {
     address: SocketAddr,
@@ -197,6 +212,17 @@ impl Path {
     pub fn is_told_at(&self, ip: core::net::IpAddr) -> bool {
         let mut directs = self.directs.iter();
         directs.any(|d| d.address.ip() == ip && !d.hint)
+    }
+
+    /// Every address of the peer, and what came of trying it.
+    pub fn tried(&self) -> impl Iterator<Item = Tried> {
+        self.directs.iter().map(|d| Tried {
+            address: d.address,
+            kind: d.kind,
+            is_alive: d.alive,
+            rtt: d.rtt,
+            unanswered: d.unanswered,
+        })
     }
 
     /// Whether something was sent to the peer of late.

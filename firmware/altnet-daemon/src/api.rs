@@ -151,6 +151,12 @@ pub enum Method {
     Leave,
     /// New tunnel keys.
     Rotate,
+    /// The relays that forward for this node.
+    Relays,
+    /// What this node forwards, if it is a relay.
+    RelayStatus,
+    /// Another relay as this node's home.
+    RelayRotate,
     /// Give a LAN machine a name.
     HostAdd,
     /// Take a name back.
@@ -200,7 +206,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 31] = [
+    const ALL: [(&'static str, Self, Role); 34] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -209,6 +215,9 @@ impl Method {
         ("join", Self::Join, Role::Own),
         ("leave", Self::Leave, Role::Own),
         ("rotate", Self::Rotate, Role::Operate),
+        ("relays", Self::Relays, Role::Read),
+        ("relay-status", Self::RelayStatus, Role::Read),
+        ("relay-rotate", Self::RelayRotate, Role::Operate),
         ("host-add", Self::HostAdd, Role::Operate),
         ("host-remove", Self::HostRemove, Role::Operate),
         ("hosts", Self::Hosts, Role::Read),

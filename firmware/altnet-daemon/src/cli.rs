@@ -19,11 +19,13 @@ use crate::config::{self, Config};
 use audit::AuditCommand;
 use invite::InviteCommand;
 use login::LoginCommand;
+use relay::RelayCommand;
 use tls::TlsCommand;
 
 mod audit;
 mod invite;
 mod login;
+mod relay;
 mod table;
 mod tls;
 
@@ -92,6 +94,9 @@ enum Command {
     },
     /// Make new tunnel keys now.
     Rotate,
+    /// The relays that forward for this node, and what it forwards as one.
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// Apps with keys, an address and a name of their own.
     #[command(subcommand)]
     App(AppCommand),
@@ -387,6 +392,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Members => session.show(Method::Members, none, invite::tree).await,
         Command::Invite(command) => invite::ask(&mut session, command).await,
         Command::Login(command) => login::ask(&mut session, command).await,
+        Command::Relay(command) => relay::ask(&mut session, command).await,
         Command::Tls(command) => tls::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,
         Command::Config(_) | Command::Completion { .. } => Ok(()),

@@ -274,6 +274,11 @@ impl Streams {
         }
     }
 
+    /// How many connections of clients there are.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
     /// Sends a datagram over the stream to a relay, for a node.
     pub fn to_relay(&self, relay: NodeId, to: NodeId, datagram: &[u8]) {
         let line = self.lines.get(&relay);

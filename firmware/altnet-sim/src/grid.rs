@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use altnet_core::node::Config;
 use altnet_wire::address::site_prefix;
-use altnet_wire::id::SiteId;
+use altnet_wire::id::{Name, SiteId};
 use altnet_wire::record::Roles;
 use altnet_wire::time::{Duration, Instant};
 
@@ -172,8 +172,16 @@ impl Pair {
         for (home, line) in homes.into_iter().zip(lines) {
             world.block_udp(home, line == Line::UdpBlocked);
         }
-        // Everybody is in step, and registered with both relays.
-        world.run(seconds(30));
+        // Everybody is registered with both relays.
+        let is_served = |world: &World, home| {
+            let relays = world.node(home).status(world.now()).relays;
+            relays.len() == 2 && relays.iter().all(|relay| relay.up)
+        };
+        let served = world.run_for(seconds(120), |world| {
+            homes.iter().all(|home| is_served(world, *home))
+        });
+        assert!(served, "both relays serve {lines:?}");
+        world.run(seconds(20));
         let mut pair = Self {
             world,
             homes,
@@ -190,7 +198,16 @@ impl Pair {
         self.world
             .with(relay, |node, now| node.publish(&record, now))
             .expect("a directory takes the owner's records");
-        self.world.run(seconds(10));
+        let wiki = Name::new("wiki").expect("a DNS label");
+        let homes = self.homes;
+        let is_known = |world: &World, home| {
+            let registry = world.node(home).registry();
+            registry.is_some_and(|registry| registry.host(&wiki).is_some())
+        };
+        let known = self.world.run_for(seconds(120), |world| {
+            homes.iter().all(|home| is_known(world, *home))
+        });
+        assert!(known, "both homes hear of the machine");
     }
 
     fn lan(&self, site: u16, host: u64) -> Ipv6Addr {

@@ -405,6 +405,18 @@ pub enum CandidateKind {
     Mapped,
 }
 
+impl CandidateKind {
+    /// A word for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "its own",
+            Self::Reflexive => "as a relay sees it",
+            Self::Fixed => "fixed",
+            Self::Mapped => "kept open by its router",
+        }
+    }
+}
+
 /// Records one after the other: `length varint(u16), bytes` each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed<'a>(pub &'a [u8]);

@@ -81,6 +81,7 @@ impl Fact {
             Event::PolicyUnusable { why } => fact(Kind::POLICY_UNUSABLE).detail(why),
             Event::PathChanged { .. }
             | Event::TunnelUp { .. }
+            | Event::HomeRelay { .. }
             | Event::Mapping { .. }
             | Event::SearchEnded { .. }
             | Event::RelayUp { .. }

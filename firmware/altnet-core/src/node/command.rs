@@ -37,6 +37,8 @@ pub enum Command {
     Leave,
     /// Replace the tunnel key now.
     Rotate,
+    /// Make another relay the home, for an hour. Tells [`Event::HomeRelay`].
+    RotateRelay,
     /// Measure the way to a node. Ends in [`Event::Pong`], or in nothing.
     Ping {
         /// Which node.
@@ -78,6 +80,9 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
+    /// There is no relay to go to but the one that is used.
+    #[error("no other relay forwards for this node now")]
+    NoOtherRelay,
     /// This node is in no network.
     #[error("this node is in no network yet; join one with an invite first")]
     NotMember,
@@ -207,6 +212,13 @@ impl<A: Aead> Node<A> {
                     Err(CommandError::NoRoomForKey)
                 }
             }
+            Command::RotateRelay => match self.rotate_relay(now) {
+                Some(relay) => {
+                    self.tell(Event::HomeRelay { relay });
+                    Ok(())
+                }
+                None => Err(CommandError::NoOtherRelay),
+            },
             Command::Ping { node } => self.ping(node, now),
             Command::SetHost { name, address } => self.set_host(name, address, now),
             Command::AddApp { name, note } => self.add_app(name, note, now),

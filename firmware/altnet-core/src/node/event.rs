@@ -11,6 +11,7 @@ use altnet_wire::message::{Mapping, Refusal};
 use altnet_wire::time::UnixTime;
 
 use super::Decision;
+use super::advice::words_of;
 use crate::audit::proof::{Rewrite, Witnessed};
 use crate::path::Change;
 use crate::path::search::Ended;
@@ -74,6 +75,11 @@ pub enum Event {
         node: NodeId,
         /// Why.
         why: Ended,
+    },
+    /// Another relay is this node's home.
+    HomeRelay {
+        /// Which.
+        relay: NodeId,
     },
     /// A relay forwards for this node.
     RelayUp {
@@ -213,6 +219,7 @@ impl Event {
             Self::MemberGone { .. } => "member-gone",
             Self::PathChanged { .. } => "path-changed",
             Self::TunnelUp { .. } => "tunnel-up",
+            Self::HomeRelay { .. } => "home-relay",
             Self::Mapping { .. } => "mapping",
             Self::SearchEnded { .. } => "search-ended",
             Self::RelayUp { .. } => "relay-up",
@@ -277,6 +284,7 @@ impl Event {
                 }
             }
             Self::TunnelUp { node } => write!(f, "tunnel with {} is up", name(*node)),
+            Self::HomeRelay { relay } => write!(f, "relay {} is our home now", name(*relay)),
             Self::Mapping { mapping } => write!(f, "the NAT before us: {}", words_of(*mapping)),
             Self::SearchEnded { node, why } => {
                 write!(f, "no way through the NATs to {}: {why}", name(*node))
@@ -388,13 +396,4 @@ pub enum JoinError {
     /// The bundle or link doesn't fit itself.
     #[error("the invite or bundle is damaged; ask for a new one")]
     BadInvite,
-}
-
-/// How a NAT maps, in words.
-const fn words_of(mapping: Mapping) -> &'static str {
-    match mapping {
-        Mapping::EndpointIndependent => "one port serves every destination, or there is none",
-        Mapping::EndpointDependent => "each destination sees another port",
-        _ => "too few relays have said how they see us",
-    }
 }

@@ -160,10 +160,8 @@ impl<A: Aead> Node<A> {
         for address in &self.presence.interfaces {
             add(*address, CandidateKind::Host);
         }
-        for (relay, link) in &self.relays {
-            if link.token.is_some() {
-                let _ = presence.relays.push(*relay);
-            }
+        for relay in self.homes() {
+            let _ = presence.relays.push(relay);
         }
     }
 }

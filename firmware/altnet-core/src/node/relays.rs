@@ -15,11 +15,17 @@ use super::sessions::Asked;
 use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::SessionId;
-use crate::relay::{LIFETIME_S, RelayDrop, Way};
+use crate::relay::{LIFETIME_S, RelayCounters, RelayDrop, Way};
 
 /// How often a registration is renewed: often enough to keep a NAT's mapping for UDP open
 /// (RFC 4787 REQ-5 allows two minutes, many keep only 30 s).
 pub(super) const RENEW: Duration = Duration::from_secs(20);
+
+/// How long a relay that was rotated away from comes last.
+const REST: Duration = Duration::from_secs(3600);
+/// Relays whose round-trip times differ by less are equally near, so that the order doesn't change
+/// with every measurement.
+const NEAR: Duration = Duration::from_millis(10);
 
 /// What a relay sees of a client that comes over a stream.
 const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -39,6 +45,8 @@ pub(super) struct RelayLink {
     /// When the registration ends if the relay doesn't answer.
     pub(super) ends: Instant,
     pub(super) carriers: Carriers,
+    /// Until when another relay is preferred; zero if none is.
+    rests_until: Instant,
 }
 
 /// How to send to a relay that forwards for us.
@@ -296,8 +304,47 @@ impl<A: Aead> Node<A> {
         }
     }
 
+    /// Whether this node is a relay, how many clients it has, and what it forwarded.
+    pub fn relaying(&self) -> (bool, usize, RelayCounters) {
+        let is_relay = self.relay_node().is_some();
+        (is_relay, self.relay.len(), *self.relay.counters())
+    }
+
+    /// The relays that forward for this node, its home first: by UDP before a stream, the nearest
+    /// first, those that rest last.
+    pub(super) fn homes(&self) -> impl Iterator<Item = NodeId> {
+        let up = self.relays.iter().filter(|(_, link)| link.token.is_some());
+        let mut homes: alloc::vec::Vec<_> = up
+            .map(|(node, link)| {
+                let rtt = link.session.and_then(|session| self.control.rtt(session));
+                let far = rtt.map_or(u128::MAX, |rtt| rtt.as_micros() / NEAR.as_micros());
+                (link.rests_until, link.carriers.by_stream, far, *node)
+            })
+            .collect();
+        homes.sort_unstable();
+        homes.into_iter().map(|(.., node)| node)
+    }
+
+    /// Makes another relay the home for an hour. Returns which it is now, and none if there is no
+    /// other.
+    pub(super) fn rotate_relay(&mut self, now: Instant) -> Option<NodeId> {
+        let mut homes = self.homes();
+        let (home, next) = (homes.next()?, homes.next()?);
+        drop(homes);
+        let link = self.relays.get_mut(&home)?;
+        link.rests_until = now.after(REST);
+        self.presence_changed(now);
+        self.relays_changed(now);
+        Some(next)
+    }
+
     /// Asks relays to forward, and again before they forget.
     pub(super) fn renew_registrations(&mut self, now: Instant) {
+        for link in self.relays.values_mut() {
+            if link.rests_until <= now {
+                link.rests_until = Instant::ZERO;
+            }
+        }
         let due: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS> = self
             .relays
             .iter()

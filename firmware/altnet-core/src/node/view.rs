@@ -121,6 +121,10 @@ pub struct RelayView {
     pub observed: Option<String>,
     /// The round-trip time in microseconds.
     pub rtt_us: Option<u64>,
+    /// Whether it is the one that peers are told to use first.
+    pub home: bool,
+    /// `udp` or `tls`; empty while it doesn't forward.
+    pub carrier: String,
 }
 
 /// A directory as a subscriber sees it.

@@ -106,6 +106,7 @@ impl<A: Aead> Node<A> {
     }
 
     fn relay_views(&self) -> Vec<RelayView> {
+        let home = self.homes().next();
         self.relays
             .iter()
             .map(|(node, link)| RelayView {
@@ -118,6 +119,13 @@ impl<A: Aead> Node<A> {
                     .session
                     .and_then(|session| self.control.rtt(session))
                     .map(micros),
+                home: home == Some(*node),
+                carrier: match (link.token.is_some(), link.carriers.by_stream) {
+                    (false, _) => "",
+                    (true, true) => "tls",
+                    (true, false) => "udp",
+                }
+                .into(),
             })
             .collect()
     }
@@ -389,6 +397,12 @@ impl<A: Aead> Node<A> {
             _ => format!("{name} has not answered a handshake"),
         };
         step("tunnel", stats.is_up, text);
+        step("nat", true, self.nats_text(peer));
+        let is_direct = peer.path.current().is_some_and(|to| to.direct().is_some());
+        step("addresses", is_direct, self.tried_text(peer));
+        if let Some(advice) = self.advice(member.id, peer) {
+            step("better", false, advice);
+        }
         steps
     }
 }

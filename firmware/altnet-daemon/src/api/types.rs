@@ -97,6 +97,44 @@ pub struct Pong {
     pub rtt_us: u64,
 }
 
+/// Result of `relays`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Relays {
+    /// Those that forward for this node, or are to.
+    pub relays: Vec<node::RelayView>,
+}
+
+/// Result of `relay-status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Relaying {
+    /// Whether this node's membership makes it a relay.
+    pub is_relay: bool,
+    /// Members that are registered here.
+    pub clients: usize,
+    /// The most there may be.
+    pub most_clients: u16,
+    /// Where TLS is served, if it is.
+    pub tls: Option<String>,
+    /// Members' connections there.
+    pub streams: usize,
+    /// Datagrams forwarded since this node started.
+    pub forwarded: u64,
+    /// Their bytes, relay headers not counted.
+    pub forwarded_bytes: u64,
+    /// Datagrams refused: with a token that isn't good from where they came.
+    pub refused: u64,
+    /// Datagrams for nodes that aren't registered here.
+    pub no_such_node: u64,
+}
+
+/// Result of `relay-rotate`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The name of the relay that is this node's home now.
+    pub home: String,
+}
+
 /// Parameters of `policy-check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

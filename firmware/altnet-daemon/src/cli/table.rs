@@ -27,7 +27,7 @@ pub(super) fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// `name: value` lines with the values aligned.
-fn facts(facts: &[(&str, String)]) -> String {
+pub(super) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let line =
         |(name, value): &(&str, String)| format!("{:<width$}  {value}\n", format!("{name}:"));
@@ -237,7 +237,7 @@ fn way(endpoint: &str, peers: &[Peer]) -> String {
     format!("via {}", named.map_or(relay, |peer| &peer.name))
 }
 
-fn milliseconds(us: u64) -> String {
+pub(super) fn milliseconds(us: u64) -> String {
     format!("{}.{} ms", us / 1000, us % 1000 / 100)
 }
 

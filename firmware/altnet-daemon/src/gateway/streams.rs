@@ -1,10 +1,13 @@
 //! What comes and goes over streams ([`crate::streams`]), handed to the node and to the tasks.
 
-use altnet_core::node::Verdict;
+use altnet_core::node::{Command, Verdict};
 use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
 
+use serde_json::{Value, json};
+
 use super::{BATCH, Gateway};
+use crate::api::{ApiError, types};
 use crate::clock;
 use crate::streams::Came;
 
@@ -78,5 +81,30 @@ impl Gateway {
             }
             _ => {}
         }
+    }
+
+    /// What this node forwards.
+    pub(super) fn relaying(&self) -> types::Relaying {
+        let (is_relay, clients, counted) = self.node.relaying();
+        types::Relaying {
+            is_relay,
+            clients,
+            most_clients: self.config.relay.clients,
+            tls: self.config.relay.listen.map(|at| at.to_string()),
+            streams: self.streams.clients(),
+            forwarded: counted.forwarded,
+            forwarded_bytes: counted.forwarded_bytes,
+            refused: counted.refused,
+            no_such_node: counted.no_such_node,
+        }
+    }
+
+    /// Makes another relay the home.
+    pub(super) fn rotate_relay(&mut self, now: Instant) -> Result<Value, ApiError> {
+        self.node.handle_command(Command::RotateRelay, now)?;
+        let relays = self.node.status(now).relays;
+        let home = relays.into_iter().find(|relay| relay.home);
+        let home = home.map(|relay| relay.name).unwrap_or_default();
+        Ok(json!(types::Rotation { home }))
     }
 }

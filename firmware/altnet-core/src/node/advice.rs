@@ -1,0 +1,88 @@
+//! What a person could do for a better way to a peer: what was tried, how the NATs map, and one
+//! action.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use altnet_tunnel::aead::Aead;
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::id::NodeId;
+use altnet_wire::message::Mapping;
+
+use super::Node;
+use super::peers::Peer;
+use crate::path::Tried;
+use crate::path::search::Ended;
+
+/// How a NAT maps, in words.
+pub(super) const fn words_of(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::EndpointIndependent => "one port for every destination, or no NAT",
+        Mapping::EndpointDependent => "another port for each destination",
+        _ => "not known",
+    }
+}
+
+impl<A: Aead> Node<A> {
+    /// How both NATs map.
+    pub(super) fn nats_text(&self, peer: &Peer) -> String {
+        let (ours, theirs) = (self.mapping(), peer.meeting.mapping);
+        format!("ours: {}; theirs: {}", words_of(ours), words_of(theirs))
+    }
+
+    /// The addresses of a peer that were tried.
+    pub(super) fn tried_text(&self, peer: &Peer) -> String {
+        let told = |tried: Tried| {
+            let said = match (tried.is_alive, tried.rtt, tried.unanswered) {
+                (true, Some(rtt), _) => format!("answers in {} ms", rtt.as_micros() / 1000),
+                (true, None, _) => "answers".into(),
+                (false, _, 0) => "not tried yet".into(),
+                (false, _, times) => format!("no answer to {times}"),
+            };
+            format!("{} {}: {said}", tried.kind.name(), tried.address)
+        };
+        let mut all: Vec<String> = peer.path.tried().map(told).collect();
+        if let Some(ended) = peer.meeting.ended {
+            all.push(format!("a search through the NATs: {ended}"));
+        }
+        if all.is_empty() {
+            return "it has told no address".into();
+        }
+        all.join("; ")
+    }
+
+    /// One thing that would better the way to a peer; nothing if it is a direct one.
+    pub(super) fn advice(&self, node: NodeId, peer: &Peer) -> Option<String> {
+        let name = self.name_of(node);
+        let relay = match peer.path.current() {
+            Some(Endpoint::Direct(_)) => return None,
+            Some(Endpoint::Relayed { relay, .. }) => Some(relay),
+            None => None,
+        };
+        let link = relay.and_then(|relay| self.relays.get(&relay));
+        if link.is_some_and(|link| link.carriers.by_stream) {
+            return Some("no UDP passes from here to the relay: let it out to its port".into());
+        }
+        if relay.is_none() && self.relays.values().all(|link| link.token.is_none()) {
+            return Some(
+                "no relay answers: check that one is up and reachable, or make another gateway one"
+                    .to_string(),
+            );
+        }
+        let open = format!(
+            "open this node's UDP port on the router before it, or before {name}: by hand, or by UPnP or PCP there"
+        );
+        Some(
+            match (self.mapping(), peer.meeting.mapping, peer.meeting.ended) {
+                (_, _, Some(Ended::Quota)) => {
+                    format!("the carrier gives few ports: use IPv6, or {open}")
+                }
+                (Mapping::Unknown, ..) => format!(
+                    "make another gateway with a public address a relay (`--role relay`): two relays show how NATs map; or {open}"
+                ),
+                _ => open,
+            },
+        )
+    }
+}
