@@ -22,7 +22,11 @@ TABLE = ROOT / "firmware/altnet-sim/src/grid.txt"
 PASSPHRASE = "a lab's"
 # Seconds: within which the first packet comes, and a pair is direct that must or is likely to be.
 FIRST_PACKET_S = {"udp-blocked": 2.0}
-DIRECT_S = {"must": 5.0, "likely": 10.0, "relay": 10.0}
+DIRECT_S = {"must": 5.0, "likely": 10.0, "relay": 4.0}
+# With fewer seeds chance decides of one pair: those that are likely are judged together.
+ENOUGH_SEEDS = 20
+# Pairs that meet at a time: what is measured is the network, not the machine.
+AT_ONCE = 4
 RELAY = """
 [relay]
 listen = "0.0.0.0:443"
@@ -48,7 +52,11 @@ def main() -> int:
     except LabError as fault:
         say(f"ci/grid: {fault}")
         return 1
-    faults = [fault for pair in pairs if (fault := judge(pair, [one for one in met if (one["a"], one["b"]) == pair]))]
+    faults = [fault for pair in pairs if (fault := judge(pair, [one for one in met if (one["a"], one["b"]) == pair], words.seeds))]
+    likely = [one for one in met if one["expect"] == "likely"]
+    late = [f"{one['a']} and {one['b']}" for one in likely if not one["direct"]]
+    if words.seeds < ENOUGH_SEEDS and len(late) * 10 > len(likely):
+        faults.append(f"{len(late)} of {len(likely)} that are likely to be direct were not: {', '.join(late)}")
     if words.json:
         print(json.dumps({"pairs": met}, indent=2))
     for fault in faults:
@@ -140,7 +148,7 @@ def rounds(pairs: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     turns: list[list[tuple[str, str]]] = []
     for a, b in pairs:
         for turn in turns:
-            if all(a != other and b != another for other, another in turn):
+            if len(turn) < AT_ONCE and all(a != other and b != another for other, another in turn):
                 turn.append((a, b))
                 break
         else:
@@ -194,7 +202,7 @@ def meet(a: nets.Home, b: nets.Home, expected: str) -> dict:
     while direct is None and ping.poll() is None and time.monotonic() - began < most:
         if path(a.place, b.name) == "direct" and path(b.place, a.name) == "direct":
             direct = time.monotonic() - began
-        time.sleep(0.1)
+        time.sleep(0.25)
     ping.terminate()
     ping.wait()
     listener.join()
@@ -207,7 +215,7 @@ def meet(a: nets.Home, b: nets.Home, expected: str) -> dict:
     return one
 
 
-def judge(pair: tuple[str, str], met: list[dict]) -> str | None:
+def judge(pair: tuple[str, str], met: list[dict], seeds: int) -> str | None:
     """What isn't as the table says of a pair, if anything."""
     first_s = max(FIRST_PACKET_S.get(kind, 1.0) for kind in pair)
     name = " and ".join(pair)
@@ -217,7 +225,8 @@ def judge(pair: tuple[str, str], met: list[dict]) -> str | None:
         if one["first_packet_ms"] > first_s * 1000:
             return f"{name}: the first packet took {one['first_packet_ms']} ms"
     late, expected = sum(not one["direct"] for one in met), met[0]["expect"]
-    holds = {"must": late == 0, "likely": late * 20 <= len(met), "relay": late == len(met)}[expected]
+    likely = late * 20 <= len(met) or seeds < ENOUGH_SEEDS
+    holds = {"must": late == 0, "likely": likely, "relay": late == len(met)}[expected]
     return None if holds else f"{name}: {expected}, but {late} of {len(met)} were not direct within {DIRECT_S[expected]:g} s"
 
 

@@ -46,6 +46,8 @@ const HEARD_PAUSE: Duration = Duration::from_millis(200);
 const LOST: u8 = 3;
 /// Addresses of a peer that others named, at a time.
 const HINTS: usize = 2;
+/// A peer that something was sent to within this is one that is talked to now.
+const SENT_TO: Duration = Duration::from_secs(10);
 /// A peer nothing is sent to for this long is not probed.
 const IDLE: Duration = Duration::from_secs(180);
 
@@ -225,9 +227,9 @@ impl Path {
         })
     }
 
-    /// Whether something was sent to the peer of late.
-    pub fn is_in_use(&self, now: Instant) -> bool {
-        now.saturating_since(self.last_sent) <= IDLE
+    /// Whether something was sent to the peer just now: worth looking for a way through NATs.
+    pub fn is_sent_to(&self, now: Instant) -> bool {
+        now.saturating_since(self.last_sent) <= SENT_TO
     }
 
     /// The round-trip time of the direct path, as last measured.

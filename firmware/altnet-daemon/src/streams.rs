@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -166,12 +167,14 @@ impl Streams {
         let Some(address) = config.listen else {
             return Ok(());
         };
-        std::fs::create_dir_all(folder).map_err(|e| ServeError::Key(e.to_string()))?;
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| ServeError::Key(format!("can't make {}: {e}", folder.display())))?;
         let certificate = match (&config.certificate, &config.key) {
             (Some(chain), Some(key)) => Certificate::read(chain, key)?,
             _ => Certificate::self_signed(folder, &["altnet".into()])?,
         };
-        let secret = keys::identity(&folder.join("derp.key")).map_err(ServeError::Key)?;
+        let secret = keys::identity(&folder.join("derp.identity")).map_err(ServeError::Key)?;
         let identity = ServerIdentity::new(secret, None);
         let tls = certificate.config(&identity.public())?;
         let mut options = Options::new(ServerLimits {

@@ -31,6 +31,8 @@ use crate::path::search::{Ended, MAX_PORTS, Run, Search, Side, Step};
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long after asking to meet it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(4);
+/// How soon after another search was under way.
+const BUSY: Duration = Duration::from_secs(1);
 /// Askings in a row that nobody met, before a pause.
 const ASKINGS: u8 = 3;
 /// The first pause between two searches with one peer; each next is twice as long.
@@ -253,6 +255,9 @@ impl<A: Aead> Node<A> {
         let mapping = self.traversal.mapping();
         if mapping != self.traversal.told {
             self.traversal.told = mapping;
+            for peer in self.peers.values_mut() {
+                peer.meeting.begin_anew();
+            }
             self.tell(Event::Mapping { mapping });
             self.tell_mapping(now);
         }
@@ -280,6 +285,9 @@ impl<A: Aead> Node<A> {
 
     pub(super) fn peer_maps(&mut self, node: NodeId, mapping: Mapping, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&node) {
+            if peer.meeting.mapping != mapping {
+                peer.meeting.ended = None;
+            }
             peer.meeting.mapping = mapping;
             self.timers.housekeeping_at(now);
         }
@@ -307,17 +315,21 @@ impl<A: Aead> Node<A> {
         let Some(peer) = self.peers.get(&node) else {
             return Instant::NEVER;
         };
-        let relay = match peer.path.current() {
-            Some(Endpoint::Relayed { relay, .. }) => relay,
-            _ => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.meeting.next = None;
-                }
-                return Instant::NEVER;
+        if !matches!(peer.path.current(), Some(Endpoint::Relayed { .. })) {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.meeting.next = None;
             }
-        };
-        let can = peer.path.is_in_use(now) && !self.sides(peer.meeting.mapping, now).is_empty();
-        let by = self.relays.get(&relay).and_then(|link| link.session);
+            return Instant::NEVER;
+        }
+        let hopeless = peer.meeting.ended == Some(Ended::Unpredictable);
+        let can = peer.path.is_sent_to(now)
+            && !hopeless
+            && !self.sides(peer.meeting.mapping, now).is_empty();
+        // Of the relays that serve both the one with the least id, which both sides agree on; they
+        // may send by different ones.
+        let serves = |relay: &&NodeId| self.relays.get(*relay).is_some_and(|l| l.session.is_some());
+        let common = peer.told_relays.iter().filter(serves).min();
+        let by = common.and_then(|relay| self.relays.get(relay)?.session);
         let is_free = self.traversal.running.is_none();
         let Some(peer) = self.peers.get_mut(&node) else {
             return Instant::NEVER;
@@ -331,8 +343,8 @@ impl<A: Aead> Node<A> {
         }
         if !is_free {
             // Another search is under way.
-            peer.meeting.next = Some(now.after(ASK_AGAIN));
-            return now.after(ASK_AGAIN);
+            peer.meeting.next = Some(now.after(BUSY));
+            return now.after(BUSY);
         }
         peer.meeting.askings += 1;
         let wait = if peer.meeting.askings >= ASKINGS {
@@ -639,6 +651,7 @@ impl Meeting {
 
     /// Where either side is has changed: it may be searched for at once.
     pub(super) fn begin_anew(&mut self) {
+        self.ended = None;
         self.next = None;
         self.askings = 0;
         self.pause = Duration::ZERO;
