@@ -346,7 +346,7 @@ impl Search {
             if overdue {
                 return Step::End(Ended::Quota);
             }
-            if self.done % ASKED_EVERY == 0 {
+            if self.done.is_multiple_of(ASKED_EVERY) {
                 // No more before it is known that there are more.
                 self.turn_at = now.after(TURN);
                 return Step::Wait(self.turn_at);
