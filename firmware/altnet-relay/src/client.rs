@@ -161,6 +161,11 @@ impl Sender {
         Ok(())
     }
 
+    /// What the relay knows us by.
+    pub fn public(&self) -> PublicKey {
+        self.shared.lock().client.public()
+    }
+
     /// Says whether the relay is our home.
     pub fn note_preferred(&self, is_preferred: bool) {
         self.tell(|client| client.note_preferred(is_preferred));

@@ -15,12 +15,15 @@ use altnet_wire::derp::PublicKey;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
-    SignatureScheme,
+    SignatureScheme, SupportedCipherSuite,
 };
 
 /// What a pin begins with in a DERP map.
@@ -90,7 +93,10 @@ impl Trust {
 
     /// How to speak TLS to a server that is trusted so: TLS 1.3, as with a server of ours.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: suites(),
+            ..rustls::crypto::ring::default_provider()
+        });
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?;
         let mut config = match self {
@@ -113,6 +119,27 @@ impl Trust {
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
     }
+}
+
+/// Which ciphers a client wants, the cheapest first: a relay opens and seals everything that passes.
+fn suites() -> Vec<SupportedCipherSuite> {
+    let (aes, chacha) = (TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256);
+    if has_aes() {
+        vec![aes, chacha, TLS13_AES_256_GCM_SHA384]
+    } else {
+        vec![chacha, aes, TLS13_AES_256_GCM_SHA384]
+    }
+}
+
+/// Whether this processor has instructions for AES.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let has_aes = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    has_aes
 }
 
 /// The DERP key that a server's certificates name, if one does. The server proves in the same

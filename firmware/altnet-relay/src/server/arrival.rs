@@ -65,7 +65,7 @@ pub(super) enum Refusal {
 
 impl Visitor {
     /// Makes a client of a visitor; `None` if it asked for something else, and was answered.
-    pub(super) async fn admit(self, shared: &Shared) -> Result<Option<Admitted>, Refusal> {
+    pub(super) async fn admit(self, shared: &Shared) -> Result<Option<Box<Admitted>>, Refusal> {
         let patience = Duration::from_secs(HANDSHAKE_S.into());
         let Self {
             stream,
@@ -108,7 +108,7 @@ impl Visitor {
         let admission = admission.get(..length.unwrap_or(0)).unwrap_or(&[]);
         let outbox = shared.connect(&arrival, origin, admission)?;
         drop(permit);
-        Ok(Some(Admitted {
+        Ok(Some(Box::new(Admitted {
             inbound: Inbound {
                 key,
                 is_guest,
@@ -120,7 +120,7 @@ impl Visitor {
             outbox,
             key,
             is_mesh_peer: arrival.is_mesh_peer,
-        }))
+        })))
     }
 }
 

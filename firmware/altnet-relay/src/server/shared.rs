@@ -65,6 +65,10 @@ impl Shared {
     ) -> Result<Arc<Outbox>, Full> {
         let connected = self.lock().connect(arrival, origin, admission);
         self.earlier.notify_one();
+        // It came while the relay stopped, after those were told that were here.
+        if let (Ok(outbox), true) = (&connected, *self.stopped.borrow()) {
+            outbox.leave(|inner| inner.closing = Some(Closing::Stopped));
+        }
         connected
     }
 
