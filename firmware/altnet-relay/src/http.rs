@@ -65,6 +65,12 @@ pub(crate) fn asked(head: &[u8]) -> Asked {
     }
 }
 
+/// The response to who wants to speak DERP without TLS.
+pub(crate) fn needs_tls() -> Vec<u8> {
+    let why = "DERP is spoken over TLS here\n";
+    plain("426 Upgrade Required", "Upgrade: TLS/1.3\r\n", why)
+}
+
 /// The path of a request's target, which may name a host before it (RFC 9112 section 3.2.2) and a
 /// query behind it.
 fn path_of(target: &str) -> &str {

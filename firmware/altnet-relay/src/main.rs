@@ -2,7 +2,7 @@
 //!
 //! A gateway relays by itself; this is for a machine that does nothing else, and for tests.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
 use altnet_relay::certificate::Certificate;
 use altnet_relay::keys;
-use altnet_relay::server::{Admission, Admit, Notice, Options, Relay};
+use altnet_relay::server::{Admission, Admit, Notice, Options, Relay, serve_plain};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,11 @@ struct Arguments {
     /// Where to listen.
     #[arg(long, default_value = "[::]:443")]
     listen: SocketAddr,
+
+    /// Where to answer over plain HTTP too, mostly at port 80: by that Tailscale's clients see whether
+    /// somebody is between them and the internet.
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
 
     /// The certificate's chain in PEM, the relay's own first.
     #[arg(long, requires = "key", conflicts_with = "self_signed")]
@@ -142,10 +147,11 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         .config(&identity.public())
         .map_err(|e| e.to_string())?;
     let relay = Relay::new(identity, options).map_err(|e| e.to_string())?;
-    let listen = arguments.listen;
-    let cannot_listen = |e: io::Error| format!("can't listen at {listen}: {e}");
-    let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
+    let listener = bind(arguments.listen).await?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    if let Some(http) = arguments.http {
+        tokio::spawn(serve_plain(bind(http).await?));
+    }
     let public = relay.public();
     if arguments.json {
         let status = serde_json::json!({
@@ -157,7 +163,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     } else {
         println!("listening at {address}\nDERP key {public}\ncertificate {pin}");
     }
-    let _ = io::stdout().flush();
+    let _ = std::io::stdout().flush();
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     tokio::select! {
         () = relay.serve(listener, tls, admission(&arguments.admit)) => {}
@@ -169,6 +175,11 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     // What is queued is mostly written within this.
     tokio::time::sleep(Duration::from_millis(200)).await;
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|e| format!("can't listen at {address}: {e}"))
 }
 
 /// What a new self-signed certificate is for.

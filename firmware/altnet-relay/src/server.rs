@@ -9,6 +9,7 @@
 mod arrival;
 mod connection;
 mod outbox;
+mod plain;
 mod shared;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::line;
+pub use plain::serve_plain;
 use shared::Shared;
 
 /// What accepting waits after the kernel refused: it has no file descriptors left.

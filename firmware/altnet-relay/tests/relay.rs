@@ -129,7 +129,12 @@ async fn the_relay_is_known_by_its_pin_its_key_or_an_authority() {
     target.trust = Trust::public();
     let refused = connect(target.clone()).await;
     assert!(matches!(refused, Err(ConnectionError::Line(_))));
-    target.trust = world.target().trust;
+    target.trust = world.authority();
+    assert!(connect(target.clone()).await.is_ok());
+    target.host = "other.test".to_owned();
+    let refused = connect(target.clone()).await;
+    assert!(matches!(refused, Err(ConnectionError::Line(_))));
+    target = world.target();
     target.key = Some(PublicKey([5; 32]));
     let refused = connect(target.clone()).await;
     assert!(matches!(refused, Err(ConnectionError::Machine(_))));
@@ -174,6 +179,15 @@ async fn what_tailscales_clients_ask_over_http_is_answered() {
     );
     let endless = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(9000));
     assert_eq!(world.ask(&endless).await, "");
+    // The same without TLS, but for DERP itself.
+    let answer = world.ask_plain(&request).await;
+    assert!(
+        answer.contains("X-Tailscale-Response: response ts_1\r\n"),
+        "{answer}"
+    );
+    let upgrade = "GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\n\r\n";
+    let answer = world.ask_plain(upgrade).await;
+    assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
     // Without the certificate's hint: the response, then the greeting.
     let upgrade = "GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n";
     let greeted = world.ask_bytes(upgrade, 200).await;

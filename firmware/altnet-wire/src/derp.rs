@@ -20,7 +20,7 @@
 //! 0x14 Health         text, empty if all is well
 //! 0x15 Restarting     reconnect in ms u32 | try for ms u32
 //! ```
-//! In: bytes of either side. Out: frames, borrowed from those bytes. [`Splitter`] cuts a stream into
+//! In: bytes of either side. Out: frames, borrowed from those bytes. [`split::Splitter`] cuts a stream into
 //! frames and refuses a length before its body is there; [`Frame`] reads one. Unknown kinds are
 //! skipped, and bytes behind what is understood are ignored, as the protocol wants it to grow.
 //!

@@ -13,7 +13,7 @@ use altnet_wire::derp::info::{ClientInfo, ServerInfo};
 use altnet_wire::derp::split::RawFrame;
 use altnet_wire::derp::{
     BadFrame, Frame, FrameKind, GoneReason, HEADER_BYTES, MAX_PACKET_BYTES, NONCE_BYTES,
-    PACKET_PREFIX_BYTES, PresentFlags, PublicKey, SILENCE, packet_prefix,
+    PACKET_PREFIX_BYTES, PresentFlags, PublicKey, SILENCE, VERSION, packet_prefix,
 };
 use altnet_wire::time::{Duration, Instant};
 use core::net::SocketAddr;
@@ -148,7 +148,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose connection was just made. With `expected` no other relay will do.
+    /// A client whose connection was just made, and that says `info` of itself, but for the version.
+    /// With `expected` no other relay will do.
     pub fn new(
         secret: SecretKey,
         info: ClientInfo,
@@ -157,10 +158,11 @@ impl Client {
         now: Instant,
     ) -> Self {
         let public = secret.public();
+        let version = VERSION;
         Self {
             secret,
             public,
-            info,
+            info: ClientInfo { version, ..info },
             expected,
             stage: Stage::New,
             rng: Rng::new(seed),

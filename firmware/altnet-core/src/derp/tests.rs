@@ -279,6 +279,7 @@ mod client {
         let kind = FrameKind::CLIENT_INFO;
         let body = &out[5..length];
         let arrival = server().identify(RawFrame { kind, body }).unwrap();
+        assert_eq!(arrival.info.version, 2);
         let mut out = [0; MAX_ADMISSION_BYTES];
         let length = arrival.admission(info, &[0; 24], &mut out).unwrap();
         let kind = FrameKind::SERVER_INFO;

@@ -14,7 +14,9 @@ use altnet_relay::server::{Admission, Admit, Options, Relay};
 use altnet_relay::trust::{Pin, Trust};
 use altnet_wire::derp::info::{ClientInfo, MeshKey};
 use altnet_wire::derp::{GoneReason, PublicKey};
-use rustls::pki_types::ServerName;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -31,7 +33,7 @@ pub struct World {
     address: SocketAddr,
     pin: Pin,
     serving: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for World {
@@ -84,7 +86,7 @@ impl World {
             address,
             pin,
             serving,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -101,6 +103,31 @@ impl World {
             key: None,
             proxy: None,
         }
+    }
+
+    /// The relay's certificate as an authority: it signed itself.
+    pub fn authority(&self) -> Trust {
+        let text = std::fs::read(self.folder.path().join("derp.crt")).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&text).unwrap())
+            .unwrap();
+        Trust::Roots(Arc::new(roots))
+    }
+
+    /// What is answered to a request over plain HTTP.
+    pub async fn ask_plain(&self, request: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let serving = tokio::spawn(altnet_relay::server::serve_plain(listener));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+        serving.abort();
+        answer
     }
 
     /// What is answered to a request, by a TLS client that isn't ours.

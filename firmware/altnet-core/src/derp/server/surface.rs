@@ -82,12 +82,12 @@ pub enum Output {
         /// The frame.
         frame: Frame<'static>,
     },
-    /// A watcher has something to learn: fetch it by [`Server::poll_watcher`] as it can be written.
+    /// A watcher has something to learn: fetch it by [`super::Server::poll_watcher`] as it can be written.
     Watch {
         /// The watcher.
         to: ConnectionId,
     },
-    /// Close a connection; [`Server::disconnect`] follows.
+    /// Close a connection; [`super::Server::disconnect`] follows.
     Close {
         /// The connection.
         connection: ConnectionId,
