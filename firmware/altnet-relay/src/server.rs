@@ -180,7 +180,8 @@ impl Relay {
             line::tune(&stream);
             let visitor = arrival::Visitor {
                 stream,
-                address,
+                // A socket for both families names IPv4 in IPv6's words.
+                address: SocketAddr::new(address.ip().to_canonical(), address.port()),
                 tls: Arc::clone(tls),
                 admit: Arc::clone(admit),
                 permit,
