@@ -1,7 +1,8 @@
 //! What a relay shows of itself in TLS.
 //!
-//! In: PEM files, or a folder to keep a self-signed certificate in. Out: a configuration for TLS 1.3
-//! and, of one that is self-signed, the pin by which clients know it.
+//! In: PEM files, or a folder to keep a self-signed certificate in. Out: a configuration for TLS 1.3,
+//! whose certificate can be replaced while it serves, and the pin by which clients know one that is
+//! self-signed.
 //! A self-signed certificate is made once. It doesn't end: who pins it trusts it and no date, and a
 //! router may not know what time it is.
 
@@ -9,7 +10,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use altnet_wire::derp::{PublicKey, VERSION};
 use rcgen::{
@@ -17,8 +18,11 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SerialNumber, date_time_ymd,
 };
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use zeroize::Zeroizing;
 
@@ -111,24 +115,78 @@ impl Certificate {
         self.chain.first().map(Pin::of)
     }
 
-    /// How to speak TLS with it: 1.3, and with a second certificate that names `public`, so that
-    /// Tailscale's clients needn't wait for the greeting.
+    /// Shows it, beside a second certificate that names `public`, so that Tailscale's clients needn't
+    /// wait for the greeting.
     ///
     /// # Errors
     /// [`CertificateError`].
-    pub fn config(self, public: &PublicKey) -> Result<Arc<ServerConfig>, CertificateError> {
-        let mut chain = self.chain;
-        chain.push(meta(public)?);
+    pub fn shown(self, public: &PublicKey) -> Result<Shown, CertificateError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let meta = meta(public)?;
+        let now = Arc::new(Now(RwLock::new(self.certified(&provider, &meta)?)));
+        let resolver = Arc::clone(&now);
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
             .with_no_client_auth()
-            .with_single_cert(chain, self.key)?;
+            .with_cert_resolver(resolver);
         // Clients of a relay stay connected; what would let them resume is written for nothing.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(Shown {
+            config: Arc::new(config),
+            provider,
+            meta,
+            now,
+        })
+    }
+
+    fn certified(
+        self,
+        provider: &CryptoProvider,
+        meta: &CertificateDer<'static>,
+    ) -> Result<Arc<CertifiedKey>, CertificateError> {
+        let own = CertifiedKey::from_der(self.chain, self.key, provider)?;
+        let mut chain = own.cert;
+        chain.push(meta.clone());
+        Ok(Arc::new(CertifiedKey::new(chain, own.key)))
+    }
+}
+
+/// What a relay shows, which may be replaced while it serves.
+#[derive(Debug)]
+pub struct Shown {
+    config: Arc<ServerConfig>,
+    provider: Arc<CryptoProvider>,
+    meta: CertificateDer<'static>,
+    now: Arc<Now>,
+}
+
+impl Shown {
+    /// How to speak TLS with it: 1.3.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Shows another certificate to whoever connects from now on: the old one ends.
+    ///
+    /// # Errors
+    /// [`CertificateError`]; the old one is still shown.
+    pub fn replace(&self, certificate: Certificate) -> Result<(), CertificateError> {
+        let certified = certificate.certified(&self.provider, &self.meta)?;
+        *self.now.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+/// What is shown now, whatever name is asked for.
+#[derive(Debug)]
+struct Now(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Now {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let now = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&now))
     }
 }
 
@@ -213,7 +271,7 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(first.config(&PUBLIC).is_ok());
+        assert!(first.shown(&PUBLIC).is_ok());
     }
 
     #[test]

@@ -12,12 +12,12 @@ use std::time::Duration;
 use altnet_core::derp::handshake::ServerIdentity;
 use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
-use altnet_relay::certificate::Certificate;
+use altnet_relay::certificate::{Certificate, Shown};
 use altnet_relay::keys;
 use altnet_relay::server::{Admission, Admit, Notice, Options, Relay, serve_plain};
 use clap::Parser;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// When clients come again after this relay was told to stop, and how long they try.
 const RESTART: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
 
-    /// The certificate's chain in PEM, the relay's own first.
+    /// The certificate's chain in PEM, the relay's own first. Read anew on SIGHUP.
     #[arg(long, requires = "key", conflicts_with = "self_signed")]
     cert: Option<PathBuf>,
 
@@ -116,12 +116,7 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), String> {
     raise_descriptors();
-    let certificate = match (&arguments.cert, &arguments.key, &arguments.self_signed) {
-        (Some(cert), Some(key), _) => Certificate::read(cert, key),
-        (_, _, Some(folder)) => Certificate::self_signed(folder, &names(&arguments)),
-        _ => return Err("give --cert and --key, or --self-signed".into()),
-    };
-    let certificate = certificate.map_err(|e| e.to_string())?;
+    let certificate = certificate(&arguments)?;
     let beside = |folder: &PathBuf| folder.join("derp.identity");
     let identity = arguments
         .identity
@@ -143,8 +138,8 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         options.tell = Some(Arc::new(say));
     }
     let pin = certificate.pin().ok_or("there is no certificate")?;
-    let tls = certificate
-        .config(&identity.public())
+    let shown = certificate
+        .shown(&identity.public())
         .map_err(|e| e.to_string())?;
     let relay = Relay::new(identity, options).map_err(|e| e.to_string())?;
     let listener = bind(arguments.listen).await?;
@@ -165,8 +160,10 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     }
     let _ = std::io::stdout().flush();
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut renewed = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     tokio::select! {
-        () = relay.serve(listener, tls, admission(&arguments.admit)) => {}
+        () = relay.serve(listener, shown.config(), admission(&arguments.admit)) => {}
+        () = renew(&arguments, &shown, &mut renewed) => {}
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
@@ -175,6 +172,26 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     // What is queued is mostly written within this.
     tokio::time::sleep(Duration::from_millis(200)).await;
     Ok(())
+}
+
+fn certificate(arguments: &Arguments) -> Result<Certificate, String> {
+    let certificate = match (&arguments.cert, &arguments.key, &arguments.self_signed) {
+        (Some(cert), Some(key), _) => Certificate::read(cert, key),
+        (_, _, Some(folder)) => Certificate::self_signed(folder, &names(arguments)),
+        _ => return Err("give --cert and --key, or --self-signed".into()),
+    };
+    certificate.map_err(|e| e.to_string())
+}
+
+/// Shows the certificate that is in the files now, whenever it is told that there is another.
+async fn renew(arguments: &Arguments, shown: &Shown, told: &mut Signal) {
+    while told.recv().await.is_some() {
+        let replaced = certificate(arguments)
+            .and_then(|certificate| shown.replace(certificate).map_err(|e| e.to_string()));
+        if let Err(e) = replaced {
+            eprintln!("altnet-derp: still shows the old certificate: {e}");
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use altnet_core::derp::boxes::SecretKey;
+use altnet_relay::certificate::Certificate;
 use altnet_relay::client::{Connection, ConnectionError, Event, Target};
 use altnet_relay::trust::Trust;
 use altnet_wire::derp::info::ClientInfo;
@@ -101,6 +102,42 @@ async fn told_to_stop_it_tells_its_clients_and_stops() {
     assert!(matches!(end, Ok(ConnectionError::Line(_))));
     assert_eq!(told, Some(Duration::from_secs(1)));
     assert!(relay.process.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut relay = start(folder.path(), "any");
+    let first = connect(&relay, SecretKey::new([2; 32])).await.unwrap();
+    let renewed = Certificate::self_signed(other.path(), &["relay.test".to_owned()]).unwrap();
+    for file in ["derp.crt", "derp.key"] {
+        std::fs::copy(other.path().join(file), folder.path().join(file)).unwrap();
+    }
+    let pid = rustix::process::Pid::from_child(&relay.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    relay.target.trust = Trust::Pin(renewed.pin().unwrap());
+    let begin = std::time::Instant::now();
+    let second = loop {
+        match connect(&relay, SecretKey::new([3; 32])).await {
+            Ok(second) => break second,
+            Err(e) => assert!(begin.elapsed() < Duration::from_secs(10), "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    // Who was there stays.
+    first
+        .sender()
+        .send(&second.sender().public(), b"hello")
+        .unwrap();
+    tokio::spawn(first.run(|_| ()));
+    let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(second.run(move |event| {
+        if let Event::Packet { packet, .. } = event {
+            let _ = tell.send(packet.to_vec());
+        }
+    }));
+    let heard = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
+    assert_eq!(heard.unwrap().unwrap(), b"hello");
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl World {
         let certificate = Certificate::self_signed(folder.path(), &names).unwrap();
         let identity = ServerIdentity::new(SecretKey::new([1; 32]), Some(MeshKey([9; 32])));
         let pin = certificate.pin().unwrap();
-        let tls = certificate.config(&identity.public()).unwrap();
+        let tls = certificate.shown(&identity.public()).unwrap().config();
         let rate = Rate {
             per_s,
             burst: per_s,
