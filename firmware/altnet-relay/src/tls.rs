@@ -150,20 +150,25 @@ impl<S: Side> Tls<S> {
     /// Seals plaintext behind what waits to be written.
     pub(crate) fn seal(&mut self, plaintext: &[u8]) -> Result<(), TlsError> {
         let records = plaintext.len().div_ceil(FRAGMENT_BYTES).max(1);
-        let needed = plaintext.len() + records * RECORD_OVERHEAD;
+        let mut needed = plaintext.len() + records * RECORD_OVERHEAD;
         loop {
             let status = self.side.process(self.incoming.bytes_mut());
             let discard = status.discard;
             match status.state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let out = self.outgoing.room(needed);
-                    let written = traffic.encrypt(plaintext, out).map_err(|e| match e {
-                        EncryptError::InsufficientSize(_) => TlsError::TooLong,
-                        EncryptError::EncryptExhausted => TlsError::Exhausted,
-                    })?;
-                    self.outgoing.end += written;
-                    self.incoming.advance(discard);
-                    return Ok(());
+                    match traffic.encrypt(plaintext, out) {
+                        Ok(written) => {
+                            self.outgoing.end += written;
+                            self.incoming.advance(discard);
+                            return Ok(());
+                        }
+                        // The answer to an update of keys goes first.
+                        Err(EncryptError::InsufficientSize(InsufficientSizeError {
+                            required_size,
+                        })) if required_size > needed => needed = required_size,
+                        Err(_) => return Err(TlsError::Exhausted),
+                    }
                 }
                 // Such as the answer to an update of keys.
                 ConnectionState::EncodeTlsData(mut encode) => {

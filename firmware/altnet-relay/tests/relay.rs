@@ -10,6 +10,8 @@ use altnet_relay::proxy::Proxy;
 use altnet_relay::trust::{Pin, Trust};
 use altnet_wire::derp::info::{ClientInfo, MeshKey};
 use altnet_wire::derp::{GoneReason, PublicKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use common::{Heard, Member, World, member, proxy};
 
 #[tokio::test]
@@ -198,6 +200,25 @@ async fn what_tailscales_clients_ask_over_http_is_answered() {
     assert!(head.contains(&format!("Derp-Public-Key: {key}\r\n")));
     let greeting = [&[1, 0, 0, 0, 40][..], "DERP🔑".as_bytes(), &key.0].concat();
     assert_eq!(greeted[at..], greeting);
+}
+
+#[tokio::test]
+async fn keys_of_tls_are_updated_under_a_conversation() {
+    let world = World::new().await;
+    let mut a = member(&world, 2).await;
+    let (mut raw, key) = world.raw_client(7).await;
+    for n in 0..3_u8 {
+        // Ours, and the relay is asked for its own.
+        raw.get_mut().1.refresh_traffic_keys().unwrap();
+        raw.write_all(&[&[4, 0, 0, 0, 33][..], &a.key.0, &[n]].concat())
+            .await
+            .unwrap();
+        assert_eq!(a.packet().await, (key, vec![n]));
+        a.sender.send(&key, &[n; 30_000]).unwrap();
+        let mut frame = vec![0; 5 + 32 + 30_000];
+        raw.read_exact(&mut frame).await.unwrap();
+        assert_eq!((frame[0], frame[37..].to_vec()), (5, vec![n; 30_000]));
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use altnet_core::derp::boxes::SecretKey;
-use altnet_core::derp::handshake::ServerIdentity;
+use altnet_core::derp::handshake::{MAX_INTRODUCTION_BYTES, ServerIdentity, introduction};
 use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
 use altnet_relay::certificate::Certificate;
@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -135,19 +136,32 @@ impl World {
         String::from_utf8(self.ask_bytes(request, usize::MAX).await).unwrap()
     }
 
+    /// A client that was admitted, by TLS that isn't ours.
+    pub async fn raw_client(&self, seed: u8) -> (TlsStream<TcpStream>, PublicKey) {
+        let secret = SecretKey::new([seed; 32]);
+        let shared = secret.shared(&self.relay.public()).unwrap();
+        let mut out = [0; MAX_INTRODUCTION_BYTES];
+        let (key, info) = (secret.public(), ClientInfo::default());
+        let length = introduction(key, &shared, &info, &[1; 24], &mut out).unwrap();
+        let mut tls = self.tls().await;
+        let upgrade =
+            "POST https://relay.test/derp HTTP/1.1\r\nUpgrade: DERP\r\nDerp-Fast-Start: 1\r\n\r\n";
+        tls.write_all(upgrade.as_bytes()).await.unwrap();
+        tls.write_all(&out[..length]).await.unwrap();
+        // The greeting, and what it is admitted with.
+        for kind in [1, 3] {
+            let mut header = [0; 5];
+            tls.read_exact(&mut header).await.unwrap();
+            assert_eq!(header[0], kind);
+            let mut body = vec![0; usize::from(header[4])];
+            tls.read_exact(&mut body).await.unwrap();
+        }
+        (tls, key)
+    }
+
     /// The first `most` bytes of it, or what comes until it ends or pauses.
     pub async fn ask_bytes(&self, request: &str, most: usize) -> Vec<u8> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody))
-            .with_no_client_auth();
-        let name = ServerName::try_from("relay.test").unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        let mut tls = connector.connect(name, stream).await.unwrap();
+        let mut tls = self.tls().await;
         tls.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let mut chunk = [0; 4096];
@@ -159,6 +173,20 @@ impl World {
             }
         }
         answer
+    }
+
+    async fn tls(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_no_client_auth();
+        let name = ServerName::try_from("relay.test").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await.unwrap()
     }
 }
 
