@@ -4,7 +4,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ struct Arguments {
     identity: Option<PathBuf>,
 
     /// Who may come: any, or those whose keys are in this file, one a line in hexadecimal. It is read
-    /// anew for every client.
+    /// anew for every client, and on SIGHUP those who aren't in it any more are disconnected.
     #[arg(long, value_name = "any|FILE")]
     admit: String,
 
@@ -163,7 +163,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let mut renewed = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     tokio::select! {
         () = relay.serve(listener, shown.config(), admission(&arguments.admit)) => {}
-        () = renew(&arguments, &shown, &mut renewed) => {}
+        () = renew(&arguments, &relay, &shown, &mut renewed) => {}
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
@@ -183,13 +183,25 @@ fn certificate(arguments: &Arguments) -> Result<Certificate, String> {
     certificate.map_err(|e| e.to_string())
 }
 
-/// Shows the certificate that is in the files now, whenever it is told that there is another.
-async fn renew(arguments: &Arguments, shown: &Shown, told: &mut Signal) {
+/// Shows the certificate that is in the files now, and disconnects who isn't in the list any more,
+/// whenever it is told to.
+async fn renew(arguments: &Arguments, relay: &Relay, shown: &Shown, told: &mut Signal) {
     while told.recv().await.is_some() {
         let replaced = certificate(arguments)
             .and_then(|certificate| shown.replace(certificate).map_err(|e| e.to_string()));
         if let Err(e) = replaced {
             eprintln!("altnet-derp: still shows the old certificate: {e}");
+        }
+        if arguments.admit == "any" {
+            continue;
+        }
+        match keys::list(Path::new(&arguments.admit)) {
+            Ok(listed) => relay
+                .admitted()
+                .iter()
+                .filter(|key| !listed.contains(key))
+                .for_each(|key| relay.remove(key)),
+            Err(e) => eprintln!("altnet-derp: nobody is disconnected: {e}"),
         }
     }
 }

@@ -197,6 +197,11 @@ impl Relay {
             .deliver(to, node::key_of(from), packet, false);
     }
 
+    /// The clients that are connected and were admitted; other relays of the region weren't asked about.
+    pub fn admitted(&self) -> Vec<PublicKey> {
+        self.shared.lock().server().admitted().copied().collect()
+    }
+
     /// Disconnects a client that isn't admitted any more.
     pub fn remove(&self, key: &PublicKey) {
         self.shared.lock().remove(key);

@@ -74,7 +74,7 @@ async fn it_says_how_it_is_known_and_stays_who_it_is() {
 }
 
 #[tokio::test]
-async fn who_is_in_the_list_may_come_without_a_restart() {
+async fn the_list_is_kept_to_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("admitted");
     std::fs::write(&list, "# nobody\n").unwrap();
@@ -82,7 +82,13 @@ async fn who_is_in_the_list_may_come_without_a_restart() {
     let secret = SecretKey::new([2; 32]);
     assert!(connect(&relay, secret.clone()).await.is_err());
     std::fs::write(&list, format!("nodekey:{}\n", secret.public())).unwrap();
-    assert!(connect(&relay, secret).await.is_ok());
+    let connection = connect(&relay, secret).await.unwrap();
+    // Nor does it take one to disconnect it.
+    std::fs::write(&list, "").unwrap();
+    let pid = rustix::process::Pid::from_child(&relay.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(10), connection.run(|_| ())).await;
+    assert!(matches!(end, Ok(ConnectionError::Line(_))));
 }
 
 #[tokio::test]

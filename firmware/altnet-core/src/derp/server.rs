@@ -127,6 +127,18 @@ impl Server {
         self.clients.contains_key(key)
     }
 
+    /// The clients that were asked about before they came: all but mesh peers.
+    pub fn admitted(&self) -> impl Iterator<Item = &PublicKey> {
+        let is_asked_about = |client: &Client| {
+            let mut connections = client.connections.iter();
+            connections.any(|id| self.slots.get(*id).is_some_and(|c| !c.is_mesh_peer))
+        };
+        self.clients
+            .iter()
+            .filter(move |(_, client)| is_asked_about(client))
+            .map(|(key, _)| key)
+    }
+
     /// Takes a connection on, whose client was identified and admitted.
     ///
     /// # Errors

@@ -397,6 +397,11 @@ fn a_full_relay_says_so_until_somebody_leaves() {
 fn who_is_removed_is_closed_and_its_frames_reach_nobody() {
     let mut relay = Relay::new();
     let (a, b) = (relay.connect(2), relay.connect(3));
+    // A mesh peer was never asked about.
+    relay.connect_mesh(4);
+    let mut admitted: Vec<_> = relay.0.admitted().copied().collect();
+    admitted.sort_by_key(|found| *found == key(3));
+    assert_eq!(admitted, [key(2), key(3)]);
     relay.0.remove(&key(2));
     let expected = Output::Close {
         connection: a,
