@@ -176,7 +176,7 @@ impl Streams {
         };
         let secret = keys::identity(&folder.join("derp.identity")).map_err(ServeError::Key)?;
         let identity = ServerIdentity::new(secret, None);
-        let tls = certificate.config(&identity.public())?;
+        let tls = certificate.shown(&identity.public())?.config();
         let mut options = Options::new(ServerLimits {
             connections: usize::from(config.clients) + GUESTS,
             ..ServerLimits::SERVER
