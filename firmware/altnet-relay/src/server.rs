@@ -45,13 +45,16 @@ pub enum Admission {
     Client,
 }
 
+/// What takes a packet that a connection, of a client of this key, sent to a node.
+pub type TakePacket = Arc<dyn Fn(ConnectionId, PublicKey, NodeId, &[u8]) + Send + Sync>;
+
 /// Who is behind packets that go to nodes rather than to clients' keys
 /// ([`altnet_wire::derp::node`]). Called from the tasks of connections: it is to return soon, and not
 /// to call the relay.
 #[derive(Clone)]
 pub struct Local {
     /// Takes a packet that a connection sent to a node.
-    pub packet: Arc<dyn Fn(ConnectionId, PublicKey, NodeId, &[u8]) + Send + Sync>,
+    pub packet: TakePacket,
     /// A connection has ended.
     pub closed: Arc<dyn Fn(ConnectionId) + Send + Sync>,
 }

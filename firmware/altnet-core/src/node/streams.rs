@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_wanted_while_udp_is_away_and_a_while_after() {
-        let at = |s| Instant::from_micros(s * 1_000_000);
+        let at = |s: u64| Instant::from_micros(s * 1_000_000);
         let mut carriers = Carriers::default();
         assert!(!carriers.wants_stream(false, at(1)));
         assert!(carriers.wants_stream(false, at(2)));

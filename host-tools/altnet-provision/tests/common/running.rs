@@ -174,6 +174,8 @@ impl Driver {
                         let _ = self.socket.send_to(frame.packet(), to);
                     }
                     Ok(Verdict::Deliver) => self.deliver(&frame),
+                    // Nobody here is reached over a stream.
+                    Ok(Verdict::ToRelay { .. } | Verdict::ToClient { .. }) => {}
                     Ok(Verdict::App { .. } | Verdict::LogIn | Verdict::Consumed) | Err(_) => {}
                 }
             }
@@ -192,6 +194,7 @@ impl Driver {
                     // Nobody listens any more once it has joined.
                     let _ = self.told.send(event);
                 }
+                Output::ToRelay { .. } | Output::ToClient { .. } | Output::ClosePort { .. } => {}
                 Output::Deliver => self.deliver(frame),
                 Output::App { .. } | Output::Advertise { .. } => {}
                 Output::Wait(_) => return,
