@@ -5,7 +5,8 @@
 //! Nothing here decides about bytes, peers or rules.
 //!
 //! Packets are read in batches of [`BATCH`] before anything else gets its turn, and the node is
-//! drained whenever one of them was not simply passed on.
+//! drained whenever one of them was not simply passed on. What a turn of the loop sends leaves
+//! together before it sleeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -42,6 +43,7 @@ use crate::{clock, log};
 
 mod apps;
 pub mod audit;
+pub mod batch;
 pub mod birth;
 mod calls;
 mod invites;
@@ -61,6 +63,7 @@ mod streams;
 mod tls;
 
 use audit::Audit;
+use batch::Sent;
 use calls::Pending;
 use lan::{Lans, Solicited};
 use machines::Machines;
@@ -243,6 +246,7 @@ impl Gateway {
         self.note_origin(&mut frame);
         let ended = loop {
             let deadline = self.settle(&mut frame);
+            self.flush();
             if self.state.is_tun_gone {
                 crate::error!("the TUN device was taken away; stopping");
                 break Err(Stopped);
@@ -402,6 +406,8 @@ impl Gateway {
 
     /// Datagrams of the world, up to a batch.
     fn take_wan(&mut self, frame: &mut Frame<'_>) {
+        // One moment for all of them: asking for it costs as much as finding a client does.
+        let now = clock::now();
         for _ in 0..BATCH {
             let (port, from) = match self.ports.try_receive(frame) {
                 Ok(Some(came)) => came,
@@ -412,7 +418,7 @@ impl Gateway {
                     continue;
                 }
             };
-            if let Ok(verdict) = self.node.handle_wan_at(port, from, frame, clock::now()) {
+            if let Ok(verdict) = self.node.handle_wan_at(port, from, frame, now) {
                 self.carry_out(verdict, frame);
             }
         }
@@ -445,9 +451,23 @@ impl Gateway {
     }
 
     fn send(&mut self, frame: &Frame<'_>, to: SocketAddr, from: PortId) {
-        if let Err(e) = self.ports.send(frame.packet(), to, from) {
-            self.state.lost += 1;
-            crate::debug!("a datagram to {to} was not sent: {e}");
+        if let Err(sent) = self.ports.send(frame.packet(), to, from) {
+            self.note_lost(sent);
+        }
+    }
+
+    /// Sends what this turn of the loop has to send.
+    fn flush(&mut self) {
+        if let Err(sent) = self.ports.flush() {
+            self.note_lost(sent);
+        }
+    }
+
+    fn note_lost(&mut self, sent: Sent) {
+        self.state.lost += sent.lost;
+        if let Some((to, e)) = sent.why {
+            let count = sent.lost;
+            crate::debug!("{count} datagrams, the last to {to}, were not sent: {e}");
         }
     }
 
@@ -658,6 +678,7 @@ impl Gateway {
         self.node.close_links(clock::now());
         self.node.keep_heads();
         self.drain(frame);
+        self.flush();
         self.complain(Links::undo);
         self.note_refusals();
         let calendar = self.node.calendar(clock::now());

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
 use altnet_wire::frame::Frame;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+use super::batch::{self, Inbox, Outbox, Sent};
 
 /// What the kernel may hold for us in each direction, in bytes. It grants less where its own
 /// limit (`net.core.rmem_max`) is lower.
@@ -76,21 +80,56 @@ impl Port {
         }
     }
 
+    /// Makes room for datagrams by the batch. From then on they are to be read by
+    /// [`Port::receive_batch`] alone: the kernel may hand over several as one.
+    pub fn batches(&self) -> (Inbox, Outbox) {
+        let can_segment = batch::enable_trains(self.socket.as_fd());
+        (Inbox::default(), Outbox::new(can_segment))
+    }
+
+    /// Reads what is there into an empty inbox; whether anything was.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn receive_batch(&self, inbox: &mut Inbox) -> io::Result<bool> {
+        let socket = &self.socket;
+        let filled = socket.try_io(Interest::READABLE, || inbox.fill(socket.as_fd()));
+        match filled {
+            Ok(()) => Ok(!inbox.is_empty()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts a datagram into an outbox; whether there was room.
+    pub fn put(&self, datagram: &[u8], to: SocketAddr, outbox: &mut Outbox) -> bool {
+        outbox.push(datagram, self.name(to))
+    }
+
+    /// Sends what an outbox holds.
+    pub fn send_batch(&self, outbox: &mut Outbox) -> Sent {
+        outbox.send(self.socket.as_fd())
+    }
+
     /// Sends a datagram.
     ///
     /// # Errors
     /// What the kernel says, such as that there is no route;
     /// [`io::ErrorKind::WouldBlock`] if its queue is full and the datagram is lost.
     pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let to = match to {
+        // Past tokio, which waits for the first sign that the socket can be written to.
+        let socket = SockRef::from(&self.socket);
+        socket.send_to(datagram, &self.name(to).into()).map(|_| ())
+    }
+
+    /// What the socket calls an address.
+    fn name(&self, to: SocketAddr) -> SocketAddr {
+        match to {
             SocketAddr::V4(v4) if self.is_v6 => {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
             }
             other => other,
-        };
-        // Past tokio, which waits for the first sign that the socket can be written to.
-        let socket = SockRef::from(&self.socket);
-        socket.send_to(datagram, &to.into()).map(|_| ())
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Our UDP ports: the one everything comes to, and those that a search for a way through NATs
-//! opens and closes.
+//! opens and closes. What the first carries goes by the batch ([`super::batch`]), as it may be much;
+//! what the others carry is a few datagrams of a search.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,12 +10,15 @@ use std::task::Poll;
 use altnet_wire::endpoint::PortId;
 use altnet_wire::frame::Frame;
 
+use super::batch::{Inbox, Outbox, Sent};
 use super::port::Port;
 
 /// The ports.
 #[derive(Debug)]
 pub struct Ports {
     main: Port,
+    inbox: Inbox,
+    outbox: Outbox,
     /// The others, of any number, in the order they were opened in.
     further: Vec<(PortId, Port)>,
     /// The one that is read from next.
@@ -23,8 +27,11 @@ pub struct Ports {
 
 impl From<Port> for Ports {
     fn from(main: Port) -> Self {
+        let (inbox, outbox) = main.batches();
         Self {
             main,
+            inbox,
+            outbox,
             further: Vec::new(),
             turn: 0,
         }
@@ -45,6 +52,9 @@ impl Ports {
     /// # Errors
     /// What the kernel says.
     pub async fn readable(&self) -> io::Result<()> {
+        if !self.inbox.is_empty() {
+            return Ok(());
+        }
         if self.further.is_empty() {
             return self.main.readable().await;
         }
@@ -71,30 +81,57 @@ impl Ports {
     ) -> io::Result<Option<(PortId, SocketAddr)>> {
         for _ in 0..=self.further.len() {
             let further = self.turn.checked_sub(1).and_then(|at| self.further.get(at));
-            let (id, port) = match further {
-                Some((id, port)) => (*id, port),
-                None => (PortId::MAIN, &self.main),
+            let id = further.map_or(PortId::MAIN, |(id, _)| *id);
+            let came = match further {
+                Some((_, port)) => port.try_receive(frame)?,
+                None => take(&self.main, &mut self.inbox, frame)?,
             };
             self.turn = if self.turn >= self.further.len() {
                 0
             } else {
                 self.turn + 1
             };
-            if let Some(from) = port.try_receive(frame)? {
+            if let Some(from) = came {
                 return Ok(Some((id, from)));
             }
         }
         Ok(None)
     }
 
-    /// Sends a datagram from a port, which is opened if it isn't.
+    /// Sends a datagram from a port, which is opened if it isn't. From the one everything comes to it
+    /// leaves with [`Ports::flush`]; if there were too many for that, some leave now.
     ///
     /// # Errors
     /// What the kernel says: that there is no route, or no further port.
-    pub fn send(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> io::Result<()> {
+    pub fn send(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> Result<(), Sent> {
         if from == PortId::MAIN {
-            return self.main.send(datagram, to);
+            if self.main.put(datagram, to, &mut self.outbox) {
+                return Ok(());
+            }
+            let sent = self.flush();
+            // There is room now.
+            self.main.put(datagram, to, &mut self.outbox);
+            return sent;
         }
+        self.send_further(datagram, to, from).map_err(|e| Sent {
+            lost: 1,
+            why: Some((to, e)),
+        })
+    }
+
+    /// Sends what waits; to be called before sleeping.
+    ///
+    /// # Errors
+    /// How many were lost, and why.
+    pub fn flush(&mut self) -> Result<(), Sent> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let sent = self.main.send_batch(&mut self.outbox);
+        if sent.lost == 0 { Ok(()) } else { Err(sent) }
+    }
+
+    fn send_further(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> io::Result<()> {
         let is_it = |(id, _): &(PortId, Port)| *id == from;
         let at = match self.further.iter().position(is_it) {
             Some(at) => at,
@@ -113,6 +150,21 @@ impl Ports {
     }
 }
 
+/// The next datagram of a port that is read by the batch. One that is longer than a frame is cut
+/// off, and so opens nowhere.
+fn take(port: &Port, inbox: &mut Inbox, frame: &mut Frame<'_>) -> io::Result<Option<SocketAddr>> {
+    if inbox.is_empty() && !port.receive_batch(inbox)? {
+        return Ok(None);
+    }
+    let Some((datagram, from)) = inbox.pop() else {
+        return Ok(None);
+    };
+    let room = frame.space().len();
+    let datagram = datagram.get(..room).unwrap_or(datagram);
+    frame.set(datagram).map_err(io::Error::other)?;
+    Ok(Some(from))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +179,7 @@ mod tests {
         let mut seen = Vec::new();
         for id in [PortId::MAIN, PortId(7), PortId(9), PortId(7)] {
             ports.send(b"ping", to, id).unwrap();
+            ports.flush().unwrap();
             let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
             seen.push(from);
         }
