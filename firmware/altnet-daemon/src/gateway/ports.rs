@@ -53,6 +53,8 @@ impl Ports {
     /// What the kernel says.
     pub async fn readable(&self) -> io::Result<()> {
         if !self.inbox.is_empty() {
+            // Counts as a turn, so that other sockets are looked at in time however much comes here.
+            tokio::task::coop::consume_budget().await;
             return Ok(());
         }
         if self.further.is_empty() {
@@ -201,5 +203,26 @@ mod tests {
         ports.send(b"ping", to, PortId(7)).unwrap();
         let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
         assert_ne!(from, seen[1]);
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_looked_at_keeps_no_other_task_from_running() {
+        let mut ports = Ports::from(Port::open(0).unwrap());
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = (std::net::Ipv4Addr::LOCALHOST, ports.number().unwrap());
+        for _ in 0..2 {
+            peer.send_to(b"ping", to).await.unwrap();
+        }
+        let mut buffer = [0; FRAME_BYTES];
+        let mut frame = Frame::new(&mut buffer);
+        while ports.inbox.is_empty() {
+            ports.readable().await.unwrap();
+            ports.try_receive(&mut frame).unwrap();
+        }
+        let other = tokio::spawn(async {});
+        for _ in 0..10_000 {
+            ports.readable().await.unwrap();
+        }
+        assert!(other.is_finished() && !ports.inbox.is_empty());
     }
 }
