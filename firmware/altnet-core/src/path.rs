@@ -4,7 +4,8 @@
 //! where, that something was sent. Out: endpoints to challenge, the endpoint to send to, and
 //! the reason in words a person can act on. A direct path is used once a challenge sent
 //! along it was answered (after RFC 9000 section 8.2), which proves both directions; it is
-//! left for a relay as soon as it stays silent while something is sent.
+//! left as soon as it stays silent while something is sent and another way answers. So is a
+//! relay ([`silence`]).
 //!
 //! An address that was merely named is nobody's until a round trip along it was seen: while
 //! [`Path::is_proven`] says no, only challenges and handshakes may go there.
@@ -12,7 +13,9 @@
 //! Deliberately absent: finding candidates, sealing challenges, NAT behaviour discovery.
 
 pub mod budget;
+mod relayed;
 pub mod search;
+mod silence;
 mod why;
 
 use core::cmp::Reverse;
@@ -20,10 +23,11 @@ use core::net::SocketAddr;
 
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
-use altnet_wire::message::{Candidate, CandidateKind, MAX_CANDIDATES, MAX_PRESENCE_RELAYS};
+use altnet_wire::message::{Candidate, CandidateKind, MAX_CANDIDATES};
 use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
+use relayed::Relays;
 pub use why::Why;
 
 /// Challenges in a row to an address that has not answered, before it rests.
@@ -34,12 +38,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const REST: Duration = Duration::from_secs(60);
 /// How often a direct path in use is challenged while nothing else proves it.
 const CONFIRM: Duration = Duration::from_secs(10);
-/// A direct path that was sent to and not heard from for this long is asked at once.
+/// A direct path that is kept up and not heard from for this long is asked at once.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// The pause before an address is tried that was knocked at too often.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// The pause between challenges to a suspect path.
-const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
+const SUSPECT_PAUSE: Duration = Duration::from_millis(300);
 /// The least pause before an address is challenged once more that something came from.
 const HEARD_PAUSE: Duration = Duration::from_millis(200);
 /// Unanswered challenges in a row after which a direct path is given up.
@@ -89,9 +93,15 @@ struct Direct {
     hint: bool,
     rtt: Option<Duration>,
     heard: Instant,
+    /// Challenges since, and when the first and the last were sent.
     unanswered: u8,
+    asked: Instant,
     tried: Instant,
     next_probe: Instant,
+    /// The peer named it when it last said where it is.
+    named: bool,
+    /// Our own addresses changed since it answered.
+    doubted: bool,
 }
 
 impl Direct {
@@ -105,8 +115,11 @@ impl Direct {
             rtt: None,
             heard: Instant::ZERO,
             unanswered: 0,
+            asked: Instant::ZERO,
             tried: Instant::ZERO,
             next_probe: now,
+            named: false,
+            doubted: false,
         }
     }
 
@@ -124,6 +137,15 @@ impl Direct {
         self.proven = now.max(Instant::from_micros(1));
         self.heard = self.proven;
         self.unanswered = 0;
+        self.doubted = false;
+    }
+
+    const fn asks(&mut self, now: Instant) {
+        if self.unanswered == 0 {
+            self.asked = now;
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.tried = now;
     }
 
     /// The order in which addresses are tried while none is alive, the least first: those that
@@ -145,10 +167,7 @@ impl Direct {
 pub struct Path {
     node: NodeId,
     directs: Vec<Direct, MAX_CANDIDATES>,
-    /// Relays in the order they are tried in.
-    relays: Vec<NodeId, MAX_PRESENCE_RELAYS>,
-    /// The same in the order they were given in.
-    offered: Vec<NodeId, MAX_PRESENCE_RELAYS>,
+    relays: Relays,
     current: Option<Endpoint>,
     why: Why,
     /// Whether more than challenges and handshakes may go along the current path.
@@ -157,6 +176,8 @@ pub struct Path {
     shaken: Option<(SocketAddr, Instant)>,
     lost_once: bool,
     last_sent: Instant,
+    /// When the path in use is asked whether it still carries; never while nothing is owed.
+    ask_at: Instant,
     change: Option<Change>,
     became_proven: bool,
 }
@@ -167,14 +188,14 @@ impl Path {
         Self {
             node,
             directs: Vec::new(),
-            relays: Vec::new(),
-            offered: Vec::new(),
+            relays: Relays::new(),
             current: None,
             why: Why::NoWay,
             proven: false,
             shaken: None,
             lost_once: false,
             last_sent: now,
+            ask_at: Instant::NEVER,
             change: None,
             became_proven: false,
         }
@@ -244,6 +265,14 @@ impl Path {
     /// unless they are alive, or in use and proven, or the peer was heard from there of late.
     pub fn set_candidates(&mut self, candidates: &[Candidate], now: Instant) {
         let used = self.current.filter(|_| self.proven);
+        for direct in &mut self.directs {
+            let is_named = candidates.iter().any(|c| c.address == direct.address);
+            if direct.named && !is_named {
+                // It was the peer's, and isn't any more.
+                direct.alive = false;
+            }
+            direct.named = is_named;
+        }
         self.directs.retain(|d| {
             d.alive
                 || d.is_heard(now)
@@ -252,6 +281,9 @@ impl Path {
         });
         for candidate in candidates {
             self.add(candidate.address, candidate.kind, now);
+        }
+        for direct in &mut self.directs {
+            direct.named |= candidates.iter().any(|c| c.address == direct.address);
         }
         self.choose(now);
     }
@@ -311,29 +343,32 @@ impl Path {
     }
 
     /// Takes the relays that can carry to the peer now, the preferred first. Given as
-    /// before, the one that failed last stays last.
+    /// before, the one that failed last stays last; one that carries now stays in use.
     pub fn set_relays(&mut self, relays: &[NodeId], now: Instant) {
-        let relays = relays.get(..MAX_PRESENCE_RELAYS).unwrap_or(relays);
-        if self.offered != relays {
-            self.offered.clear();
-            for relay in relays {
-                let _ = self.offered.push(*relay);
-            }
-            self.relays = self.offered.clone();
-        }
+        self.relays.offer(self.node, relays, now);
         self.choose(now);
     }
 
     /// A challenge sent to `endpoint` was answered after `rtt`.
     pub fn answered(&mut self, endpoint: Endpoint, rtt: Duration, now: Instant) {
-        let Endpoint::Direct(address) = endpoint else {
-            return;
-        };
-        if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
-            direct.alive = true;
-            direct.rtt = Some(rtt);
-            direct.proves(now);
-            direct.next_probe = now.after(CONFIRM);
+        self.heard_along(endpoint, now);
+        match endpoint {
+            // A client of ours that isn't known by its stream yet.
+            Endpoint::Relayed { node, .. } if node != self.node => {}
+            Endpoint::Direct(address) => {
+                if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
+                    direct.alive = true;
+                    direct.rtt = Some(rtt);
+                    direct.proves(now);
+                    direct.next_probe = now.after(CONFIRM);
+                }
+            }
+            Endpoint::Relayed { relay, .. } => {
+                if let Some(way) = self.relays.at_mut(relay) {
+                    way.heard(now);
+                    way.rtt = Some(rtt);
+                }
+            }
         }
         self.choose(now);
     }
@@ -344,8 +379,17 @@ impl Path {
     /// used: whoever is on the way could have sent it on from elsewhere. True if it is one to
     /// challenge now.
     pub fn heard(&mut self, endpoint: Endpoint, now: Instant) -> bool {
-        let Endpoint::Direct(address) = endpoint else {
-            return false;
+        self.heard_along(endpoint, now);
+        let address = match endpoint {
+            Endpoint::Direct(address) => address,
+            Endpoint::Relayed { node, .. } if node != self.node => return false,
+            Endpoint::Relayed { relay, .. } => {
+                if let Some(way) = self.relays.at_mut(relay) {
+                    way.heard(now);
+                }
+                self.choose(now);
+                return false;
+            }
         };
         match self.directs.iter_mut().find(|d| d.address == address) {
             Some(direct) => {
@@ -413,9 +457,7 @@ impl Path {
                     direct.alive = false;
                 }
             }
-            Some(Endpoint::Relayed { relay, .. }) if self.relays.first() == Some(&relay) => {
-                self.relays.rotate_left(1);
-            }
+            Some(Endpoint::Relayed { relay, .. }) if self.is_first(relay) => self.relays.rotate(),
             Some(Endpoint::Relayed { .. }) | None => {}
         }
         self.choose(now);
@@ -425,12 +467,16 @@ impl Path {
     pub fn is_absent_at(&mut self, relay: NodeId, now: Instant) -> bool {
         let is_used =
             matches!(self.current, Some(Endpoint::Relayed { relay: r, .. }) if r == relay);
-        if !is_used || self.relays.first() != Some(&relay) || self.relays.len() < 2 {
+        if !is_used || !self.is_first(relay) || self.relays.len() < 2 {
             return false;
         }
-        self.relays.rotate_left(1);
+        self.relays.rotate();
         self.choose(now);
         true
+    }
+
+    fn is_first(&self, relay: NodeId) -> bool {
+        self.relays.first().is_some_and(|way| way.relay == relay)
     }
 
     /// Since when the current path, once answered on, is silent; none while it is proven.
@@ -448,8 +494,14 @@ impl Path {
         self.directs.len()
     }
 
-    /// Something was sent to the peer along the current path.
+    /// Something was sent to the peer along the current path, and an answer is due.
     pub fn sent(&mut self, now: Instant) {
+        self.last_sent = now;
+        self.expect_answer(now);
+    }
+
+    /// The peer's path is to be kept up, as if something were sent.
+    pub fn keep(&mut self, now: Instant) {
         self.last_sent = now;
     }
 
@@ -462,6 +514,16 @@ impl Path {
             direct.next_probe = now;
         }
         self.choose(now);
+    }
+
+    /// Tries all again after our own addresses changed, and goes on along the present path until
+    /// another answers: for a relay, which others can't reach for us.
+    pub fn check(&mut self, now: Instant) {
+        for direct in &mut self.directs {
+            direct.doubted = true;
+            direct.unanswered = 0;
+            direct.next_probe = now;
+        }
     }
 
     /// The next endpoint to challenge now, if any is due.
@@ -499,14 +561,13 @@ impl Path {
             if !direct.alive && direct.unanswered >= PROBES_IN_A_ROW {
                 direct.unanswered = 0;
             }
-            direct.unanswered = direct.unanswered.saturating_add(1);
-            direct.tried = now;
+            direct.asks(now);
             direct.next_probe = now.after(pause(direct));
             probe = Some(Endpoint::Direct(direct.address));
             break;
         }
         self.choose(now);
-        probe
+        probe.or_else(|| self.ask_in_doubt(now))
     }
 
     /// When [`Path::poll_probe`] next has something to say.
@@ -521,6 +582,7 @@ impl Path {
             .filter(|due| *due <= idle_from)
             .min()
             .unwrap_or(Instant::NEVER)
+            .min(self.doubt_deadline())
     }
 
     /// The last change of path not yet told.
@@ -539,6 +601,7 @@ impl Path {
     }
 
     fn choose(&mut self, now: Instant) {
+        self.leave_if_silent(now);
         let (to, why) = self.best(now);
         self.why = why;
         let proven = match to {
@@ -556,6 +619,7 @@ impl Path {
             };
             self.change = (from != to).then_some(Change { from, to, why });
             self.current = to;
+            self.ask_at = Instant::NEVER;
         }
     }
 
@@ -569,12 +633,12 @@ impl Path {
             .directs
             .iter()
             .filter(|d| d.alive)
-            .min_by_key(|d| cost(d))
+            .min_by_key(|d| (d.doubted, cost(d)))
         {
             let why = Why::DirectAnswered(direct.kind);
             return (Some(Endpoint::Direct(direct.address)), why);
         }
-        if let Some(relay) = self.relays.first() {
+        if let Some(way) = self.relays.first() {
             let why = if self.directs.is_empty() {
                 Why::RelayNoCandidates
             } else if self.lost_once {
@@ -585,7 +649,7 @@ impl Path {
                 Why::RelayTrying
             };
             let endpoint = Endpoint::Relayed {
-                relay: *relay,
+                relay: way.relay,
                 node: self.node,
             };
             return (Some(endpoint), why);
@@ -620,7 +684,7 @@ fn due(direct: &Direct, last_sent: Instant, current: Option<Endpoint>) -> Instan
 
 fn pause(direct: &Direct) -> Duration {
     if direct.alive {
-        SUSPECT_PAUSE
+        SUSPECT_PAUSE.max(silence::pause(direct.rtt, 0))
     } else if direct.unanswered >= PROBES_IN_A_ROW {
         REST
     } else {

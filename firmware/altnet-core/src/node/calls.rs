@@ -135,7 +135,7 @@ impl<A: Aead> Node<A> {
         };
         if peer.wanted {
             // A relay's path is kept alive by its registration; it stays in use.
-            peer.path.sent(now);
+            peer.path.keep(now);
         }
         let probes = &mut self.probes;
         let mut may = |address: SocketAddr| probes.take(node, address.ip(), now);

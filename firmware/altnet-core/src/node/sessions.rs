@@ -542,7 +542,7 @@ impl<A: Aead> Node<A> {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.heard(from, now);
             // It is answered elsewhere than it is: its addresses are worth a challenge.
-            peer.path.sent(now);
+            peer.path.keep(now);
             self.timers.housekeeping_at(peer.path.deadline(now));
             self.follow_path(node, now);
             // A client that is where it is registered has nothing to prove: the answer would

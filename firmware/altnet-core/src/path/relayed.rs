@@ -1,0 +1,137 @@
+//! The relays that lead to one peer: in which order they are tried, and what was heard by each.
+//!
+//! In: the relays that serve both sides, what was heard by which, challenges sent. Out: the one to
+//! send by. Knows nothing of direct addresses, nor of when a path is doubted.
+
+use altnet_wire::id::NodeId;
+use altnet_wire::message::MAX_PRESENCE_RELAYS;
+use altnet_wire::time::{Duration, Instant};
+use heapless::Vec;
+
+/// A relay that was heard by so lately stays in use when others are offered.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// One relay, as a way to the peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) relay: NodeId,
+    /// When the peer was last heard by it; zero if never.
+    pub(super) heard: Instant,
+    pub(super) rtt: Option<Duration>,
+    /// Challenges by it since, and when the first and the last were sent.
+    pub(super) unanswered: u8,
+    pub(super) asked: Instant,
+    pub(super) tried: Instant,
+}
+
+impl Way {
+    const fn new(relay: NodeId) -> Self {
+        Self {
+            relay,
+            heard: Instant::ZERO,
+            rtt: None,
+            unanswered: 0,
+            asked: Instant::ZERO,
+            tried: Instant::ZERO,
+        }
+    }
+
+    pub(super) const fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.unanswered = 0;
+    }
+
+    pub(super) const fn asks(&mut self, now: Instant) {
+        if self.unanswered == 0 {
+            self.asked = now;
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.tried = now;
+    }
+}
+
+/// The relays that lead to a peer.
+#[derive(Clone, Debug)]
+pub(super) struct Relays {
+    /// In the order they are tried in.
+    ways: Vec<Way, MAX_PRESENCE_RELAYS>,
+    /// In the order they were given in.
+    offered: Vec<NodeId, MAX_PRESENCE_RELAYS>,
+}
+
+impl Relays {
+    pub(super) const fn new() -> Self {
+        Self {
+            ways: Vec::new(),
+            offered: Vec::new(),
+        }
+    }
+
+    /// The one in use, if a relay is.
+    pub(super) fn first(&self) -> Option<&Way> {
+        self.ways.first()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ways.len()
+    }
+
+    pub(super) fn iter(&self) -> core::slice::Iter<'_, Way> {
+        self.ways.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> core::slice::IterMut<'_, Way> {
+        self.ways.iter_mut()
+    }
+
+    pub(super) fn at_mut(&mut self, relay: NodeId) -> Option<&mut Way> {
+        self.ways.iter_mut().find(|way| way.relay == relay)
+    }
+
+    /// Takes the relays there are now. Given as before, they keep their order; one that carries
+    /// stays in front, unless `peer` is a relay itself and has become its own, by a stream.
+    pub(super) fn offer(&mut self, peer: NodeId, relays: &[NodeId], now: Instant) {
+        let relays = relays.get(..MAX_PRESENCE_RELAYS).unwrap_or(relays);
+        if self.offered == relays {
+            return;
+        }
+        let former = self.ways.clone();
+        self.offered.clear();
+        self.ways.clear();
+        for relay in relays {
+            let known = former.iter().find(|way| way.relay == *relay);
+            let _ = self.offered.push(*relay);
+            let _ = self.ways.push(known.copied().unwrap_or(Way::new(*relay)));
+        }
+        if let Some(used) = former.first()
+            && used.heard > Instant::ZERO
+            && now.saturating_since(used.heard) < FRESH
+            && relays.first() != Some(&peer)
+        {
+            self.prefer(used.relay);
+        }
+    }
+
+    /// Has the next one used.
+    pub(super) fn rotate(&mut self) {
+        if !self.ways.is_empty() {
+            self.ways.rotate_left(1);
+        }
+    }
+
+    /// Has this one used; the others keep their order.
+    pub(super) fn prefer(&mut self, relay: NodeId) {
+        if let Some(place) = self.ways.iter().position(|way| way.relay == relay)
+            && let Some(front) = self.ways.get_mut(..=place)
+        {
+            front.rotate_right(1);
+        }
+    }
+
+    /// Whether one was given before another: which of two that both work is used, as both sides
+    /// are given them in one order.
+    pub(super) fn is_before(&self, relay: NodeId, other: NodeId) -> bool {
+        let place = |relay| self.offered.iter().position(|offered| *offered == relay);
+        matches!((place(relay), place(other)), (Some(a), Some(b)) if a < b)
+    }
+}
