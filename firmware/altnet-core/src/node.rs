@@ -371,10 +371,16 @@ impl<A: Aead> Node<A> {
         }
         if interfaces != self.presence.interfaces {
             self.presence.interfaces = interfaces;
-            for peer in self.peers.values_mut() {
-                peer.path.doubt(now);
+            for (node, peer) in &mut self.peers {
+                match self.relays.contains_key(node) {
+                    true => peer.path.check(now),
+                    false => peer.path.doubt(now),
+                }
                 peer.meeting.begin_anew();
             }
+            self.register_anew(now);
+            // What couldn't be called before may be reached by now.
+            self.retry_servers(now);
             self.presence_changed(now);
         }
     }

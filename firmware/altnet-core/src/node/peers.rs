@@ -469,6 +469,10 @@ impl<A: Aead> Node<A> {
             && let Some(Endpoint::Direct(address)) = to
             && is_proven
         {
+            if link.address != Some(address) {
+                // Its token is good from where it sees us only, which may be another place.
+                link.renew = now;
+            }
             link.address = Some(address);
         }
         if let Some(change) = change {
@@ -477,6 +481,7 @@ impl<A: Aead> Node<A> {
                 .and_then(|to| to.direct())
                 .map(|address| (address, now));
             self.tell(Event::PathChanged { node, change });
+            self.call_over_stream(node, change, now);
         }
         self.timers.housekeeping_at(now);
     }

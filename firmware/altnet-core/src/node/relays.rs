@@ -11,6 +11,7 @@ use altnet_wire::record::Roles;
 use altnet_wire::relay::{RelayPacket, Token};
 use altnet_wire::time::{Duration, Instant};
 
+use super::peers::Peer;
 use super::sessions::Asked;
 use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
@@ -31,7 +32,7 @@ const NEAR: Duration = Duration::from_millis(10);
 const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A relay that says it doesn't know us from here is asked again so soon, and no sooner.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// A relay that this node wants to be reached through.
 #[derive(Debug, Default)]
@@ -40,6 +41,8 @@ pub(super) struct RelayLink {
     pub(super) address: Option<SocketAddr>,
     pub(super) token: Option<Token>,
     pub(super) observed: Option<SocketAddr>,
+    /// When it was last asked to register this node.
+    asked: Instant,
     /// When the registration is next renewed.
     pub(super) renew: Instant,
     /// When the registration ends if the relay doesn't answer.
@@ -123,7 +126,7 @@ impl<A: Aead> Node<A> {
                 {
                     // Registering again, from where we are now, also has the relay
                     // challenge this address and move us.
-                    link.renew = link.renew.min(now.after(AGAIN));
+                    link.renew = link.renew.min(link.asked.after(AGAIN).max(now));
                     self.timers.housekeeping_at(link.renew);
                 }
                 Ok(Verdict::Consumed)
@@ -199,11 +202,28 @@ impl<A: Aead> Node<A> {
         self.own_roles().contains(Roles::RELAY).then_some(own.node)
     }
 
+    /// The relay at `address`: one with both families sends from the one that it knows this node
+    /// by, whichever this node sends to.
     fn relay_at(&self, address: SocketAddr) -> Option<NodeId> {
-        self.relays
-            .iter()
-            .find(|(_, link)| link.address == Some(address))
-            .map(|(node, _)| *node)
+        let is_its = |node| {
+            let peer: Option<&Peer> = self.peers.get(node);
+            peer.is_some_and(|peer| peer.path.is_proven_at(address))
+        };
+        let mut links = self.relays.iter();
+        let at = links.find(|(_, link)| link.address == Some(address));
+        let at = at.or_else(|| self.relays.iter().find(|(node, _)| is_its(node)));
+        at.map(|(node, _)| *node)
+    }
+
+    /// This node's addresses changed: relays are asked at once how they see it now, and what they
+    /// saw before is told to nobody any more.
+    pub(super) fn register_anew(&mut self, now: Instant) {
+        for link in self.relays.values_mut() {
+            link.observed = None;
+            link.renew = now;
+        }
+        self.presence.observed = None;
+        self.timers.housekeeping_at(now);
     }
 
     /// Answers a member that wants to be forwarded to.
@@ -362,6 +382,7 @@ impl<A: Aead> Node<A> {
                 continue;
             }
             if let Some(session) = link.session {
+                link.asked = now;
                 self.ask(session, &Request::Register, Asked::Register(relay), now);
             }
         }

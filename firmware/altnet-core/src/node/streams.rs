@@ -17,6 +17,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::peers::RETRY;
 use super::{DropReason, Node, Verdict};
 use crate::control::CloseReason;
+use crate::path::Change;
 use crate::relay::StreamId;
 
 /// How long a relay may be out of reach by UDP before a stream to it is wanted.
@@ -139,6 +140,23 @@ impl<A: Aead> Node<A> {
             }
         }
         self.timers.housekeeping_at(now);
+    }
+
+    /// No UDP leads to a relay any more, and its own stream does: it is called there. In a session
+    /// that began by UDP it would go on answering by UDP.
+    pub(super) fn call_over_stream(&mut self, node: NodeId, change: Change, now: Instant) {
+        let is_direct = |end: Option<Endpoint>| end.is_some_and(|end| end.direct().is_some());
+        let by_itself = Endpoint::Relayed { relay: node, node };
+        if !is_direct(change.from) || change.to != Some(by_itself) {
+            return;
+        }
+        if let Some(session) = self.stands(node) {
+            self.end_session(session, CloseReason::Done, now);
+        }
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.retry_at = now;
+            peer.retry = RETRY;
+        }
     }
 
     /// Takes a datagram that came over the stream to `relay`, from `from` as the relay says.
