@@ -7,6 +7,7 @@
 //! Deliberately absent: what only a real kernel can show. That is climbed to in `hil-tests`.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod founder;
 pub mod grid;
 pub mod homes;

@@ -77,6 +77,11 @@ impl Net {
         }
     }
 
+    /// Takes every line of a host away.
+    pub fn unplug_all(&mut self, host: usize) {
+        self.lines.retain(|line| line.host != host);
+    }
+
     /// The lines of a host.
     pub fn lines(&self, host: usize) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(move |line| line.host == host)

@@ -1,5 +1,6 @@
 //! Hosts, wires and time.
 
+mod changes;
 mod streams;
 
 use std::cmp::Reverse;
@@ -23,6 +24,9 @@ pub type SimNode = Node<ChaChaPoly>;
 
 /// The port every node listens on.
 pub const PORT: u16 = 51820;
+
+/// How long a datagram takes at least, unless told otherwise.
+const DELAY: Duration = Duration::from_millis(10);
 
 /// What ports that are opened for a search are counted from.
 const FURTHER_PORTS: u16 = 52_000;
@@ -83,6 +87,7 @@ pub struct World {
     sequence: u64,
     chance: u64,
     loss_per_mille: u64,
+    delay: Duration,
     hosts: Vec<Host>,
     net: Net,
     streams: Streams,
@@ -106,6 +111,7 @@ impl World {
             sequence: 0,
             chance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             loss_per_mille: 0,
+            delay: DELAY,
             hosts: Vec::new(),
             net: Net::default(),
             streams: Streams::default(),
@@ -603,7 +609,8 @@ impl World {
         if self.random() % 1000 < self.loss_per_mille || (self.lost)(&bytes) {
             return;
         }
-        let delay = Duration::from_micros(10_000 + self.random() % 4_000);
+        let jitter = Duration::from_micros(self.random() % 4_000);
+        let delay = self.delay + jitter;
         self.sequence += 1;
         self.wire
             .push(Reverse((self.now.after(delay), self.sequence)));

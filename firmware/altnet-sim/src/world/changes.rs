@@ -1,0 +1,39 @@
+//! What changes underneath while packets flow: how long they take, and by which lines.
+
+use std::net::SocketAddr;
+
+use altnet_wire::time::Duration;
+
+use super::{HostId, PORT, World};
+use crate::net::{Line, NatId};
+
+impl World {
+    /// Has every datagram take at least so long from now on.
+    pub const fn delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
+    /// Replaces a host's lines by these, and tells its node what netlink tells a daemon: every
+    /// address that its interfaces have, those that a NAT hides too.
+    ///
+    /// # Panics
+    /// If what should be an address isn't.
+    pub fn rewire(&mut self, host: HostId, lines: &[(String, Option<NatId>)]) {
+        self.net.unplug_all(host.0);
+        let mut told = Vec::new();
+        for (address, nat) in lines {
+            let address = address.parse().expect("a test's address");
+            let (host, nat, nat64) = (host.0, *nat, None);
+            self.net.plug_in(Line {
+                host,
+                address,
+                nat,
+                nat64,
+            });
+            told.push(SocketAddr::new(address, PORT));
+        }
+        if self.is_on(host) {
+            self.with(host, |node, now| node.handle_interfaces(&told, now));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Change underneath while two homes send each other a packet every 20 ms: for how long nothing
+//! arrives.
+//!
+//! Each test runs without loss, with 2 % and with 5 % per datagram and hop, at 100 ms there and back
+//! per hop, with three seeds (`ALTNET_SIM_SEEDS` for more), and prints its gaps.
+
+use altnet_sim::chaos::{Chaos, Gaps, Uplink};
+use altnet_sim::homes::seconds;
+use altnet_sim::nat::Kind;
+use altnet_wire::time::Duration;
+
+/// There and back, from host to host.
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+/// Losses, in a thousand datagrams.
+const LOSSES: [u64; 3] = [0, 20, 50];
+
+/// How many seeds a scenario gets: `ALTNET_SIM_SEEDS`, or three.
+fn seeds() -> u64 {
+    std::env::var("ALTNET_SIM_SEEDS").map_or(3, |text| text.parse().expect("a number of seeds"))
+}
+
+/// How long packets flow before something happens, and after.
+const BEFORE: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_secs(10);
+
+/// The longest gap that is allowed, where up to 2 % of all datagrams are lost.
+#[derive(Clone, Copy)]
+struct Most(Duration);
+
+/// Of what nobody told.
+const UNTOLD: Most = Most(Duration::from_secs(2));
+/// Of an address that the node was told of.
+const TOLD: Most = Most(Duration::from_secs(1));
+
+impl Most {
+    fn at(self, loss: u64) -> Duration {
+        match loss {
+            0..=20 => self.0,
+            21..=50 => self.0.max(Duration::from_secs(2)) + ROUND_TRIP * 4,
+            _ => self.0,
+        }
+    }
+}
+
+/// What is there before something happens.
+#[derive(Clone, Copy)]
+struct Scene {
+    relays: u8,
+    uplinks: [Uplink; 2],
+    kind: Kind,
+}
+
+/// Homes that only relays lead to.
+const RELAYED: Scene = Scene {
+    relays: 2,
+    uplinks: [Uplink::V4; 2],
+    kind: Kind::SYMMETRIC_RANDOM,
+};
+
+/// Homes that meet directly.
+const DIRECT: Scene = Scene {
+    kind: Kind::PORT_RESTRICTED,
+    ..RELAYED
+};
+
+/// Every loss with every seed.
+fn runs() -> impl Iterator<Item = (u64, u64)> {
+    let seeds = (0..seeds()).map(|seed| 900 + seed);
+    LOSSES
+        .into_iter()
+        .flat_map(move |loss| seeds.clone().map(move |seed| (loss, seed)))
+}
+
+/// Lets something happen at every loss, and holds the gaps around it to `most`.
+fn hold(name: &str, scene: Scene, most: Most, mut happen: impl FnMut(&mut Chaos)) {
+    let mut faults = Vec::new();
+    for (loss, seed) in runs() {
+        let mut chaos = begin(seed, scene, loss);
+        happen(&mut chaos);
+        let gaps = chaos.flow(AFTER);
+        judge(&mut faults, &mut chaos, name, (loss, seed), gaps, most);
+    }
+    report(&faults);
+}
+
+fn begin(seed: u64, scene: Scene, loss: u64) -> Chaos {
+    let mut chaos = Chaos::new(seed, scene.relays, scene.uplinks, scene.kind);
+    chaos.world.delay(ROUND_TRIP / 2);
+    let is_direct = scene.kind == Kind::PORT_RESTRICTED;
+    chaos.flow(BEFORE);
+    let mut flowed = BEFORE;
+    while flowed < seconds(30) && (0..2).any(|side| chaos.path(side).is_ok() != is_direct) {
+        chaos.flow(BEFORE);
+        flowed += BEFORE;
+    }
+    for side in 0..2 {
+        let story = chaos.story();
+        assert_eq!(chaos.path(side).is_ok(), is_direct, "{side}: {story}");
+        assert_eq!(chaos.registered(side), usize::from(scene.relays), "{story}");
+    }
+    chaos.world.lose(loss);
+    chaos.flow(BEFORE);
+    chaos
+}
+
+fn judge(
+    faults: &mut Vec<String>,
+    chaos: &mut Chaos,
+    name: &str,
+    (loss, seed): (u64, u64),
+    gaps: Gaps,
+    most: Most,
+) {
+    let (there, back) = (gaps.there.as_millis(), gaps.back.as_millis());
+    let percent = loss / 10;
+    let run = format!("{name}, {percent} % lost, seed {seed}: {there} ms there, {back} ms back");
+    println!("gap: {run}");
+    let most = most.at(loss);
+    if gaps.longest() > most {
+        let story = chaos.story();
+        faults.push(format!("{run}, at most {} ms{story}", most.as_millis()));
+    }
+}
+
+fn report(faults: &[String]) {
+    let count = faults.len();
+    assert!(count == 0, "{count} gaps:\n{}", faults.join("\n"));
+}
+
+/// The relay that home A sends by.
+fn used(chaos: &Chaos) -> u8 {
+    chaos.path(0).expect_err("they are relayed")
+}
+
+#[test]
+fn a_relay_that_dies_is_left_for_another() {
+    hold("relay killed", RELAYED, UNTOLD, |chaos| {
+        let relay = chaos.relays[usize::from(used(chaos))];
+        chaos.world.power_off(relay);
+    });
+}
+
+#[test]
+fn a_relay_that_restarts_is_left_for_another_and_is_registered_with_again() {
+    hold("relay restarted", RELAYED, UNTOLD, |chaos| {
+        let relay = chaos.relays[usize::from(used(chaos))];
+        chaos.world.restart(relay);
+    });
+}
+
+#[test]
+fn a_relay_that_one_side_is_cut_off_from_is_left_by_both() {
+    for side in 0..2 {
+        let name = format!("relay cut off from {}", ["A", "B"][side]);
+        hold(&name, RELAYED, UNTOLD, |chaos| {
+            let relay = used(chaos);
+            chaos.cut(relay, side, true);
+        });
+    }
+}
+
+/// Homes with five relays.
+const FIVE: Scene = Scene {
+    relays: 5,
+    ..RELAYED
+};
+
+#[test]
+fn each_relay_of_five_dies_in_turn_and_comes_back() {
+    let mut faults = Vec::new();
+    for (loss, seed) in runs() {
+        let mut chaos = begin(seed, FIVE, loss);
+        for relay in 0..5 {
+            let host = chaos.relays[relay];
+            chaos.world.power_off(host);
+            let dead = chaos.flow(AFTER);
+            chaos.world.power_on(host);
+            let back = chaos.flow(AFTER);
+            let gaps = dead.or_longer(back);
+            let run = format!("relay {relay} of five killed and started again");
+            judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, UNTOLD);
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn the_relay_in_use_dies_until_one_of_five_is_left() {
+    let mut faults = Vec::new();
+    for (loss, seed) in runs() {
+        let mut chaos = begin(seed, FIVE, loss);
+        for left in (1..5).rev() {
+            let host = chaos.relays[usize::from(used(&chaos))];
+            chaos.world.power_off(host);
+            let gaps = chaos.flow(AFTER);
+            let run = format!("relay in use killed, {left} left");
+            judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, UNTOLD);
+            // Both sides notice, and tell each other by which they are reached now.
+            chaos.flow(AFTER);
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn a_direct_path_that_is_cut_is_left_for_a_relay() {
+    hold("direct path cut", DIRECT, UNTOLD, |chaos| {
+        chaos.world.block("198.51.100.1", "198.51.100.2", true);
+    });
+}
+
+#[test]
+fn a_nat_that_reboots_with_a_new_address_is_followed() {
+    for (what, scene) in [("direct", DIRECT), ("relayed", RELAYED)] {
+        for side in 0..2 {
+            let name = format!("NAT of {} rebooted, {what}", ["A", "B"][side]);
+            hold(&name, scene, UNTOLD, |chaos| chaos.reboot_nat(side));
+        }
+    }
+}
+
+/// From each kind of uplink to each, itself included: nine switches.
+const SWITCHES: [Uplink; 10] = {
+    use Uplink::{Dual, V4, V6};
+    [V4, V4, V6, V6, Dual, Dual, V4, Dual, V6, V4]
+};
+
+/// Switches one home's uplink in each of nine ways, one after the other; the other home has both
+/// families.
+fn switch(side: usize) {
+    let mut uplinks = [Uplink::Dual; 2];
+    uplinks[side] = SWITCHES[0];
+    let scene = Scene { uplinks, ..DIRECT };
+    let name = ["A", "B"][side];
+    let mut faults = Vec::new();
+    for (loss, seed) in runs() {
+        let mut chaos = begin(seed, scene, loss);
+        for pair in SWITCHES.windows(2) {
+            chaos.switch(side, pair[1]);
+            let gaps = chaos.flow(AFTER);
+            let run = format!("uplink of {name} from {:?} to {:?}", pair[0], pair[1]);
+            judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, TOLD);
+            // Nobody moves every few seconds: what was spent on knocking comes back.
+            chaos.world.run(seconds(60));
+            chaos.flow(BEFORE);
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn the_uplink_of_one_home_is_switched_in_nine_ways() {
+    switch(0);
+}
+
+#[test]
+fn the_uplink_of_the_other_home_is_switched_in_nine_ways() {
+    switch(1);
+}
+
+/// How long a home may take from its first line on until packets pass, both ways: it calls a relay,
+/// is registered, calls the other home, and shakes hands for a tunnel; WireGuard begins a handshake
+/// again after five seconds and no sooner, and one may be lost.
+const LINE_UP: Most = Most(Duration::from_secs(8));
+
+#[test]
+fn a_line_that_comes_up_after_the_gateway_is_used_at_once() {
+    let mut faults = Vec::new();
+    for (loss, seed) in runs() {
+        for side in 0..2 {
+            let mut chaos = begin(seed, DIRECT, loss);
+            let host = chaos.homes[side];
+            chaos.world.power_off(host);
+            chaos.world.run(seconds(100));
+            chaos.unplug(side);
+            chaos.world.power_on(host);
+            chaos.flow(seconds(100));
+            chaos.switch(side, Uplink::Dual);
+            let gaps = chaos.flow(AFTER);
+            let run = format!("first line of {}", ["A", "B"][side]);
+            judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, LINE_UP);
+        }
+    }
+    report(&faults);
+}
+
+/// More than an engineer calls a line: a TCP connection lives through it, as it resends for minutes.
+#[test]
+fn where_much_is_lost_bytes_still_move() {
+    let mut faults = Vec::new();
+    for loss in [100, 200] {
+        for seed in 0..seeds() {
+            let mut chaos = begin(900 + seed, RELAYED, loss);
+            let host = chaos.relays[usize::from(used(&chaos))];
+            chaos.world.power_off(host);
+            let gaps = chaos.flow(seconds(30));
+            let most = Most(seconds(10));
+            judge(
+                &mut faults,
+                &mut chaos,
+                "relay killed",
+                (loss, seed),
+                gaps,
+                most,
+            );
+        }
+    }
+    report(&faults);
+}
