@@ -21,7 +21,7 @@ fn seeds() -> u64 {
 
 /// How long packets flow before something happens, and after.
 const BEFORE: Duration = Duration::from_secs(2);
-const AFTER: Duration = Duration::from_secs(10);
+const AFTER: Duration = Duration::from_secs(6);
 
 /// The longest gap that is allowed, where up to 2 % of all datagrams are lost.
 #[derive(Clone, Copy)]
@@ -196,7 +196,7 @@ fn the_relay_in_use_dies_until_one_of_five_is_left() {
             let run = format!("relay in use killed, {left} left");
             judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, UNTOLD);
             // Both sides notice, and tell each other by which they are reached now.
-            chaos.flow(AFTER);
+            chaos.flow(seconds(15));
         }
     }
     report(&faults);
@@ -276,7 +276,7 @@ fn a_line_that_comes_up_after_the_gateway_is_used_at_once() {
             chaos.world.power_on(host);
             chaos.flow(seconds(100));
             chaos.switch(side, Uplink::Dual);
-            let gaps = chaos.flow(AFTER);
+            let gaps = chaos.flow(seconds(12));
             let run = format!("first line of {}", ["A", "B"][side]);
             judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, LINE_UP);
         }
