@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod founder;
 pub mod grid;
 pub mod homes;
+pub mod idle;
 pub mod nat;
 pub mod net;
 pub mod packet;
