@@ -221,6 +221,15 @@ impl Control {
         }
     }
 
+    /// Has a session not ping, nor take silence for its end, until then: both sides know otherwise
+    /// that the other is there.
+    pub fn rest(&mut self, session: SessionId, until: Instant) {
+        if let Some(found) = self.sessions.get_mut(&session.0) {
+            self.quiet_until = None;
+            found.rest(until);
+        }
+    }
+
     /// Moves a session, or a call for one, to another endpoint. What isn't acknowledged yet
     /// is sent there at once.
     pub fn set_endpoint(&mut self, session: SessionId, endpoint: Endpoint) {

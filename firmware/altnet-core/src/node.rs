@@ -29,6 +29,7 @@ mod identity;
 mod intake;
 mod invites;
 mod join;
+mod keeps;
 mod last_paths;
 mod links;
 mod logins;
@@ -230,6 +231,7 @@ pub struct Node<A: Aead> {
     sessions: BTreeMap<SessionId, Session>,
     relay: RelayServer,
     relays: BTreeMap<NodeId, RelayLink>,
+    uplinks: keeps::Uplinks,
     presence: OwnPresence,
     traversal: traversal::Traversal,
     cursor: Cursor,
@@ -307,6 +309,7 @@ impl<A: Aead> Node<A> {
             tls_keys: BTreeMap::new(),
             sessions: BTreeMap::new(),
             relays: BTreeMap::new(),
+            uplinks: keeps::Uplinks::default(),
             presence: OwnPresence::default(),
             traversal: traversal::Traversal::default(),
             cursor: Cursor::default(),
@@ -381,6 +384,7 @@ impl<A: Aead> Node<A> {
             self.register_anew(now);
             // What couldn't be called before may be reached by now.
             self.retry_servers(now);
+            self.keep_anew(now);
             self.presence_changed(now);
         }
     }

@@ -13,6 +13,7 @@
 //! Deliberately absent: finding candidates, sealing challenges, NAT behaviour discovery.
 
 pub mod budget;
+pub mod keep;
 mod relayed;
 pub mod search;
 mod silence;
@@ -38,6 +39,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const REST: Duration = Duration::from_secs(60);
 /// How often a direct path in use is challenged while nothing else proves it.
 const CONFIRM: Duration = Duration::from_secs(10);
+/// The same while nothing is sent.
+const CONFIRM_UNUSED: Duration = Duration::from_secs(30);
 /// A direct path that is kept up and not heard from for this long is asked at once.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// The pause before an address is tried that was knocked at too often.
@@ -352,6 +355,7 @@ impl Path {
     /// A challenge sent to `endpoint` was answered after `rtt`.
     pub fn answered(&mut self, endpoint: Endpoint, rtt: Duration, now: Instant) {
         self.heard_along(endpoint, now);
+        let is_used = now.saturating_since(self.last_sent) < CONFIRM;
         match endpoint {
             // A client of ours that isn't known by its stream yet.
             Endpoint::Relayed { node, .. } if node != self.node => {}
@@ -360,7 +364,7 @@ impl Path {
                     direct.alive = true;
                     direct.rtt = Some(rtt);
                     direct.proves(now);
-                    direct.next_probe = now.after(CONFIRM);
+                    direct.next_probe = now.after(if is_used { CONFIRM } else { CONFIRM_UNUSED });
                 }
             }
             Endpoint::Relayed { relay, .. } => {
@@ -503,6 +507,11 @@ impl Path {
     /// The peer's path is to be kept up, as if something were sent.
     pub fn keep(&mut self, now: Instant) {
         self.last_sent = now;
+    }
+
+    /// Nobody has anything to say to the peer: nothing is challenged until something is sent.
+    pub const fn rest(&mut self) {
+        self.last_sent = Instant::ZERO;
     }
 
     /// Forgets that any direct path is alive and tries all again: after our own addresses

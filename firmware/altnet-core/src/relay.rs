@@ -20,6 +20,9 @@ use altnet_wire::time::{Duration, Instant};
 /// How long a registration lasts that isn't renewed, in seconds.
 pub const LIFETIME_S: u32 = 90;
 
+/// The longest silence after which a client is answered, in seconds.
+const MOST_SILENCE_S: u16 = crate::path::keep::MOST_S;
+
 /// A client's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RelayCounters {
@@ -66,6 +69,19 @@ struct Client {
     token: Token,
     way: Way,
     ends: Instant,
+    /// When it is to hear from us, and after how many seconds of silence that is.
+    answer: Option<(Instant, u16)>,
+}
+
+/// An answer to a client that asked for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where the client is.
+    pub to: SocketAddr,
+    /// Its token.
+    pub token: Token,
+    /// After how many seconds of silence.
+    pub after_s: u16,
 }
 
 /// A client's place in the table.
@@ -85,6 +101,8 @@ pub struct RelayServer {
     /// No registration ends before.
     ends_first: Instant,
     counters: RelayCounters,
+    /// No answer is due before.
+    answers: Instant,
 }
 
 impl RelayServer {
@@ -105,6 +123,7 @@ impl RelayServer {
                 refused: 0,
                 no_such_node: 0,
             },
+            answers: Instant::NEVER,
         }
     }
 
@@ -128,7 +147,7 @@ impl RelayServer {
         if let Some(place) = self.nodes.get(&node).copied()
             && let Some(client) = client_mut(&mut self.clients, place)
         {
-            client.ends = ends;
+            client.ends = client.ends.max(ends);
             let token = client.token;
             if !matches!((client.way, way), (Way::Udp(_), Way::Udp(_))) {
                 self.take_way(place, way);
@@ -143,6 +162,7 @@ impl RelayServer {
             token: fresh,
             way,
             ends,
+            answer: None,
         })?;
         self.nodes.insert(node, place);
         self.tokens.insert(fresh, place);
@@ -264,6 +284,58 @@ impl RelayServer {
             self.counters.refused += 1;
         }
         sender.ok_or(RelayDrop::BadToken)
+    }
+
+    /// A client is still where it was, and wants to be answered after `after_s` of silence; what it
+    /// asked for before is off. Lengthens its registration beyond any such silence, and names it.
+    ///
+    /// # Errors
+    /// [`RelayDrop::BadToken`].
+    pub fn keep(
+        &mut self,
+        from: SocketAddr,
+        token: Token,
+        after_s: u16,
+        now: Instant,
+    ) -> Result<NodeId, RelayDrop> {
+        let node = self.sender(from, token, now)?;
+        let place = self.nodes.get(&node).copied();
+        if let Some(client) = place.and_then(|place| client_mut(&mut self.clients, place)) {
+            let at = now.after(Duration::from_secs(after_s.min(MOST_SILENCE_S).into()));
+            client.answer = Some((at, after_s));
+            let silence = Duration::from_secs(MOST_SILENCE_S.into());
+            let ends = now.after(silence + Duration::from_secs(LIFETIME_S.into()));
+            client.ends = client.ends.max(ends);
+            self.answers = self.answers.min(at);
+        }
+        Ok(node)
+    }
+
+    /// The next answer that is due, until there is none.
+    pub fn poll_kept(&mut self, now: Instant) -> Option<Kept> {
+        if self.answers > now {
+            return None;
+        }
+        self.answers = Instant::NEVER;
+        for client in self.clients.iter_mut().flatten() {
+            match (client.answer, client.way) {
+                (Some((at, after_s)), Way::Udp(to)) if at <= now => {
+                    client.answer = None;
+                    // There may be more that are due.
+                    self.answers = now;
+                    let token = client.token;
+                    return Some(Kept { to, token, after_s });
+                }
+                (Some((at, _)), Way::Udp(_)) => self.answers = self.answers.min(at),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// When [`RelayServer::poll_kept`] next has something to say.
+    pub const fn answers_at(&self) -> Instant {
+        self.answers
     }
 
     /// Where a datagram of `bytes` for `to` goes.
@@ -405,6 +477,44 @@ mod tests {
             relay.sender(address(2), Token(22), later),
             Err(RelayDrop::BadToken)
         );
+    }
+
+    #[test]
+    fn a_client_that_keeps_is_answered_after_the_silence_and_stays_longer() {
+        let mut relay = relay();
+        let after_s = 120;
+        let lasts_s = u64::from(MOST_SILENCE_S) + u64::from(LIFETIME_S);
+        assert_eq!(relay.keep(address(1), Token(11), after_s, at(1)), Ok(A));
+        assert_eq!(relay.keep(address(2), Token(22), 0, at(1)), Ok(B));
+        assert_eq!(
+            relay.keep(address(2), Token(11), 0, at(1)),
+            Err(RelayDrop::BadToken)
+        );
+        let kept = |port, token, after_s| Kept {
+            to: address(port),
+            token: Token(token),
+            after_s,
+        };
+        assert_eq!(relay.poll_kept(at(1)), Some(kept(2, 22, 0)));
+        assert_eq!(relay.poll_kept(at(1)), None);
+        assert_eq!(relay.answers_at(), at(121));
+        relay.expire(at(lasts_s));
+        assert!(relay.serves(A) && relay.serves(B));
+        // It is answered where it is by then.
+        relay.moved(A, address(9));
+        let due = at(121);
+        assert_eq!(relay.poll_kept(due), Some(kept(9, 11, after_s)));
+        assert_eq!(relay.poll_kept(due), None);
+        assert_eq!(relay.answers_at(), Instant::NEVER);
+        relay.expire(at(1 + lasts_s));
+        assert!(relay.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_promised_an_answer_later_than_four_minutes() {
+        let mut relay = relay();
+        assert_eq!(relay.keep(address(1), Token(11), u16::MAX, at(0)), Ok(A));
+        assert_eq!(relay.answers_at(), at(u64::from(MOST_SILENCE_S)));
     }
 
     #[test]

@@ -68,6 +68,8 @@ struct Write {
 /// A datagram that passed somewhere.
 #[derive(Clone, Debug)]
 pub struct Captured {
+    /// When.
+    pub at: Instant,
     /// From where, as the internet sees it.
     pub from: SocketAddr,
     /// To where.
@@ -601,6 +603,7 @@ impl World {
         assert!(bytes.len() <= 1472, "a datagram of {} bytes", bytes.len());
         if self.capture {
             self.captured.push(Captured {
+                at: self.now,
                 from: passing.from,
                 to: passing.to,
                 bytes: bytes.clone(),

@@ -55,6 +55,8 @@ pub(super) struct Session {
     idle: Duration,
     stranger_idle: Duration,
     keepalive: Duration,
+    /// Until then silence is agreed on.
+    rests_until: Instant,
 }
 
 /// How much of the beginning isn't over yet.
@@ -163,7 +165,23 @@ impl Session {
             idle: limits.idle,
             stranger_idle: limits.stranger_idle,
             keepalive: limits.keepalive,
+            rests_until: Instant::ZERO,
         }
+    }
+
+    /// Neither side has to say anything until then, to be taken for alive.
+    pub(super) fn rest(&mut self, until: Instant) {
+        self.rests_until = self.rests_until.max(until);
+    }
+
+    /// When nothing was heard for too long.
+    fn idle_at(&self) -> Instant {
+        self.heard.max(self.rests_until).after(self.idle)
+    }
+
+    /// When the other side is to hear from us.
+    fn ping_at(&self) -> Instant {
+        self.sent.max(self.rests_until).after(self.keepalive)
     }
 
     pub(super) fn established(&self) -> ControlEvent {
@@ -432,9 +450,9 @@ impl Session {
         self.outbound
             .deadline()
             .min(beginning)
-            .min(self.heard.after(self.idle))
+            .min(self.idle_at())
             .min(self.silent_at())
-            .min(self.sent.after(self.keepalive))
+            .min(self.ping_at())
             .min(self.born.after(MAX_AGE))
     }
 
@@ -456,7 +474,7 @@ impl Session {
         if self.is_exhausted() || self.born.after(MAX_AGE) <= now {
             return Some(ClosedWhy::Expired);
         }
-        if self.heard.after(self.idle) <= now {
+        if self.idle_at() <= now {
             return Some(ClosedWhy::Idle);
         }
         if self.silent_at() <= now {
@@ -477,7 +495,7 @@ impl Session {
                 return Some(ClosedWhy::NoAnswer);
             }
         }
-        if self.sent.after(self.keepalive) <= now {
+        if self.ping_at() <= now {
             self.ping = true;
             // Also when nothing can be sent now, the next one is due later.
             self.sent = now;
@@ -588,6 +606,24 @@ mod tests {
             session.handle_timeout(Instant::ZERO),
             Some(ClosedWhy::Expired)
         );
+    }
+
+    #[test]
+    fn a_session_that_rests_says_nothing_until_then_and_lasts_on() {
+        let mut session = session();
+        session.beginning = Beginning::Over;
+        let until = Instant::ZERO.after(Duration::from_secs(300));
+        session.rest(until);
+        // An earlier end of it changes nothing.
+        session.rest(Instant::ZERO);
+        let limits = ControlLimits::ROUTER;
+        assert_eq!(session.deadline(), until.after(limits.keepalive));
+        assert_eq!(session.handle_timeout(until), None);
+        assert!(!session.ping);
+        assert_eq!(session.handle_timeout(until.after(limits.keepalive)), None);
+        assert!(session.ping);
+        let end = session.handle_timeout(until.after(limits.idle));
+        assert_eq!(end, Some(ClosedWhy::Idle));
     }
 
     #[test]

@@ -133,7 +133,11 @@ impl<A: Aead> Node<A> {
         let Some(session) = peer.session.filter(|s| self.sessions.contains_key(s)) else {
             return;
         };
-        if peer.wanted {
+        let rests = self.relays.get(&node).is_some_and(|link| link.rests(now));
+        if peer.wanted && rests && peer.is_idle(now) {
+            // Small datagrams say whether it is there.
+            peer.path.rest();
+        } else if peer.wanted {
             // A relay's path is kept alive by its registration; it stays in use.
             peer.path.keep(now);
         }

@@ -177,9 +177,7 @@ impl<A: Aead> Node<A> {
         let from = self.traversal.inward(unmapped(from));
         let result = match frame.packet().first() {
             _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),
-            Some(&(relay::SEND | relay::RECEIVE | relay::UNKNOWN | relay::ABSENT)) => {
-                self.handle_relay(from, frame, now)
-            }
+            Some(&(relay::SEND..=relay::KEPT)) => self.handle_relay(from, frame, now),
             Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
             None => Err(DropReason::NotOurs),
         };
@@ -269,6 +267,7 @@ impl<A: Aead> Node<A> {
                 let node = self
                     .heard(peer, from, kind, now)
                     .ok_or(DropReason::Stranger)?;
+                self.passed(node, now);
                 let via = self.via(node, peer, now);
                 self.refusals.sealed_by(node);
                 self.pass_gate(node, via, frame, now)
@@ -402,8 +401,19 @@ impl<A: Aead> Node<A> {
             peer.path.sent(now);
             peer.used = now;
         }
+        self.passed(node, now);
         let next = self.look_at(node, now);
         self.timers.housekeeping_at(next);
+    }
+
+    /// Notes that a packet passed to or from `node`, so that its tunnels are kept open.
+    fn passed(&mut self, node: NodeId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.passed = now;
+            if !peer.is_kept {
+                self.timers.housekeeping_at(now);
+            }
+        }
     }
 
     /// Turns an endpoint into what to do with a datagram for it: puts a relay's header in front where
@@ -414,6 +424,7 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        self.uplinks.last_sent = now;
         let (relay, node) = match to {
             Endpoint::Direct(address) => {
                 let to = self.may_go(address, frame, now)?;
@@ -444,6 +455,7 @@ impl<A: Aead> Node<A> {
         };
         match carrier.ok_or(DropReason::NoPath)? {
             Carrier::Udp(address, token) => {
+                self.relay_used(relay, now);
                 RelayPacket::Send { token, to: node }
                     .push(frame)
                     .map_err(|_| DropReason::TooLarge)?;

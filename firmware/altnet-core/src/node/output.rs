@@ -131,6 +131,9 @@ impl<A: Aead> Node<A> {
             if let Some(output) = self.poll_traversal(frame) {
                 return output;
             }
+            if let Some(output) = self.poll_keeps(frame, now) {
+                return output;
+            }
             if let Some(event) = self.control.poll_event() {
                 self.handle_control_event(event, now);
                 continue;
@@ -165,6 +168,7 @@ impl<A: Aead> Node<A> {
                     let deadline = tunnels
                         .min(self.control.deadline())
                         .min(self.timers.deadline())
+                        .min(self.keeps_deadline())
                         .min(self.traversal.deadline())
                         .min(self.links_deadline());
                     return Output::Wait(deadline);

@@ -33,6 +33,13 @@ const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
 /// A tunnel in use is kept open through NATs this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
+/// Without a packet for this long a peer's tunnels and session aren't kept open any more: it is
+/// found again through a relay (ADR 0014).
+const IDLE: Duration = Duration::from_secs(120);
+
+/// A session lasts this long at least, if nothing else ends it.
+const SESSION_LEAST: Duration = Duration::from_secs(60);
+
 /// A tunnel to one key of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tunnel {
@@ -54,6 +61,12 @@ pub(super) struct Peer {
     pub(super) path: Path,
     pub(super) meeting: Meeting,
     pub(super) used: Instant,
+    /// When its session began: one of the two wanted it, and would again if it ended at once.
+    pub(super) arrived: Instant,
+    /// When a packet last passed, either way.
+    pub(super) passed: Instant,
+    /// Whether its tunnels are kept open.
+    pub(super) is_kept: bool,
     /// Nothing of it is delivered until we know the revocations it knows.
     pub(super) gate: Gate,
     /// Whether a session is wanted although nothing is sent: it is a relay or directory.
@@ -95,6 +108,18 @@ impl Peer {
             RETRY_MOST
         };
         self.retry = (self.retry * 2).min(most);
+    }
+
+    /// A session ended because nobody needed it: the next begins as soon as it is wanted.
+    pub(super) fn session_rests(&mut self, now: Instant) {
+        self.retry_at = now;
+        self.retry = RETRY;
+        self.failures = 0;
+    }
+
+    /// Whether no packet passed for so long that nothing of the peer's is kept open any more.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        now.saturating_since(self.passed) >= IDLE
     }
 
     /// When a call that is under way is given up for another address, if there is one.
@@ -180,6 +205,9 @@ impl<A: Aead> Node<A> {
             path: Path::new(node, now),
             meeting: Meeting::default(),
             used: now,
+            arrived: now,
+            passed: now,
+            is_kept: false,
             gate: Gate::Shut(None),
             follows: false,
             subscribe_at: None,
@@ -415,6 +443,7 @@ impl<A: Aead> Node<A> {
             former = peer.session.replace(session).filter(|s| *s != session);
             peer.retry = RETRY;
             peer.failures = 0;
+            peer.arrived = now;
             // It counts its presences from its own start.
             peer.presence = 0;
             if let Some(endpoint) = endpoint {
@@ -519,6 +548,7 @@ impl<A: Aead> Node<A> {
             self.follow_path(node, now);
             self.keep_last_path(node, now);
             self.retire_previous(node, now);
+            self.keep_open(node, now);
             let Some(peer) = self.peers.get(&node) else {
                 continue;
             };
@@ -536,6 +566,44 @@ impl<A: Aead> Node<A> {
             }
         }
         next
+    }
+
+    /// Keeps a peer's tunnels open while packets pass. Once none did for long nothing of it is kept,
+    /// unless one of the two serves the other.
+    fn keep_open(&mut self, node: NodeId, now: Instant) {
+        let is_server = serves(self.own_roles());
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let is_kept = !peer.is_idle(now);
+        let was_kept = core::mem::replace(&mut peer.is_kept, is_kept);
+        if was_kept != is_kept {
+            let tunnels = core::iter::once(peer.tunnel).chain(peer.previous);
+            for tunnel in tunnels.chain(peer.apps.iter().map(|app| app.tunnel)) {
+                let stats = self.engine.stats(tunnel.index, now);
+                let is_up = stats.is_some_and(|stats| stats.is_up);
+                let every = (is_kept && is_up).then_some(KEEPALIVE);
+                let _ = self
+                    .engine
+                    .set_persistent_keepalive(tunnel.index, every, now);
+            }
+        }
+        if is_kept || peer.wanted || is_server {
+            return;
+        }
+        let is_new = now.saturating_since(peer.arrived) < SESSION_LEAST;
+        let session = peer.session.filter(|s| self.sessions.contains_key(s));
+        if let Some(session) = session.filter(|_| !is_new) {
+            self.end_session(session, CloseReason::Done, now);
+        }
+        if let Some(peer) = self.peers.get_mut(&node)
+            && was_kept
+        {
+            // What NATs let through until now they may not by the time it is sent to again.
+            peer.path.doubt(now);
+            peer.path.rest();
+            self.follow_path(node, now);
+        }
     }
 
     /// Lets the tunnel to a peer's former key go once the one to its new key stands and the
@@ -566,9 +634,10 @@ impl<A: Aead> Node<A> {
         match event {
             TunnelEvent::SessionUp { peer } => {
                 if let Some(node) = self.tunnels.get(&peer).copied() {
-                    let _ = self
-                        .engine
-                        .set_persistent_keepalive(peer, Some(KEEPALIVE), now);
+                    let met = self.peers.get(&node);
+                    let is_idle = met.is_none_or(|met| met.is_idle(now));
+                    let every = (!is_idle).then_some(KEEPALIVE);
+                    let _ = self.engine.set_persistent_keepalive(peer, every, now);
                     if self.via(node, peer, now) == Via::Device {
                         self.tell(Event::TunnelUp { node });
                     }

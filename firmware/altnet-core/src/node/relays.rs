@@ -11,11 +11,13 @@ use altnet_wire::record::Roles;
 use altnet_wire::relay::{RelayPacket, Token};
 use altnet_wire::time::{Duration, Instant};
 
+use super::keeps::RENEW_KEPT;
 use super::peers::Peer;
 use super::sessions::Asked;
 use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::SessionId;
+use crate::path::keep::Keep;
 use crate::relay::{LIFETIME_S, RelayCounters, RelayDrop, Way};
 
 /// How often a registration is renewed: often enough to keep a NAT's mapping for UDP open
@@ -50,6 +52,11 @@ pub(super) struct RelayLink {
     pub(super) carriers: Carriers,
     /// Until when another relay is preferred; zero if none is.
     rests_until: Instant,
+    /// What keeps the registration while nothing happens, and from when on it does.
+    pub(super) keep: Keep,
+    pub(super) keep_from: Instant,
+    /// When something was relayed last.
+    pub(super) used: Instant,
 }
 
 /// How to send to a relay that forwards for us.
@@ -117,7 +124,15 @@ impl<A: Aead> Node<A> {
             RelayPacket::Receive { from: node } => {
                 let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
                 frame.pop_front(header);
+                self.relay_used(relay, now);
                 self.handle_datagram(Endpoint::Relayed { relay, node }, frame, now)
+            }
+            RelayPacket::Keep { token, after_s } => {
+                self.handle_keep(from, token, after_s, frame, now)
+            }
+            RelayPacket::Kept { token, after_s } => {
+                let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
+                self.handle_kept(relay, token, after_s, now)
             }
             RelayPacket::Unknown { token } => {
                 let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
@@ -127,6 +142,7 @@ impl<A: Aead> Node<A> {
                     // Registering again, from where we are now, also has the relay
                     // challenge this address and move us.
                     link.renew = link.renew.min(link.asked.after(AGAIN).max(now));
+                    link.keep.unknown(now);
                     self.timers.housekeeping_at(link.renew);
                 }
                 Ok(Verdict::Consumed)
@@ -177,7 +193,7 @@ impl<A: Aead> Node<A> {
 
     /// Tells a client whose token isn't good from where it is that it should register again.
     /// Shorter than what it answers; a token nobody holds gets no answer.
-    fn unknown_token(
+    pub(super) fn unknown_token(
         &mut self,
         token: Token,
         from: SocketAddr,
@@ -297,8 +313,16 @@ impl<A: Aead> Node<A> {
             link.carriers.by_stream = !is_seen;
             link.carriers.since = now;
         }
-        link.ends = now.after(Duration::from_secs(lifetime_s.into()));
+        if was.0.is_none() {
+            link.settles(now);
+        }
+        let ends = now.after(Duration::from_secs(lifetime_s.into()));
+        link.ends = link.ends.max(ends);
         if was != (link.token, link.observed, link.carriers.by_stream) {
+            if was.1.is_some() && is_seen && was.1 != Some(observed) {
+                // So do the others, maybe.
+                self.keep_anew(now);
+            }
             self.tell(Event::RelayUp { relay, observed });
             self.relays_changed(now);
             self.presence_changed(now);
@@ -314,11 +338,15 @@ impl<A: Aead> Node<A> {
             return;
         };
         link.session = None;
+        link.keep = Keep::default();
         if link.token.take().is_some() {
             link.observed = None;
+            link.ends = Instant::ZERO;
             link.carriers.by_stream = false;
             link.carriers.since = now;
             self.tell(Event::RelayDown { relay });
+            // Another is the home now, and nobody knows whether the NATs still let it in.
+            self.keep_anew(now);
             self.relays_changed(now);
             self.presence_changed(now);
         }
@@ -376,7 +404,8 @@ impl<A: Aead> Node<A> {
             let Some(link) = self.relays.get_mut(&relay) else {
                 continue;
             };
-            link.renew = now.after(RENEW);
+            let is_kept = link.keep.is_on() && link.keep.is_understood();
+            link.renew = now.after(if is_kept { RENEW_KEPT } else { RENEW });
             if link.token.is_some() && link.ends <= now {
                 self.relay_lost(relay, now);
                 continue;

@@ -26,6 +26,8 @@ use crate::registry::Slot as RecordSlot;
 
 /// How long after a directory was too busy it is asked again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(60);
+/// How often at most a session's other side is asked whether it is where it was heard from.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
 /// Requests of one session that may wait for a reply at a time.
 const ASKED: usize = 16;
 
@@ -77,12 +79,25 @@ pub(super) struct Session {
     introduced: bool,
     /// Where a client seems to have moved to; it is challenged there before it is believed.
     pub(super) moving: Option<SocketAddr>,
+    /// When it was last asked whether it is where it was heard from.
+    asked_there: Instant,
     /// What the other side follows of this directory: the revision it was sent up to.
     pub(super) follows: Option<u64>,
     /// A push that isn't acknowledged yet; the next waits for it.
     pub(super) pushing: Option<MessageId>,
     asked: BTreeMap<u32, Asked>,
     next_request: u32,
+}
+
+impl Session {
+    /// Whether the other side may be asked now whether it is where it was heard from.
+    fn may_ask(&mut self, now: Instant) -> bool {
+        let may = now.saturating_since(self.asked_there) >= ASK_PAUSE;
+        if may {
+            self.asked_there = now;
+        }
+        may
+    }
 }
 
 /// A message's bytes; none if there are more than a message may have.
@@ -132,6 +147,7 @@ impl<A: Aead> Node<A> {
                         greeted: false,
                         introduced: false,
                         moving: None,
+                        asked_there: Instant::ZERO,
                         follows: None,
                         pushing: None,
                         asked: BTreeMap::new(),
@@ -524,7 +540,11 @@ impl<A: Aead> Node<A> {
             peer.session = other;
             if other.is_none() {
                 peer.follows = false;
-                peer.session_failed(now);
+                if stood && !peer.wanted && peer.is_idle(now) {
+                    peer.session_rests(now);
+                } else {
+                    peer.session_failed(now);
+                }
                 if !stood {
                     peer.path.call_failed(now);
                 }
@@ -552,7 +572,12 @@ impl<A: Aead> Node<A> {
                 return;
             }
         }
-        // A client of ours, or one that is no peer, is asked at once: it may have moved.
+        // A client of ours, or one that is no peer, is asked at once: it may have moved. Its answer is
+        // heard from there too, until it is believed.
+        let state = self.sessions.get_mut(&session);
+        if state.is_none_or(|state| !state.may_ask(now)) {
+            return;
+        }
         let may = match from.direct() {
             Some(address) => self.probes.take(node, address.ip(), now),
             None => true,
