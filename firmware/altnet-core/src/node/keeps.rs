@@ -1,4 +1,4 @@
-//! Staying reachable while nothing happens (ADR 0014): both sides, as far as a relay has to do with it.
+//! Staying reachable while nothing happens (ADR 0015): both sides, as far as a relay has to do with it.
 //!
 //! In: that a relay registered us, its answers, what leaves. Out: small datagrams to relays, and to
 //! clients; rest for the control sessions between them. One relay, the home, is kept as often as the

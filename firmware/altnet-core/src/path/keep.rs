@@ -1,4 +1,4 @@
-//! How long a NAT can be left in silence, learnt by leaving it in silence (ADR 0014).
+//! How long a NAT can be left in silence, learnt by leaving it in silence (ADR 0015).
 //!
 //! In: answers of a relay, time. Out: when to say what to it, and that it is silent. A relay is asked
 //! to answer only after as long a silence as is hoped for: what comes then came through a mapping
