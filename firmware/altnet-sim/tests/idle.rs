@@ -1,4 +1,4 @@
-//! What an idle gateway costs its line, and that it is reached all the same (ADR 0014).
+//! What an idle gateway costs its line, and that it is reached all the same (ADR 0015).
 
 use altnet_core::node::Config;
 use altnet_sim::founder::FOUNDED;
