@@ -375,7 +375,9 @@ impl<A: Aead> Node<A> {
         if interfaces != self.presence.interfaces {
             self.presence.interfaces = interfaces;
             for (node, peer) in &mut self.peers {
-                match self.relays.contains_key(node) {
+                // A relay that is talked to stays in use while it is asked whether it is there still.
+                let stands = peer.session.is_some_and(|s| self.sessions.contains_key(&s));
+                match self.relays.contains_key(node) && stands {
                     true => peer.path.check(now),
                     false => peer.path.doubt(now),
                 }

@@ -33,6 +33,9 @@ const NEAR: Duration = Duration::from_millis(10);
 /// What a relay sees of a client that comes over a stream.
 const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
+/// The same until the relay has said once that it forwards.
+const RENEW_SOON: Duration = Duration::from_secs(2);
+
 /// A relay that says it doesn't know us from here is asked again so soon, and no sooner.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -405,7 +408,12 @@ impl<A: Aead> Node<A> {
                 continue;
             };
             let is_kept = link.keep.is_on() && link.keep.is_understood();
-            link.renew = now.after(if is_kept { RENEW_KEPT } else { RENEW });
+            link.renew = now.after(match link.token {
+                // Nobody reaches us there until it has said that it forwards.
+                None => RENEW_SOON,
+                Some(_) if is_kept => RENEW_KEPT,
+                Some(_) => RENEW,
+            });
             if link.token.is_some() && link.ends <= now {
                 self.relay_lost(relay, now);
                 continue;
