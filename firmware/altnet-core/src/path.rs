@@ -5,7 +5,7 @@
 //! the reason in words a person can act on. A direct path is used once a challenge sent
 //! along it was answered (after RFC 9000 section 8.2), which proves both directions; it is
 //! left as soon as it stays silent while something is sent and another way answers. So is a
-//! relay ([`silence`]).
+//! relay (`silence`).
 //!
 //! An address that was merely named is nobody's until a round trip along it was seen: while
 //! [`Path::is_proven`] says no, only challenges and handshakes may go there.

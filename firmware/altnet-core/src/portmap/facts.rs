@@ -52,7 +52,7 @@ pub struct Mapping {
     pub until: Instant,
 }
 
-/// What is to be done over HTTP. Its end is said by [`PortMapper::handle_igd`] with the same id.
+/// What is to be done over HTTP. Its end is said by `PortMapper::handle_igd` with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// Which one: a later one replaces it.

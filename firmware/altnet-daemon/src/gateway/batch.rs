@@ -1,7 +1,7 @@
 //! Datagrams by the batch, between the kernel and one at a time.
 //!
 //! In: datagrams to be sent, and a socket. Out: datagrams that came. What is said to the kernel in one
-//! breath costs it little more than a single datagram: up to [`SLOTS`] of them by one `recvmmsg` or
+//! breath costs it little more than a single datagram: up to sixteen of them by one `recvmmsg` or
 //! `sendmmsg`, and as trains where both sides can, that is datagrams of one length between the same two
 //! addresses that pass the kernel's layers as one (UDP GRO and GSO). What it can't do by trains
 //! it is told one by one.
