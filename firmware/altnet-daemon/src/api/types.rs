@@ -495,7 +495,7 @@ mod tests {
         );
         check(
             &node::RelayView::default(),
-            &["address", "name", "node", "observed", "rtt_us", "up"],
+            &["address", "carrier", "home", "name", "node", "observed", "rtt_us", "up"],
         );
         check(&node::DirectoryView::default(), &["name", "node", "synced"]);
         check(
