@@ -495,7 +495,9 @@ mod tests {
         );
         check(
             &node::RelayView::default(),
-            &["address", "carrier", "home", "name", "node", "observed", "rtt_us", "up"],
+            &[
+                "address", "carrier", "home", "name", "node", "observed", "rtt_us", "up",
+            ],
         );
         check(&node::DirectoryView::default(), &["name", "node", "synced"]);
         check(
