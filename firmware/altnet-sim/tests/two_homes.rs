@@ -8,7 +8,7 @@ use altnet_wire::record::Roles;
 
 #[test]
 fn page_over_relay() {
-    let mut homes = Homes::new(1, Kind::PORT_RESTRICTED, Kind::SYMMETRIC);
+    let mut homes = Homes::new(1, Kind::SYMMETRIC, Kind::SYMMETRIC);
     assert!(homes.reaches("GET /"), "{:?}", homes.world.told(homes.a));
     homes.world.run(seconds(20));
     assert!(homes.reaches("GET / again"));
@@ -44,12 +44,15 @@ fn replies_come_back_and_nothing_else_does() {
 
 #[test]
 fn loss_is_lived_with() {
-    let mut homes = Homes::new(4, Kind::PORT_RESTRICTED, Kind::SYMMETRIC);
-    homes.world.lose(200);
-    let came = (0..20)
-        .filter(|n| homes.reaches(&format!("try {n}")))
-        .count();
-    assert!(came >= 18, "{came} of 20");
+    let came: usize = (4..14)
+        .map(|seed| {
+            let mut homes = Homes::new(seed, Kind::SYMMETRIC, Kind::SYMMETRIC);
+            homes.world.lose(200);
+            let tries = 0..20;
+            tries.filter(|n| homes.reaches(&format!("try {n}"))).count()
+        })
+        .sum();
+    assert!(came >= 180, "{came} of 200");
 }
 
 #[test]
