@@ -82,6 +82,11 @@ impl RelayLink {
         self.keep.is_on() && self.keep.is_understood() && now.saturating_since(self.used) >= IN_USE
     }
 
+    /// Whether the relay forwards for us and says where it sees us.
+    fn is_seen(&self) -> bool {
+        self.token.is_some() && self.address.is_some() && self.observed.is_some()
+    }
+
     /// When it begins to be kept, if it doesn't yet.
     fn begins(&self) -> Instant {
         match (self.token, self.carriers.by_stream, self.keep.is_on()) {
@@ -191,7 +196,8 @@ impl<A: Aead> Node<A> {
 
     /// When [`Node::poll_keeps`] next has something to say.
     pub(super) fn keeps_deadline(&self) -> Instant {
-        let links = self.relays.values();
+        // Nothing is due at a relay that has not said yet where it sees us: it is registered with first.
+        let links = self.relays.values().filter(|link| link.is_seen());
         let links = links.map(|link| link.keep.deadline().min(link.begins()));
         links
             .min()
