@@ -15,6 +15,7 @@
 
 mod advice;
 mod apps;
+mod beside;
 mod calls;
 mod command;
 mod counters;

@@ -237,8 +237,7 @@ const SWITCHES: [Uplink; 10] = {
 };
 
 /// Switches one home's uplink in each of nine ways, one after the other; the other home has both
-/// families. Only that of the first: one whose relays all see it by IPv6 doesn't learn how IPv4 sees
-/// it, so that a home with IPv4 alone may stay relayed to it.
+/// families.
 fn switch(side: usize) {
     let mut uplinks = [Uplink::Dual; 2];
     uplinks[side] = SWITCHES[0];
@@ -263,6 +262,11 @@ fn switch(side: usize) {
 #[test]
 fn the_uplink_of_one_home_is_switched_in_nine_ways() {
     switch(0);
+}
+
+#[test]
+fn the_uplink_of_the_other_home_is_switched_in_nine_ways() {
+    switch(1);
 }
 
 /// How long a home may take from its first line on until packets pass, both ways: it calls a relay,

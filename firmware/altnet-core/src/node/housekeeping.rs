@@ -77,6 +77,8 @@ impl<A: Aead> Node<A> {
         let peers = self.tend_peers(now).min(self.tend_gates(now));
         let next = peers.min(self.tend_logins(now));
         self.timers.housekeeping_at(next);
+        let beside = self.look_beside(now);
+        self.timers.housekeeping_at(beside);
         let streams = self.streams_deadline(now);
         self.timers.housekeeping_at(streams);
         let registrations = self.registrations_deadline();

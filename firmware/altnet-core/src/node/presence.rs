@@ -148,8 +148,8 @@ impl<A: Aead> Node<A> {
             add(*address, CandidateKind::Mapped);
         }
         for link in self.relays.values() {
-            if let Some(observed) = link.observed {
-                add(observed, CandidateKind::Reflexive);
+            for seen in [link.observed, link.seen_beside()].into_iter().flatten() {
+                add(seen, CandidateKind::Reflexive);
             }
         }
         if let Some(observed) = self.presence.observed

@@ -11,6 +11,7 @@ use altnet_wire::record::Roles;
 use altnet_wire::relay::{RelayPacket, Token};
 use altnet_wire::time::{Duration, Instant};
 
+use super::beside::Beside;
 use super::keeps::RENEW_KEPT;
 use super::peers::Peer;
 use super::sessions::Asked;
@@ -46,6 +47,7 @@ pub(super) struct RelayLink {
     pub(super) address: Option<SocketAddr>,
     pub(super) token: Option<Token>,
     pub(super) observed: Option<SocketAddr>,
+    pub(super) beside: Beside,
     /// When it was last asked to register this node.
     asked: Instant,
     /// When the registration is next renewed.
@@ -239,6 +241,7 @@ impl<A: Aead> Node<A> {
     pub(super) fn register_anew(&mut self, now: Instant) {
         for link in self.relays.values_mut() {
             link.observed = None;
+            link.beside = Beside::default();
             link.renew = now;
         }
         self.presence.observed = None;
@@ -344,6 +347,7 @@ impl<A: Aead> Node<A> {
         link.keep = Keep::default();
         if link.token.take().is_some() {
             link.observed = None;
+            link.beside = Beside::default();
             link.ends = Instant::ZERO;
             link.carriers.by_stream = false;
             link.carriers.since = now;

@@ -609,6 +609,7 @@ impl<A: Aead> Node<A> {
                 && self.traversal.port_to(address) == PortId::MAIN
             {
                 self.seen_as(address.ip(), observed, now);
+                self.relay_saw(node, address, observed, now);
             }
             // Where a peer sees us, for when no relay says so.
             self.presence.observed = observed.or(self.presence.observed);
