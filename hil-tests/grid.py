@@ -15,11 +15,11 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import nets  # noqa: E402
-from lab.altnet import BINARIES, ROOT, SHELL, build_binaries  # noqa: E402
-from lab.places import Lab, LabError, Place, wait_for  # noqa: E402
+from lab.altnet import BINARIES, ROOT, build_binaries  # noqa: E402
+from lab.members import PASSPHRASE, at_once, found, path, status  # noqa: E402
+from lab.places import Lab, LabError  # noqa: E402
 
 TABLE = ROOT / "firmware/altnet-sim/src/grid.txt"
-PASSPHRASE = "a lab's"
 # Seconds: within which the first packet comes, and a pair is direct that must or is likely to be.
 FIRST_PACKET_S = {"udp-blocked": 2.0}
 DIRECT_S = {"must": 5.0, "likely": 10.0, "relay": 4.0}
@@ -27,10 +27,6 @@ DIRECT_S = {"must": 5.0, "likely": 10.0, "relay": 4.0}
 ENOUGH_SEEDS = 20
 # Pairs that meet at a time: what is measured is the network, not the machine.
 AT_ONCE = 4
-RELAY = """
-[relay]
-listen = "0.0.0.0:443"
-"""
 POLICY = """
 [[rules]]
 name = "pings"
@@ -103,7 +99,7 @@ def grid(kinds: list[str], pairs: list[tuple[str, str]], expected: dict, seed: i
         homes = {(kind, group): net.home(kind, 10 * place + group, group) for place, kind in enumerate(kinds, 1) for group in (1, 2)}
         net.go()
         try:
-            found(net, owner, relays, [home.place for home in homes.values()])
+            found(net, owner, relays, [home.place for home in homes.values()], POLICY)
             say(f"seed {seed}: {len(homes)} homes are connected to {len(relays)} relays")
             met = []
             for turn in rounds(pairs):
@@ -111,36 +107,6 @@ def grid(kinds: list[str], pairs: list[tuple[str, str]], expected: dict, seed: i
             return [{**one, "seed": seed} for one in met]
         finally:
             net.end()
-
-
-def found(net: nets.Net, owner: Place, relays: list[Place], homes: list[Place]) -> None:
-    """Makes the network, and has everybody join; where no UDP is to pass, none does from then on."""
-    owner.run("altnet-provision", "network", "create", "home")
-    for place, roles, address in ((relays[0], "--role relay --role directory --admit", nets.RELAYS[0]), (relays[1], "--role relay", nets.RELAYS[1])):
-        bundle = owner.folder / f"{place.name}.bundle"
-        owner.run(*SHELL, f"altnet-provision bundle --name {place.name} {roles} --endpoint {address}:51820 -o {bundle}")
-        start(place, RELAY)
-        place.run("altnet", "join", "--bundle", str(bundle))
-    (owner.folder / "policy.toml").write_text(POLICY)
-    owner.run("altnet-provision", "policy", "publish", "policy.toml", "--yes")
-    invite = owner.run("altnet-provision", "invite", "create", "--uses", str(len(homes)), "--no-qr").stdout.strip()
-    for place in homes:
-        start(place)
-    at_once([lambda place=place: place.run("altnet", "join", "--name", place.name, invite) for place in homes])
-    for place in homes:
-        if "udp-blocked" in place.name:
-            net.say(f"udp {place.name} off")
-    for place in homes:
-        wait_for(f"{place.name} to be served by both relays", lambda place=place: all(
-            relay["up"] for relay in status(place)["relays"]) and len(status(place)["relays"]) == 2, timeout_s=60)
-        wait_for(f"{place.name} to know everybody", lambda place=place: len(ask(place, "members")["members"]) >= len(homes) + 2, timeout_s=60)
-
-
-def start(place: Place, config: str = "") -> None:
-    """Starts a place's daemon, and waits until it answers."""
-    (place.folder / "altnet.toml").write_text(config)
-    place.start("altnetd", "--config", "altnet.toml", log=f"{place.name}.log")
-    wait_for(f"altnetd on {place.name}", lambda: place.run("altnet", "status", check=False).returncode == 0)
 
 
 def rounds(pairs: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
@@ -161,25 +127,6 @@ def side_by_side(pairs: list[tuple[nets.Home, nets.Home, str]]) -> list[dict]:
     met: list[dict] = []
     at_once([lambda pair=pair: met.append(meet(*pair)) for pair in pairs])
     return met
-
-
-def at_once(things: list) -> None:
-    """Does several things at the same time; raises what the first of them raised."""
-    faults: list[BaseException] = []
-
-    def do(thing) -> None:
-        try:
-            thing()
-        except BaseException as fault:  # noqa: BLE001 - raised again below
-            faults.append(fault)
-
-    threads = [threading.Thread(target=do, args=(thing,)) for thing in things]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if faults:
-        raise faults[0]
 
 
 def meet(a: nets.Home, b: nets.Home, expected: str) -> dict:
@@ -228,21 +175,6 @@ def judge(pair: tuple[str, str], met: list[dict], seeds: int) -> str | None:
     likely = late * 20 <= len(met) or seeds < ENOUGH_SEEDS
     holds = {"must": late == 0, "likely": likely, "relay": late == len(met)}[expected]
     return None if holds else f"{name}: {expected}, but {late} of {len(met)} were not direct within {DIRECT_S[expected]:g} s"
-
-
-def ask(place: Place, *words: str) -> dict:
-    """A place's daemon, by its own command line."""
-    return json.loads(place.run("altnet", *words, "--json").stdout)
-
-
-def status(place: Place) -> dict:
-    """How a place is."""
-    return ask(place, "status")
-
-
-def path(place: Place, name: str) -> str:
-    """How a place reaches a peer now."""
-    return next((peer["path"] for peer in ask(place, "peers")["peers"] if peer["name"] == name), "none")
 
 
 def say(text: str) -> None:

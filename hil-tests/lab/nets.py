@@ -46,17 +46,43 @@ class Net:
     binary: pathlib.Path
     seed: int = 1
     homes: list[Home] = field(default_factory=list)
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of servers, by name
     _said: list[str] = field(default_factory=list)
     _devices: list[int] = field(default_factory=list)
     _program: subprocess.Popen | None = None
 
-    def server(self, name: str, address: str) -> Place:
-        """A computer with a public address of its own."""
+    def server(self, name: str, *addresses: str) -> Place:
+        """A computer with public addresses of its own."""
         place = self.lab.place(name)
         self._device(place, name, "server")
-        _address(place, address)
-        self._said.append(f"line {name} {address}")
+        for address in addresses:
+            self._line(place, address)
+        self.addresses[name] = addresses
         return place
+
+    def bare(self, name: str) -> Home:
+        """A gateway without a line; see `connect`."""
+        place = self.lab.place(name)
+        self._device(place, name, "home")
+        home = Home(name, "bare", place)
+        self.homes.append(home)
+        return home
+
+    def connect(self, home: Home, *lines: tuple[str, str, str, str]) -> None:
+        """Gives a home other lines than it had: each an address, a NAT of this name and kind, and its address outside."""
+        self._told(f"unplug {home.name}")
+        _no_address(home.place)
+        for address, nat, kind, public in lines:
+            self._told(f"nat {nat} {kind} {public}")
+            self._told(f"line {home.name} {address} nat {nat}")
+            _address(home.place, address)
+
+    def _told(self, line: str) -> None:
+        """Says something now, or once everything is connected."""
+        if self._program:
+            self.say(line)
+        else:
+            self._said.append(line)
 
     def home(self, kind: str, number: int, group: int) -> Home:
         """A gateway on a line of this kind; those of one `group` share a carrier where the kind is about that."""
@@ -134,6 +160,11 @@ class Net:
         self._devices.append(device)
         place.ip("link", "set", "wan", "up", "mtu", "1500")
         self._said.append(f"host {name} {device} {role}")
+
+
+def _no_address(place: Place) -> None:
+    for family in ("-4", "-6"):
+        place.ip(family, "address", "flush", "dev", "wan", "scope", "global")
 
 
 def _address(place: Place, address: str) -> None:

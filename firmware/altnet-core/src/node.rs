@@ -14,6 +14,7 @@
 //! Deliberately absent: sockets, files, clocks, chance of its own, logs.
 
 mod advice;
+mod anew;
 mod apps;
 mod beside;
 mod calls;
@@ -375,20 +376,7 @@ impl<A: Aead> Node<A> {
         }
         if interfaces != self.presence.interfaces {
             self.presence.interfaces = interfaces;
-            for (node, peer) in &mut self.peers {
-                // A relay that is talked to stays in use while it is asked whether it is there still.
-                let stands = peer.session.is_some_and(|s| self.sessions.contains_key(&s));
-                match self.relays.contains_key(node) && stands {
-                    true => peer.path.check(now),
-                    false => peer.path.doubt(now),
-                }
-                peer.meeting.begin_anew();
-            }
-            self.register_anew(now);
-            // What couldn't be called before may be reached by now.
-            self.retry_servers(now);
-            self.keep_anew(now);
-            self.presence_changed(now);
+            self.look_around(now);
         }
     }
 
@@ -404,6 +392,7 @@ impl<A: Aead> Node<A> {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.wake(now);
         self.engine.handle_timeout(now);
         self.control.handle_timeout(now);
         self.tend_search(now);

@@ -95,6 +95,8 @@ pub struct World {
     streams: Streams,
     /// Lines on which no UDP passes.
     without_udp: BTreeSet<HostId>,
+    /// Hosts that are suspended.
+    asleep: BTreeSet<HostId>,
     wire: BinaryHeap<Reverse<(Instant, u64)>>,
     in_flight: BTreeMap<u64, InFlight>,
     blocked: Vec<(IpAddr, IpAddr)>,
@@ -118,6 +120,7 @@ impl World {
             net: Net::default(),
             streams: Streams::default(),
             without_udp: BTreeSet::new(),
+            asleep: BTreeSet::new(),
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             blocked: Vec::new(),
@@ -547,6 +550,9 @@ impl World {
         let Some((host, port, from)) = self.route(passing) else {
             return;
         };
+        if self.asleep.contains(&host) {
+            return;
+        }
         let now = self.now;
         let mut buffer = [0; FRAME_BYTES];
         let mut frame = Frame::new(&mut buffer);

@@ -269,6 +269,25 @@ fn the_uplink_of_the_other_home_is_switched_in_nine_ways() {
     switch(1);
 }
 
+/// Of a gateway that wakes: it calls a relay, registers anew, and shakes hands for a tunnel, which
+/// WireGuard begins again after five seconds and no sooner.
+const AWAKE: Most = Most(Duration::from_secs(7));
+
+#[test]
+fn a_gateway_that_slept_is_back_at_once() {
+    for (what, scene) in [("direct", DIRECT), ("relayed", RELAYED)] {
+        for side in 0..2 {
+            let name = format!("{} slept, {what}", ["A", "B"][side]);
+            hold(&name, scene, AWAKE, |chaos| {
+                let host = chaos.homes[side];
+                chaos.world.suspend(host);
+                chaos.world.run(seconds(3600));
+                chaos.world.resume(host);
+            });
+        }
+    }
+}
+
 /// How long a home may take from its first line on until packets pass, both ways: it calls a relay,
 /// is registered, calls the other home, and shakes hands for a tunnel; WireGuard begins a handshake
 /// again after five seconds and no sooner, and one may be lost.

@@ -274,7 +274,9 @@ impl<A: Aead> Engine<A> {
     }
 
     /// Says where datagrams to the peer go from now on. A handshake that waited for an
-    /// endpoint begins at once, or [`REKEY_TIMEOUT`] after the last initiation.
+    /// endpoint begins at once, or [`REKEY_TIMEOUT`] after the last initiation; one that waits for its
+    /// response goes there too, byte for byte, so that a peer that got it already takes it for
+    /// a replay.
     ///
     /// # Errors
     /// [`ConfigError::UnknownPeer`].
@@ -288,6 +290,12 @@ impl<A: Aead> Engine<A> {
         let entry = self.peer_mut(peer).ok_or(ConfigError::UnknownPeer)?;
         let was_known = entry.endpoint.is_some();
         entry.endpoint = endpoint;
+        let went = entry.shaking.as_ref().map(|shaking| shaking.to);
+        entry.wants.repetition = went.is_some() && endpoint.is_some() && went != endpoint;
+        if entry.wants.repetition {
+            self.note_ready(peer);
+        }
+        let entry = self.peer_mut(peer).ok_or(ConfigError::UnknownPeer)?;
         if was_known || endpoint.is_none() {
             return Ok(());
         }

@@ -491,3 +491,39 @@ fn an_endpoint_that_comes_and_goes_has_no_more_initiations_sent() {
     world.carry();
     assert_eq!(world.initiations(A), 3);
 }
+
+#[test]
+fn an_initiation_that_nobody_answers_goes_to_another_endpoint_at_once() {
+    let (mut world, a, _) = World::pair();
+    let engine = &mut world.nodes[A].engine;
+    engine.set_endpoint(a, Some(address(9)), world.now).unwrap();
+    assert_eq!(world.give(A, a, &packet(1, 80)), Given::Queued);
+    let engine = &mut world.nodes[A].engine;
+    engine.set_endpoint(a, Some(address(2)), world.now).unwrap();
+    world.nodes[A].drain(world.now);
+    world.run_for(ms(1000));
+    assert_eq!(world.nodes[B].numbers(), [1]);
+    let sent: Vec<_> = world
+        .log
+        .iter()
+        .filter(|(.., bytes)| bytes[0] == 1)
+        .collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0].2, sent[1].2, "the same bytes");
+}
+
+#[test]
+fn an_initiation_goes_along_a_few_ways_and_no_more() {
+    let (mut world, a, _) = World::pair();
+    world.loss = 1000;
+    assert_eq!(world.give(A, a, &packet(1, 80)), Given::Queued);
+    for host in 3..100 {
+        let engine = &mut world.nodes[A].engine;
+        engine
+            .set_endpoint(a, Some(address(host)), world.now)
+            .unwrap();
+        world.nodes[A].drain(world.now);
+        world.run_for(ms(10));
+    }
+    assert_eq!(world.initiations(A), 4);
+}

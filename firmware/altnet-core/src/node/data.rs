@@ -70,6 +70,7 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        self.wake(now);
         match self.outbound(frame, now) {
             Ok(verdict) => Ok(verdict),
             Err(reason) => {
@@ -174,6 +175,7 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        self.wake(now);
         let from = self.traversal.inward(unmapped(from));
         let result = match frame.packet().first() {
             _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),

@@ -3,13 +3,17 @@
 use altnet_tunnel::aead::Aead;
 use altnet_wire::time::{Duration, Instant, UnixTime};
 
+use super::peers::IDLE;
 use super::{Node, Slot};
+use crate::control::CloseReason;
 use crate::lan::icmp_error::IcmpErrors;
 
 /// The least time between two rounds, so that a busy node doesn't do little else.
 const LEAST: Duration = Duration::from_millis(20);
 /// The most: what has no deadline of its own is looked at this often.
 const MOST: Duration = Duration::from_secs(30);
+/// A round that is later by this was slept through.
+const SLEPT: Duration = Duration::from_secs(10);
 /// ICMPv6 errors a second, and at once.
 const ICMP_RATE: (u32, u32) = (20, 40);
 
@@ -54,6 +58,42 @@ impl Timers {
 }
 
 impl<A: Aead> Node<A> {
+    /// Finds out whether this machine was suspended. Whatever was known of the network is old then;
+    /// what comes before the next round, a packet say, must not take it for fresh.
+    pub(super) fn wake(&mut self, now: Instant) {
+        let late = now.saturating_since(self.timers.next);
+        if late < SLEPT {
+            return;
+        }
+        self.timers.next = now;
+        if late >= IDLE {
+            // Others have ended theirs: a call now is sooner than finding that out.
+            let sessions: alloc::vec::Vec<_> = self.sessions.keys().copied().collect();
+            for session in sessions {
+                self.end_session(session, CloseReason::Done, now);
+            }
+        }
+        self.look_around(now);
+    }
+
+    /// This node may be elsewhere: every way is tried again, and relays are asked how they see it.
+    pub(super) fn look_around(&mut self, now: Instant) {
+        for (node, peer) in &mut self.peers {
+            // A relay that is talked to stays in use while it is asked whether it is there still.
+            let stands = peer.session.is_some_and(|s| self.sessions.contains_key(&s));
+            match self.relays.contains_key(node) && stands {
+                true => peer.path.check(now),
+                false => peer.path.doubt(now),
+            }
+            peer.meeting.begin_anew();
+        }
+        self.register_anew(now);
+        // What couldn't be called before may be reached by now.
+        self.retry_servers(now);
+        self.keep_anew(now);
+        self.presence_changed(now);
+    }
+
     /// One round, if it is due.
     pub(super) fn housekeep(&mut self, now: Instant) {
         if !self.timers.due(now) {
@@ -77,8 +117,8 @@ impl<A: Aead> Node<A> {
         let peers = self.tend_peers(now).min(self.tend_gates(now));
         let next = peers.min(self.tend_logins(now));
         self.timers.housekeeping_at(next);
-        let beside = self.look_beside(now);
-        self.timers.housekeeping_at(beside);
+        let relays = self.look_beside(now).min(self.tend_relays(now));
+        self.timers.housekeeping_at(relays);
         let streams = self.streams_deadline(now);
         self.timers.housekeeping_at(streams);
         let registrations = self.registrations_deadline();

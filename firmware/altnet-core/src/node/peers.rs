@@ -35,7 +35,7 @@ const KEEPALIVE: Duration = Duration::from_secs(25);
 
 /// Without a packet for this long a peer's tunnels and session aren't kept open any more: it is
 /// found again through a relay (ADR 0015).
-const IDLE: Duration = Duration::from_secs(120);
+pub(super) const IDLE: Duration = Duration::from_secs(120);
 
 /// A session lasts this long at least, if nothing else ends it.
 const SESSION_LEAST: Duration = Duration::from_secs(60);

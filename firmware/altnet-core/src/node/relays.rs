@@ -48,6 +48,10 @@ pub(super) struct RelayLink {
     pub(super) token: Option<Token>,
     pub(super) observed: Option<SocketAddr>,
     pub(super) beside: Beside,
+    /// Since when the relay says that it doesn't know the token.
+    pub(super) unknown_since: Option<Instant>,
+    /// From when on it forwards again, which it didn't for a moment.
+    pub(super) carries_from: Option<Instant>,
     /// When it was last asked to register this node.
     asked: Instant,
     /// When the registration is next renewed.
@@ -148,6 +152,7 @@ impl<A: Aead> Node<A> {
                     // challenge this address and move us.
                     link.renew = link.renew.min(link.asked.after(AGAIN).max(now));
                     link.keep.unknown(now);
+                    link.is_unknown(now);
                     self.timers.housekeeping_at(link.renew);
                 }
                 Ok(Verdict::Consumed)
@@ -196,17 +201,14 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Tells a client whose token isn't good from where it is that it should register again.
-    /// Shorter than what it answers; a token nobody holds gets no answer.
+    /// Tells a client whose token isn't good from where it is, or isn't known any more, that it should
+    /// register again. No longer than what it answers.
     pub(super) fn unknown_token(
         &mut self,
         token: Token,
         from: SocketAddr,
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, DropReason> {
-        if self.relay.holder(token).is_none() {
-            return Err(DropReason::RelayToken);
-        }
         self.counters.drop(DropReason::RelayToken);
         RelayPacket::Unknown { token }
             .push(frame)
@@ -314,6 +316,7 @@ impl<A: Aead> Node<A> {
         // Over a stream the relay sees no address of ours that means anything to others.
         let is_seen = observed != UNSEEN;
         link.token = Some(Token(token));
+        link.unknown_since = None;
         link.observed = is_seen.then_some(observed);
         if was.0.is_none() || link.carriers.by_stream == is_seen {
             link.carriers.by_stream = !is_seen;
@@ -329,6 +332,7 @@ impl<A: Aead> Node<A> {
                 // So do the others, maybe.
                 self.keep_anew(now);
             }
+            self.carries_soon(relay, now);
             self.tell(Event::RelayUp { relay, observed });
             self.relays_changed(now);
             self.presence_changed(now);

@@ -9,8 +9,8 @@
 //! line HOST ADDRESS [nat NAME] [nat64 NAME]
 //! go
 //! ```
-//! and then, at any time: `udp HOST on|off`, `cut HOST on|off`, `loss PER_MILLE`,
-//! `renumber NAT ADDRESS`. It ends with its input. A datagram takes 10 ms between a home and a
+//! and then, at any time: any of these, `unplug HOST` from all its lines, `udp HOST on|off`, `cut HOST on|off`,
+//! `loss PER_MILLE`, `renumber NAT ADDRESS`. It ends with its input. A datagram takes 10 ms between a home and a
 //! server, 20 ms between two homes. `altnet-sim SEED` as argument decides every random port.
 //!
 //! Passes whole UDP and TCP packets of either family, nothing else.
@@ -146,6 +146,13 @@ impl Internet {
                 self.host_mut(host)?.is_cut = on == "on";
                 Ok(())
             }
+            ["unplug", host] => {
+                let host = *self.names.get(host).ok_or("no such host")?;
+                for net in &mut self.nets {
+                    net.unplug_all(host);
+                }
+                Ok(())
+            }
             ["loss", per_mille] => {
                 self.loss = per_mille.parse().map_err(|_| "no number")?;
                 Ok(())
@@ -173,6 +180,8 @@ impl Internet {
             "full-cone" => Kind::FULL_CONE,
             "address-restricted" => Kind::ADDRESS_RESTRICTED,
             "port-restricted" => Kind::PORT_RESTRICTED,
+            "port-restricted-30s" => Kind::PORT_RESTRICTED.lasting(Duration::from_secs(30)),
+            "port-restricted-120s" => Kind::PORT_RESTRICTED.lasting(Duration::from_secs(120)),
             "symmetric-sequential" => Kind::SYMMETRIC_SEQUENTIAL,
             "symmetric-random" => Kind::SYMMETRIC_RANDOM,
             "hairpin" => Kind {

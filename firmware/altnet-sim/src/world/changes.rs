@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use altnet_wire::time::Duration;
+use altnet_wire::time::{Duration, Instant};
 
 use super::{HostId, PORT, World};
 use crate::net::{Line, NatId};
@@ -11,6 +11,18 @@ impl World {
     /// Has every datagram take at least so long from now on.
     pub const fn delay(&mut self, delay: Duration) {
         self.delay = delay;
+    }
+
+    /// Suspends a host: it hears nothing and does nothing, while time passes for everybody.
+    pub fn suspend(&mut self, host: HostId) {
+        self.asleep.insert(host);
+        self.hosts[host.0].wake = Instant::NEVER;
+    }
+
+    /// Wakes a host that was suspended. All that it finds is a later moment.
+    pub fn resume(&mut self, host: HostId) {
+        self.asleep.remove(&host);
+        self.hosts[host.0].wake = self.now;
     }
 
     /// Replaces a host's lines by these, and tells its node what netlink tells a daemon: every

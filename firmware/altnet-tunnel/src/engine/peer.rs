@@ -12,7 +12,7 @@ use crate::cookie::{CookieJar, MacKeys};
 use crate::counter::REKEY_AFTER_MESSAGES;
 use crate::handshake::{Initiator, TransportKeys};
 use crate::key::{PresharedKey, SharedSecret};
-use crate::message::RESPONSE_BYTES;
+use crate::message::{INITIATION_BYTES, RESPONSE_BYTES};
 use crate::replay::ReplayWindow;
 use crate::session::{REJECT_AFTER_TIME, RecvSession, SendSession};
 use crate::tai64n::Tai64n;
@@ -117,6 +117,10 @@ pub(super) struct Shaking {
     pub(super) initiator: Initiator,
     pub(super) index: u32,
     pub(super) local: LocalKeyId,
+    /// Its bytes, MACs not yet put in, where they went last, and along how many ways.
+    pub(super) message: [u8; INITIATION_BYTES],
+    pub(super) to: Endpoint,
+    pub(super) ways: u8,
 }
 
 /// What the peer wants sent.
@@ -124,6 +128,8 @@ pub(super) struct Shaking {
 pub(super) struct Wants {
     pub(super) response: Option<(Endpoint, [u8; RESPONSE_BYTES])>,
     pub(super) initiation: bool,
+    /// The initiation that waits for its response goes to another endpoint too.
+    pub(super) repetition: bool,
     pub(super) keepalive: bool,
     pub(super) queued: bool,
 }
@@ -271,6 +277,7 @@ impl<A: Aead> Peer<A> {
         self.asking_since = None;
         self.waits_for_stamp = false;
         self.wants.initiation = false;
+        self.wants.repetition = false;
         self.set(Timer::Retransmit, Instant::NEVER);
     }
 

@@ -11,6 +11,9 @@ use crate::handshake::Initiator;
 use crate::session::SealError;
 use crate::tai64n::Tai64n;
 
+/// Along so many ways an initiation goes: endpoints may come and go faster than peers answer.
+const MOST_WAYS: u8 = 4;
+
 impl<A: Aead> Engine<A> {
     /// Seals the frame's packet for `peer` in place, or keeps a copy until there is a session.
     ///
@@ -133,6 +136,10 @@ impl<A: Aead> Engine<A> {
                 return output;
             }
         }
+        if let Some(output) = self.peer_mut(index)?.repeat_initiation(frame, now) {
+            self.note_ready(index);
+            return Some(output);
+        }
         let output = self.poll_packets(index, frame, now);
         self.note_ready(index);
         output
@@ -217,13 +224,16 @@ impl<A: Aead> Engine<A> {
             &mut self.random,
         )
         .ok()?;
+        let mut bytes = message.encode();
         peer.shaking = Some(Shaking {
             initiator,
             index: sender,
             local: peer.local,
+            message: bytes,
+            to,
+            ways: 1,
         });
         peer.last_initiation = Some(now);
-        let mut bytes = message.encode();
         peer.jar.stamp(&peer.macs, &mut bytes, now);
         peer.note_sent(bytes.len(), now);
         frame.set(&bytes).ok()?;
@@ -244,6 +254,7 @@ impl<A: Aead> Peer<A> {
     pub(super) fn has_output(&self) -> bool {
         self.wants.response.is_some()
             || self.wants.initiation
+            || self.wants.repetition
             || self.wants.keepalive
             || self.wants.queued
             || self.news.sessions
@@ -277,6 +288,23 @@ impl<A: Aead> Peer<A> {
             return Some(TunnelEvent::Rekeyed { peer });
         }
         take(&mut self.news.failed).then_some(TunnelEvent::HandshakeFailed { peer })
+    }
+
+    /// Sends the initiation that waits for its response along another way, if that is wanted: the same
+    /// bytes, so that it is still one in [`REKEY_TIMEOUT`] (section 6.1).
+    fn repeat_initiation(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Output> {
+        if !core::mem::take(&mut self.wants.repetition) {
+            return None;
+        }
+        let to = self.endpoint?;
+        let shaking = self.shaking.as_mut().filter(|s| s.ways < MOST_WAYS)?;
+        shaking.ways += 1;
+        shaking.to = to;
+        let mut bytes = shaking.message;
+        self.jar.stamp(&self.macs, &mut bytes, now);
+        self.note_sent(bytes.len(), now);
+        frame.set(&bytes).ok()?;
+        Some(Output::Transmit { to })
     }
 
     /// Seals with the current session; nothing if there is none that can.

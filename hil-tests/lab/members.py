@@ -1,0 +1,110 @@
+"""Members of one network on lines of `nets`: making the network, joining, and asking daemons."""
+
+import json
+import os
+import signal
+import threading
+
+from .altnet import SHELL
+from .nets import Net
+from .places import LabError, Place, wait_for
+
+PASSPHRASE = "a lab's"
+RELAY = """
+[relay]
+listen = "0.0.0.0:443"
+"""
+
+
+def found(net: Net, owner: Place, relays: list[Place], homes: list[Place], policy: str) -> None:
+    """Makes the network, and has everybody join; where no UDP is to pass, none does from then on."""
+    owner.run("altnet-provision", "network", "create", "home")
+    for place in relays:
+        roles = "--role relay --role directory --admit" if place is relays[0] else "--role relay"
+        endpoints = " ".join(f"--endpoint {endpoint(address)}" for address in net.addresses[place.name])
+        bundle = owner.folder / f"{place.name}.bundle"
+        owner.run(*SHELL, f"altnet-provision bundle --name {place.name} {roles} {endpoints} -o {bundle}")
+        start(place, RELAY)
+        place.run("altnet", "join", "--bundle", str(bundle))
+    (owner.folder / "policy.toml").write_text(policy)
+    owner.run("altnet-provision", "policy", "publish", "policy.toml", "--yes")
+    invite = owner.run("altnet-provision", "invite", "create", "--uses", str(len(homes)), "--no-qr").stdout.strip()
+    for place in homes:
+        start(place)
+    at_once([lambda place=place: place.run("altnet", "join", "--name", place.name, invite) for place in homes])
+    for place in homes:
+        if "udp-blocked" in place.name:
+            net.say(f"udp {place.name} off")
+    for place in homes:
+        wait_for(f"{place.name} to be served by every relay", lambda place=place: served(place) == len(relays), timeout_s=60)
+        wait_for(f"{place.name} to know everybody", lambda place=place: len(ask(place, "members")["members"]) >= len(homes) + len(relays), timeout_s=60)
+
+
+def endpoint(address: str) -> str:
+    """Where a daemon listens at an address."""
+    return f"[{address}]:51820" if ":" in address else f"{address}:51820"
+
+
+def start(place: Place, config: str | None = None) -> None:
+    """Starts a place's daemon, with what its configuration says already if none is given, and waits until it answers."""
+    file = place.folder / "altnet.toml"
+    if config is not None or not file.exists():
+        file.write_text(config or "")
+    daemon = place.start("altnetd", "--config", "altnet.toml", log=f"{place.name}.log")
+
+    def answers() -> bool:
+        if daemon.poll() is not None:
+            raise LabError(f"{place.name}: the daemon ended at once; its log is {place.name}.log")
+        return place.run("altnet", "status", check=False).returncode == 0
+
+    wait_for(f"altnetd on {place.name}", answers)
+
+
+def stop(place: Place, number: signal.Signals = signal.SIGKILL) -> None:
+    """Ends a place's daemon, and waits until it is gone."""
+    running = lambda: [pid for pid, line in place.processes().items() if os.path.basename(line.split(" ")[0]) == "altnetd"]
+    for pid in running():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+    wait_for(f"altnetd on {place.name} to end", lambda: not running(), every_s=0.01)
+
+
+def at_once(things: list) -> None:
+    """Does several things at the same time; raises what the first of them raised."""
+    faults: list[BaseException] = []
+
+    def do(thing) -> None:
+        try:
+            thing()
+        except BaseException as fault:  # noqa: BLE001 - raised again below
+            faults.append(fault)
+
+    threads = [threading.Thread(target=do, args=(thing,)) for thing in things]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
+
+
+def ask(place: Place, *words: str) -> dict:
+    """A place's daemon, by its own command line."""
+    return json.loads(place.run("altnet", *words, "--json").stdout)
+
+
+def status(place: Place) -> dict:
+    """How a place is."""
+    return ask(place, "status")
+
+
+def served(place: Place) -> int:
+    """How many relays forward for a place."""
+    return sum(relay["up"] for relay in status(place)["relays"])
+
+
+def path(place: Place, name: str) -> str:
+    """How a place reaches a peer now."""
+    return next((peer["path"] for peer in ask(place, "peers")["peers"] if peer["name"] == name), "none")
