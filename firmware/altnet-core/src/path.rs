@@ -47,6 +47,9 @@ const SUSPECT: Duration = Duration::from_secs(2);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// The pause between challenges to a suspect path.
 const SUSPECT_PAUSE: Duration = Duration::from_millis(300);
+/// How much longer than its round trip an address that is asked whether it still answers may take
+/// before another takes its place: relays have to be told of each change.
+const HOLD: Duration = Duration::from_millis(30);
 /// The least pause before an address is challenged once more that something came from.
 const HEARD_PAUSE: Duration = Duration::from_millis(200);
 /// Unanswered challenges in a row after which a direct path is given up.
@@ -141,6 +144,15 @@ impl Direct {
         self.heard = self.proven;
         self.unanswered = 0;
         self.doubted = false;
+    }
+
+    /// Until when an address in use that is asked whether it still answers stays in use, though others
+    /// do answer; past if it isn't asked.
+    fn held_until(&self) -> Instant {
+        match (self.doubted, self.rtt) {
+            (true, Some(rtt)) if self.unanswered == 1 => self.asked.after(rtt).after(HOLD),
+            _ => Instant::ZERO,
+        }
     }
 
     const fn asks(&mut self, now: Instant) {
@@ -587,7 +599,11 @@ impl Path {
         }
         self.directs
             .iter()
-            .map(|d| due(d, self.last_sent, self.current))
+            .flat_map(|d| {
+                let held = Some(d.held_until()).filter(|until| *until > now);
+                [Some(due(d, self.last_sent, self.current)), held]
+            })
+            .flatten()
             .filter(|due| *due <= idle_from)
             .min()
             .unwrap_or(Instant::NEVER)
@@ -638,12 +654,10 @@ impl Path {
             rtt if self.current == Some(Endpoint::Direct(d.address)) => rtt - rtt / 5,
             rtt => rtt,
         };
-        if let Some(direct) = self
-            .directs
-            .iter()
-            .filter(|d| d.alive)
-            .min_by_key(|d| (d.doubted, cost(d)))
-        {
+        if let Some(direct) = self.directs.iter().filter(|d| d.alive).min_by_key(|d| {
+            let is_held = self.current == Some(Endpoint::Direct(d.address)) && d.held_until() > now;
+            (d.doubted && !is_held, cost(d))
+        }) {
             let why = Why::DirectAnswered(direct.kind);
             return (Some(Endpoint::Direct(direct.address)), why);
         }

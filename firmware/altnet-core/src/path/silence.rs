@@ -218,6 +218,19 @@ impl Path {
             direct.next_probe = now.after(FIRST_PAUSE);
             self.lost_once = true;
         }
+        if has_direct {
+            return;
+        }
+        // The peer is there and along the relay; an address that answered before that may be as dead as
+        // the one that was left, and is used again once it answers.
+        for direct in self
+            .directs
+            .iter_mut()
+            .filter(|d| d.alive && d.heard <= since)
+        {
+            direct.alive = false;
+            direct.next_probe = direct.next_probe.min(now.after(FIRST_PAUSE));
+        }
     }
 }
 
@@ -331,6 +344,24 @@ mod tests {
         for ms in (40..1000).step_by(20) {
             path.sent(at(ms));
             path.heard(by(FIRST), at(ms));
+        }
+        assert_eq!(path.current(), Some(by(FIRST)));
+    }
+
+    #[test]
+    fn a_peer_that_relays_alone_lead_to_is_not_looked_for_at_each_address_that_answered_once() {
+        let mut path = relayed();
+        for host in 1..=3 {
+            let address = core::net::SocketAddr::from(([192, 0, 2, host], 7));
+            path.heard(Endpoint::Direct(address), at(20));
+            path.answered(Endpoint::Direct(address), Duration::from_millis(20), at(30));
+        }
+        assert!(matches!(path.current(), Some(Endpoint::Direct(_))));
+        for ms in (1500..2000).step_by(20) {
+            // The peer sends by a relay from now on.
+            path.sent(at(ms));
+            path.heard(by(FIRST), at(ms));
+            while path.poll_probe(&mut |_| true, at(ms)).is_some() {}
         }
         assert_eq!(path.current(), Some(by(FIRST)));
     }
