@@ -295,10 +295,12 @@ impl Path {
                 || candidates.iter().any(|c| c.address == d.address)
         });
         for candidate in candidates {
+            self.make_room_for(candidate.address);
             self.add(candidate.address, candidate.kind, now);
-        }
-        for direct in &mut self.directs {
-            direct.named |= candidates.iter().any(|c| c.address == direct.address);
+            let mut directs = self.directs.iter_mut();
+            if let Some(added) = directs.find(|d| d.address == candidate.address) {
+                added.named = true;
+            }
         }
         self.choose(now);
     }
@@ -327,6 +329,20 @@ impl Path {
     pub fn add_candidate(&mut self, candidate: Candidate, now: Instant) {
         self.add(candidate.address, candidate.kind, now);
         self.choose(now);
+    }
+
+    /// Of what the peer no longer names the address gives way that was heard from least lately: what
+    /// it names now is worth more.
+    fn make_room_for(&mut self, address: SocketAddr) {
+        if !self.directs.is_full() || self.directs.iter().any(|d| d.address == address) {
+            return;
+        }
+        let used = self.current;
+        let old = self.directs.iter().enumerate();
+        let old = old.filter(|(_, d)| !d.named && used != Some(Endpoint::Direct(d.address)));
+        if let Some((at, _)) = old.min_by_key(|(_, d)| (d.alive, d.heard)) {
+            self.directs.remove(at);
+        }
     }
 
     fn add(&mut self, address: SocketAddr, kind: CandidateKind, now: Instant) {

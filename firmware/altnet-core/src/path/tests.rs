@@ -172,6 +172,23 @@ fn naming_an_address_again_earns_no_further_challenges_while_it_rests() {
 }
 
 #[test]
+fn what_a_peer_names_now_is_tried_however_many_addresses_it_had_before() {
+    let mut path = Path::new(PEER, at(0));
+    path.set_relays(&[RELAY], at(0));
+    // It moves every few seconds, and is heard at each address.
+    for move_ in 0..12_u16 {
+        let from = u64::from(move_) * 5000;
+        let named = [candidate(move_ * 2), candidate(move_ * 2 + 1)];
+        path.set_candidates(&named, at(from));
+        run(&mut path, from, from + 5000, &[move_ * 2], true);
+        assert_eq!(path.current(), Some(Endpoint::Direct(address(move_ * 2))));
+    }
+    path.set_candidates(&[candidate(100), candidate(101)], at(60_000));
+    let tried = |port| path.tried().any(|tried| tried.address == address(port));
+    assert!(tried(100) && tried(101));
+}
+
+#[test]
 fn a_challenge_that_may_not_be_sent_is_not_counted() {
     let mut path = Path::new(PEER, at(0));
     path.set_candidates(&[candidate(1)], at(0));
