@@ -95,6 +95,18 @@ class Chaos:
         for home, other in (self.homes, self.homes[::-1]):
             wait_for(f"{home.name} to send by {wanted}", lambda home=home, other=other: path(home.place, other.name) == wanted, timeout_s=60, every_s=0.25)
 
+    def serve(self) -> None:
+        """Waits until both homes are served by every relay."""
+        for home in self.homes:
+            wait_for(f"{home.name} to be served by both relays", lambda home=home: served(home.place) == len(self.relays), timeout_s=60)
+
+    def story(self) -> str:
+        """How things are, for somebody who wonders why."""
+        asked = [(home.place, words) for home, other in (self.homes, self.homes[::-1]) for words in (["why", other.name], ["relay", "list"])]
+        said = [place.run("altnet", *words, check=False).stdout for place, words in asked]
+        logs = [(self.net.lab.dir / f"{home.name}.log").read_text(errors="replace")[-4000:] for home in self.homes]
+        return "\n".join([*said, *logs])
+
     def happen(self, name: str, most_ms: int, do) -> None:
         """Lets something happen while packets flow, and notes the gaps around it."""
         time.sleep(BEFORE_S)
@@ -136,16 +148,15 @@ def tell(chaos: Chaos, switches: tuple[str, ...]) -> None:
         chaos.settle(True)
         chaos.happen(f"NAT of {name} rebooted, direct", UNTOLD_MS, lambda home=home: chaos.renumber(home))
         chaos.switch(home, "dual")
+        chaos.settle(True)
     for home in chaos.homes:
         chaos.switch(home, "v4", "symmetric-random")
     chaos.settle(False)
-    for home in chaos.homes:
-        wait_for(f"{home.name} to be served by both relays", lambda home=home: served(home.place) == 2, timeout_s=60)
+    chaos.serve()
     relay = chaos.used()
     chaos.happen("relay killed", UNTOLD_MS, lambda: stop(relay))
     start(relay)
-    for home in chaos.homes:
-        wait_for(f"{home.name} to be served by both relays", lambda home=home: served(home.place) == 2, timeout_s=60)
+    chaos.serve()
     relay = chaos.used()
 
     def restart() -> None:
@@ -153,15 +164,13 @@ def tell(chaos: Chaos, switches: tuple[str, ...]) -> None:
         start(relay)
 
     chaos.happen("relay restarted", UNTOLD_MS, restart)
-    for home in chaos.homes:
-        wait_for(f"{home.name} to be served by both relays", lambda home=home: served(home.place) == 2, timeout_s=60)
+    chaos.serve()
     other = chaos.used()
     chaos.happen("relay cut off", UNTOLD_MS, lambda: chaos.net.say(f"cut {other.name} on"))
     chaos.net.say(f"cut {other.name} off")
     for at, home in enumerate(chaos.homes):
         chaos.happen(f"NAT of {'AB'[at]} rebooted, relayed", UNTOLD_MS, lambda home=home: chaos.renumber(home))
-        for each in chaos.homes:
-            wait_for(f"{each.name} to be served by both relays", lambda each=each: served(each.place) == 2, timeout_s=60)
+        chaos.serve()
     # More than an engineer calls a line: the connection lives all the same.
     chaos.net.say("loss 150")
     relay = chaos.used()
@@ -179,6 +188,9 @@ def main() -> int:
                 chaos.settle(True)
                 chaos.net.say(f"loss {LOSS_PER_MILLE}")
                 tell(chaos, SWITCHES if words.all else FEW_SWITCHES)
+            except LabError:
+                say(chaos.story())
+                raise
             finally:
                 for end in chaos.ends:
                     end.kill()

@@ -29,6 +29,7 @@ use crate::aead::RingAead;
 use crate::api::server::Call;
 use crate::apps::tls::{KeyMade, Tls};
 use crate::apps::{Apps, Packet, WhoIs};
+use crate::clock::Alarm;
 use crate::config::Config;
 use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
@@ -240,6 +241,10 @@ impl Gateway {
     ) -> Result<(), Stopped> {
         let mut buffer = Box::new([0; FRAME_BYTES]);
         let mut frame = Frame::new(&mut buffer[..]);
+        let mut alarm = Alarm::new().map_err(|e| {
+            crate::error!("no timer: {e}; stopping");
+            Stopped
+        })?;
         self.set_clock();
         self.begin_audit();
         self.host_apps();
@@ -251,7 +256,7 @@ impl Gateway {
                 crate::error!("the TUN device was taken away; stopping");
                 break Err(Stopped);
             }
-            match self.next_input(&mut signals, deadline).await {
+            match self.next_input(&mut signals, &mut alarm, deadline).await {
                 Input::Lan => {
                     if let Err(e) = self.take_lan(&mut frame) {
                         crate::error!("the TUN device failed: {e}; stopping");
@@ -348,15 +353,14 @@ impl Gateway {
             .min(audit)
     }
 
-    async fn next_input(&mut self, signals: &mut Signals, deadline: Instant) -> Input {
+    async fn next_input(
+        &mut self,
+        signals: &mut Signals,
+        alarm: &mut Alarm,
+        deadline: Instant,
+    ) -> Input {
         let (inboxes, store, audit) = (&mut self.inboxes, &mut self.store, &mut self.audit);
         let ways = &mut self.ways;
-        let sleep = async {
-            match clock::sleep_until(deadline) {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let ready = |input, result: io::Result<()>, what| match result {
             Ok(()) => input,
             Err(e) => Input::Fault(what, e),
@@ -380,7 +384,7 @@ impl Gateway {
             answer = self.nat64.answered() => Input::Prefix(answer),
             Ok(()) = ways.changed() => Input::Mapped,
             signal = signals.next() => Input::Signal(signal),
-            () = sleep => Input::Time,
+            result = alarm.wait(deadline) => ready(Input::Time, result, "the clock"),
         }
     }
 
