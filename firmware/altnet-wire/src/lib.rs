@@ -21,6 +21,7 @@ pub mod envelope;
 pub mod frame;
 pub mod hash;
 pub mod id;
+pub mod mesh;
 pub mod message;
 pub mod policy;
 pub mod portmap;

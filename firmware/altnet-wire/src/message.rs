@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{SignedHead, Testimony};
 use crate::hash::Hash;
 use crate::id::{ControlKey, MemberId, Name, NetworkId, NodeId, Serial, SigningKey};
+use crate::mesh::MeshNotice;
 use crate::policy::Run;
 use crate::record::MAX_GROUPS;
 
@@ -340,6 +341,9 @@ pub enum Notice<'a> {
         /// How far each next port is from the one before; 0 if that can't be told.
         step: i16,
     },
+    /// A relay to another, or to a client of its own.
+    #[serde(borrow)]
+    Mesh(MeshNotice<'a>),
 }
 
 /// Within how many seconds both have to ask a relay to [`Request::Meet`].

@@ -445,6 +445,7 @@ impl<A: Aead> Node<A> {
                 let (last, step) = (*last, *step);
                 self.peer_goes_on(node, Run { last, step });
             }
+            Notice::Mesh(_) => {}
             Notice::Introduced { chain, presence } => {
                 self.take_records(chain, Carrier::Member, now);
                 let introduced = Packed(chain).last().and_then(|record| {
