@@ -19,6 +19,7 @@ pub mod ip;
 pub mod issuer;
 pub mod lan;
 pub mod limits;
+pub mod mesh;
 pub mod names;
 pub mod node;
 pub mod path;

@@ -36,6 +36,8 @@ pub struct Limits {
     pub relay_clients: u16,
     /// Relays this node registers with.
     pub relays: u16,
+    /// Other relays that this one is linked with in a mesh, at most [`crate::mesh::MAX_LINKS`].
+    pub mesh_links: u16,
     /// Nodes subscribed to a directory that this node is.
     pub subscriptions: u16,
     /// Endpoints remembered per peer.
@@ -64,6 +66,7 @@ impl Limits {
         flows: 8192,
         relay_clients: 1024,
         relays: 8,
+        mesh_links: 15,
         subscriptions: 256,
         candidates_per_peer: 8,
         queued_per_peer: 8,
@@ -87,6 +90,7 @@ impl Limits {
         flows: 256,
         relay_clients: 16,
         relays: 2,
+        mesh_links: 1,
         subscriptions: 4,
         candidates_per_peer: 4,
         queued_per_peer: 1,

@@ -36,6 +36,7 @@ mod last_paths;
 mod links;
 mod logins;
 mod membership;
+mod mesh;
 mod output;
 mod peers;
 mod permission;
@@ -233,6 +234,7 @@ pub struct Node<A: Aead> {
     sessions: BTreeMap<SessionId, Session>,
     relay: RelayServer,
     relays: BTreeMap<NodeId, RelayLink>,
+    mesh: mesh::Others,
     uplinks: keeps::Uplinks,
     presence: OwnPresence,
     traversal: traversal::Traversal,
@@ -291,6 +293,7 @@ impl<A: Aead> Node<A> {
         let mut node = Self {
             policy: Policy::new(config.policy, rng.array()),
             relay: RelayServer::new(config.limits.relay_clients.into()),
+            mesh: mesh::Others::new(config.limits.members.into()),
             directory_epoch: rng.next_u64().max(1),
             config,
             rng,

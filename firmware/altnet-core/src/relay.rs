@@ -7,7 +7,7 @@
 //! the token and of the destination, and no allocation; nothing is ever queued.
 //!
 //! Deliberately absent: who may register (the caller asks the registry), what a stream is made of,
-//! other relays.
+//! other relays ([`crate::mesh`]).
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -103,6 +103,8 @@ pub struct RelayServer {
     counters: RelayCounters,
     /// No answer is due before.
     answers: Instant,
+    /// How often a client came or went.
+    changes: u64,
 }
 
 impl RelayServer {
@@ -124,6 +126,7 @@ impl RelayServer {
                 no_such_node: 0,
             },
             answers: Instant::NEVER,
+            changes: 0,
         }
     }
 
@@ -164,6 +167,7 @@ impl RelayServer {
             ends,
             answer: None,
         })?;
+        self.changes = self.changes.wrapping_add(1);
         self.nodes.insert(node, place);
         self.tokens.insert(fresh, place);
         self.take_way(place, way);
@@ -231,6 +235,7 @@ impl RelayServer {
         let Some(place) = self.nodes.remove(&node) else {
             return;
         };
+        self.changes = self.changes.wrapping_add(1);
         let seat = self.clients.get_mut(usize::from(place));
         if let Some(client) = seat.and_then(Option::take) {
             self.free.push(place);
@@ -246,6 +251,16 @@ impl RelayServer {
     /// How a client is reached, if it is registered.
     pub fn way(&self, node: NodeId) -> Option<Way> {
         self.named(node).map(|client| client.way)
+    }
+
+    /// How a client is reached, and its token.
+    pub fn held(&self, node: NodeId) -> Option<(Way, Token)> {
+        self.named(node).map(|client| (client.way, client.token))
+    }
+
+    /// How often a client came or went so far.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether a node is registered.
@@ -349,11 +364,13 @@ impl RelayServer {
                 self.counters.forwarded_bytes += bytes as u64;
                 Ok(way)
             }
-            None => {
-                self.counters.no_such_node += 1;
-                Err(RelayDrop::NoSuchNode)
-            }
+            None => Err(RelayDrop::NoSuchNode),
         }
+    }
+
+    /// Counts a datagram for a node that no relay has.
+    pub const fn has_no_such_node(&mut self) {
+        self.counters.no_such_node += 1;
     }
 
     /// Drops the registrations that have ended. Quick when none has: it is done at every registration,

@@ -12,6 +12,7 @@ pub mod founder;
 pub mod grid;
 pub mod homes;
 pub mod idle;
+pub mod meshes;
 pub mod nat;
 pub mod net;
 pub mod packet;

@@ -9,6 +9,7 @@ use altnet_wire::control::{DATA, INIT};
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
+use altnet_wire::mesh;
 use altnet_wire::relay::{self, RelayPacket};
 use altnet_wire::stun;
 use altnet_wire::time::Instant;
@@ -180,6 +181,7 @@ impl<A: Aead> Node<A> {
         let result = match frame.packet().first() {
             _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),
             Some(&(relay::SEND..=relay::KEPT)) => self.handle_relay(from, frame, now),
+            Some(&(mesh::FORWARD | mesh::GONE)) => self.handle_mesh(from, frame, now),
             Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
             None => Err(DropReason::NotOurs),
         };

@@ -182,13 +182,15 @@ impl<A: Aead> Node<A> {
         };
         let most = usize::from(self.config.limits.relays);
         let own = network.own.node;
-        let servers: Vec<(NodeId, Roles)> = network
+        let mesh = self.mesh_relays();
+        let mut servers: Vec<(NodeId, Roles)> = network
             .registry
             .servers()
             .filter(|m| m.id != own && m.node.is_some_and(|n| !n.fixed_endpoints.is_empty()))
             .map(|m| (m.id, m.membership.roles))
-            .take(most)
             .collect();
+        servers.sort_by_key(|(node, _)| !mesh.contains(node));
+        servers.truncate(mesh.len() + most);
         let gone: Vec<NodeId> = self
             .relays
             .keys()
@@ -221,6 +223,7 @@ impl<A: Aead> Node<A> {
                 link.carriers.since = now;
             }
         }
+        self.set_mesh(&mesh, now);
         self.timers.housekeeping_at(now);
         self.publish_node(now);
     }

@@ -377,6 +377,7 @@ impl<A: Aead> Node<A> {
             self.end_session(session, crate::control::CloseReason::Done, now);
         }
         self.relays.clear();
+        self.mesh = super::mesh::Others::new(self.config.limits.members.into());
         self.unheard = super::command::Unheard::default();
         self.saves.changed(Slot::Network);
         self.saves.changed(Slot::Issuer);

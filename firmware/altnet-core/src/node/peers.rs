@@ -291,10 +291,10 @@ impl<A: Aead> Node<A> {
         record: &NodeRecord,
     ) -> heapless::Vec<NodeId, MAX_PRESENCE_RELAYS> {
         let mut relays = heapless::Vec::new();
-        if self.relay.serves(node)
+        if (self.relay.serves(node) || self.mesh.links.has(node))
             && let Some(network) = &self.network
         {
-            // It is a client of ours.
+            // It is a client of ours, or of a relay that we pass on to.
             let _ = relays.push(network.own.node);
         }
         if self
@@ -315,6 +315,15 @@ impl<A: Aead> Node<A> {
                 let _ = relays.push(*relay);
             }
         }
+        if relays.is_full() {
+            return relays;
+        }
+        // Relays pass on to each other.
+        for relay in self.homes() {
+            if relay != node && !relays.contains(&relay) && relays.push(relay).is_err() {
+                break;
+            }
+        }
         relays
     }
 
@@ -323,15 +332,23 @@ impl<A: Aead> Node<A> {
         let mut last = None;
         while let Some(node) = self.peer_after(last) {
             last = Some(node);
-            let Some(record) = self.record_of(node) else {
-                continue;
-            };
-            let relays = self.relays_to(node, &record);
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.path.set_relays(&relays, now);
-            }
-            self.follow_path(node, now);
+            self.relays_to_changed(node, now);
         }
+    }
+
+    /// Which relays lead to a peer is looked at again.
+    pub(super) fn relays_to_changed(&mut self, node: NodeId, now: Instant) {
+        if !self.peers.contains_key(&node) {
+            return;
+        }
+        let Some(record) = self.record_of(node) else {
+            return;
+        };
+        let relays = self.relays_to(node, &record);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.path.set_relays(&relays, now);
+        }
+        self.follow_path(node, now);
     }
 
     pub(super) fn record_of(&self, node: NodeId) -> Option<NodeRecord> {
@@ -437,7 +454,7 @@ impl<A: Aead> Node<A> {
             return;
         }
         self.tell(Event::Arrived { node });
-        let endpoint = self.control.endpoint(session);
+        let mut endpoint = self.control.endpoint(session);
         let mut former = None;
         if let Some(peer) = self.peers.get_mut(&node) {
             former = peer.session.replace(session).filter(|s| *s != session);
@@ -448,6 +465,14 @@ impl<A: Aead> Node<A> {
             peer.presence = 0;
             if let Some(endpoint) = endpoint {
                 peer.path.heard(endpoint, now);
+            }
+            if let Some(to @ Endpoint::Direct(_)) = peer.path.current()
+                && peer.path.is_proven()
+                && matches!(endpoint, Some(Endpoint::Relayed { .. }))
+            {
+                // It was called by a relay, and has answered directly since.
+                self.control.set_endpoint(session, to);
+                endpoint = Some(to);
             }
         }
         if self.peers.get(&node).is_some_and(|peer| peer.wanted) {

@@ -19,7 +19,7 @@ use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::SessionId;
 use crate::path::keep::Keep;
-use crate::relay::{LIFETIME_S, RelayCounters, RelayDrop, Way};
+use crate::relay::{LIFETIME_S, RelayCounters, Way};
 
 /// How often a registration is renewed: often enough to keep a NAT's mapping for UDP open
 /// (RFC 4787 REQ-5 allows two minutes, many keep only 30 s).
@@ -160,30 +160,6 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Passes a client's datagram on to another, by whichever carrier that one has.
-    pub(super) fn pass_on(
-        &mut self,
-        from: NodeId,
-        to: NodeId,
-        frame: &mut Frame<'_>,
-        now: Instant,
-    ) -> Result<Verdict, DropReason> {
-        match self.relay.forward(to, frame.len(), now) {
-            Ok(Way::Udp(to)) => {
-                RelayPacket::Receive { from }
-                    .push(frame)
-                    .map_err(|_| DropReason::TooLarge)?;
-                Ok(Verdict::Send {
-                    to,
-                    port: PortId::MAIN,
-                })
-            }
-            Ok(Way::Stream(stream)) => Ok(Verdict::ToClient { stream, from }),
-            Err(RelayDrop::NoSuchNode) => Err(DropReason::RelayNoSuchNode),
-            Err(RelayDrop::BadToken) => Err(DropReason::RelayToken),
-        }
-    }
-
     /// A relay says that a peer isn't there: it is sent to by another, if there is one that may know
     /// it, and what a handshake lost begins anew.
     pub(super) fn absent(&mut self, relay: NodeId, node: NodeId, now: Instant) {
@@ -227,7 +203,7 @@ impl<A: Aead> Node<A> {
 
     /// The relay at `address`: one with both families sends from the one that it knows this node
     /// by, whichever this node sends to.
-    fn relay_at(&self, address: SocketAddr) -> Option<NodeId> {
+    pub(super) fn relay_at(&self, address: SocketAddr) -> Option<NodeId> {
         let is_its = |node| {
             let peer: Option<&Peer> = self.peers.get(node);
             peer.is_some_and(|peer| peer.path.is_proven_at(address))
@@ -271,8 +247,14 @@ impl<A: Aead> Node<A> {
                     None => return Reply::Refused(Refusal::NotAllowed),
                 }
             }
-            // Through another relay there is no address to bind a token to.
-            _ => return Reply::Refused(Refusal::NotAllowed),
+            // Through another relay there is no address to bind a token to; where this came from may
+            // become one.
+            _ => {
+                if let Endpoint::Direct(from) = from {
+                    self.seems_moved(session, node, from, now);
+                }
+                return Reply::Refused(Refusal::NotAllowed);
+            }
         };
         let mut observed = UNSEEN;
         if let Way::Udp(address) = way {
@@ -281,21 +263,29 @@ impl<A: Aead> Node<A> {
             if let Endpoint::Direct(from) = from
                 && from != bound
             {
-                if let Some(state) = self.sessions.get_mut(&session) {
-                    state.moving = Some(from);
-                }
-                if self.probes.take(node, from.ip(), now) {
-                    self.control.challenge(session, Endpoint::Direct(from), now);
-                }
+                self.seems_moved(session, node, from, now);
             }
         }
         match self.relay.register(node, way, fresh, now) {
-            Ok(token) => Reply::Registered {
-                token: token.0,
-                observed,
-                lifetime_s: LIFETIME_S,
-            },
+            Ok(token) => {
+                self.mesh_clients_changed();
+                Reply::Registered {
+                    token: token.0,
+                    observed,
+                    lifetime_s: LIFETIME_S,
+                }
+            }
             Err(_) => Reply::Refused(Refusal::Busy),
+        }
+    }
+
+    /// A client seems to be elsewhere than is known: it is challenged there.
+    fn seems_moved(&mut self, session: SessionId, node: NodeId, from: SocketAddr, now: Instant) {
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.moving = Some(from);
+        }
+        if self.probes.take(node, from.ip(), now) {
+            self.control.challenge(session, Endpoint::Direct(from), now);
         }
     }
 

@@ -445,7 +445,7 @@ impl<A: Aead> Node<A> {
                 let (last, step) = (*last, *step);
                 self.peer_goes_on(node, Run { last, step });
             }
-            Notice::Mesh(_) => {}
+            Notice::Mesh(notice) => self.handle_mesh_notice(node, notice, now),
             Notice::Introduced { chain, presence } => {
                 self.take_records(chain, Carrier::Member, now);
                 let introduced = Packed(chain).last().and_then(|record| {
@@ -604,6 +604,7 @@ impl<A: Aead> Node<A> {
             return;
         }
         self.ponged(node, endpoint, rtt);
+        self.link_answered(node, endpoint, rtt, now);
         if let Endpoint::Direct(address) = endpoint {
             self.probes.answered(address.ip());
             if let Some(observed) = observed

@@ -228,6 +228,7 @@ impl<A: Aead> Node<A> {
     /// A client's stream has ended.
     pub fn handle_stream_closed(&mut self, stream: StreamId) {
         self.relay.stream_closed(stream);
+        self.mesh_clients_changed();
     }
 }
 

@@ -1,0 +1,185 @@
+//! Relays forward to each other: homes that share none reach each other, around what dies (ADR 0018).
+
+use altnet_core::node::DropReason;
+use altnet_sim::chaos::relay_v4;
+use altnet_sim::homes::seconds;
+use altnet_sim::meshes::Meshes;
+use altnet_sim::world::PORT;
+use altnet_wire::mesh::{FORWARD, GONE};
+
+/// The most that a question and its answer may take where everybody is registered.
+const SOON_S: u64 = 2;
+
+#[track_caller]
+fn answered(meshes: &mut Meshes, within_s: u64) {
+    let took = meshes.ask(20);
+    assert!(
+        took.is_some_and(|took| took <= seconds(within_s)),
+        "{took:?}: {}",
+        meshes.story()
+    );
+}
+
+#[test]
+fn homes_that_share_no_relay_reach_each_other() {
+    let mut meshes = Meshes::new(13_001, 2, [&[0], &[1]]);
+    answered(&mut meshes, SOON_S);
+    let (there, back) = (meshes.link(0, 1), meshes.link(1, 0));
+    assert!(there.is_up && there.sent > 0 && there.came > 0, "{there:?}");
+    assert!(back.is_up && back.sent > 0 && back.came > 0, "{back:?}");
+    // Only what is relayed between them: neither home is known to reach the other's relay.
+    assert_eq!(there.clients, 1, "{there:?}");
+}
+
+#[test]
+fn all_relays_of_five_are_linked_with_all() {
+    let mut meshes = Meshes::new(13_011, 5, [&[0], &[4]]);
+    for a in 0..5 {
+        for b in (0..5).filter(|b| *b != a) {
+            let link = meshes.link(a, b);
+            let is_up = link.is_up && link.rtt.is_some();
+            assert!(is_up, "{a} to {b}: {link:?} {}", meshes.story());
+        }
+    }
+}
+
+/// Five relays; home A reaches the first alone, home B the last.
+fn five(seed: u64) -> Meshes {
+    let mut meshes = Meshes::new(seed, 5, [&[0], &[4]]);
+    answered(&mut meshes, SOON_S);
+    meshes
+}
+
+#[test]
+fn a_frame_goes_around_a_link_that_dies() {
+    let mut meshes = five(13_021);
+    meshes.cut_link(0, 4, true);
+    answered(&mut meshes, 4);
+    // From now on it costs no more than before.
+    meshes.world.run(seconds(2));
+    answered(&mut meshes, 1);
+    assert!(between_sent(&meshes) > 0, "{}", meshes.story());
+    // And back once it carries again.
+    meshes.cut_link(0, 4, false);
+    for _ in 0..100 {
+        meshes.world.run(seconds(1));
+        answered(&mut meshes, 1);
+    }
+    let (before, between) = (meshes.link(0, 4).sent, between_sent(&meshes));
+    answered(&mut meshes, 1);
+    assert!(meshes.link(0, 4).sent > before, "{}", meshes.story());
+    assert_eq!(between_sent(&meshes), between);
+}
+
+/// How many frames relays between the first and the last sent on.
+fn between_sent(meshes: &Meshes) -> u64 {
+    (1..4).map(|n| meshes.link(n, 4).sent).sum()
+}
+
+#[test]
+fn two_relays_between_which_nothing_passes_reach_each_other_by_a_third() {
+    let mut meshes = Meshes::new(13_031, 3, [&[0], &[2]]);
+    meshes.cut_link(0, 2, true);
+    // Everything that two relays know of each other directly is over.
+    meshes.world.run(seconds(400));
+    assert!(!meshes.link(0, 2).is_up, "{}", meshes.story());
+    answered(&mut meshes, SOON_S);
+    assert!(meshes.link(1, 2).sent > 0 && meshes.link(1, 0).sent > 0);
+}
+
+#[test]
+fn when_a_homes_relay_dies_it_is_reached_by_another() {
+    let mut meshes = Meshes::new(13_041, 4, [&[0], &[2, 3]]);
+    answered(&mut meshes, SOON_S);
+    for dies in [2, 3] {
+        let host = meshes.relays[dies];
+        meshes.world.power_off(host);
+        answered(&mut meshes, 10);
+        meshes.world.power_on(host);
+        meshes.world.run(seconds(30));
+        answered(&mut meshes, 1);
+    }
+}
+
+#[test]
+fn a_relay_that_restarts_is_told_again_who_is_where() {
+    let mut meshes = five(13_051);
+    for restarts in [0, 4] {
+        let host = meshes.relays[restarts];
+        meshes.world.restart(host);
+        // A home with one relay notices after ten seconds that it is another one.
+        answered(&mut meshes, 15);
+        meshes.world.run(seconds(30));
+        answered(&mut meshes, 1);
+    }
+}
+
+#[test]
+fn an_older_relay_is_sent_no_frames_and_goes_on_as_it_did() {
+    // One without links says nothing of clients and takes no frames, as one that doesn't know of them.
+    let old = |n: u8, config: &mut altnet_core::node::Config| {
+        if n == 1 {
+            config.limits.mesh_links = 0;
+        }
+    };
+    let mut meshes = Meshes::with_relays(13_061, 3, [&[0], &[1]], old);
+    assert_eq!(meshes.ask(5), None);
+    let link = meshes.link(0, 1);
+    assert!(!link.is_up && !link.speaks && link.sent == 0, "{link:?}");
+    // Two that know of them, and whoever both reach, are none the worse.
+    meshes.cut_home(1, 2, false);
+    meshes.world.run(seconds(30));
+    answered(&mut meshes, 4);
+    meshes.cut_home(0, 1, false);
+    meshes.world.run(seconds(30));
+    answered(&mut meshes, SOON_S);
+}
+
+#[test]
+fn a_frame_is_taken_from_a_linked_relays_address_alone_and_goes_no_further_than_it_may() {
+    let mut meshes = Meshes::new(13_071, 3, [&[0], &[1]]);
+    answered(&mut meshes, SOON_S);
+    meshes.world.capture = true;
+    answered(&mut meshes, SOON_S);
+    meshes.world.capture = false;
+    let captured = core::mem::take(&mut meshes.world.captured);
+    let mut frames = captured.iter().filter(|c| c.bytes[0] == FORWARD);
+    let frame = frames.next().expect("a frame between relays").clone();
+    let to: u8 = if frame.to.ip().to_string() == relay_v4(0) {
+        0
+    } else {
+        1
+    };
+    let dropped = |meshes: &Meshes| {
+        let node = meshes.world.node(meshes.relays[usize::from(to)]);
+        let token = node.counters().dropped(DropReason::RelayToken);
+        (token, node.counters().dropped(DropReason::NotOurs))
+    };
+    let elsewhere = core::net::SocketAddr::new(relay_v4(2).parse().unwrap(), PORT);
+    let before = dropped(&meshes);
+    // Another relay's address, and more hops than any frame has left.
+    meshes
+        .world
+        .inject(elsewhere, frame.to, frame.bytes.clone());
+    for hops in [2, 255] {
+        let mut bytes = frame.bytes.clone();
+        bytes[1] = hops;
+        meshes.world.inject(frame.from, frame.to, bytes);
+    }
+    meshes.world.run(seconds(1));
+    let after = dropped(&meshes);
+    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 2));
+    // For nobody whom a relay has: it comes back as what is shorter, and goes nowhere else.
+    meshes.world.capture = true;
+    let mut bytes = frame.bytes.clone();
+    bytes[1] = 1;
+    bytes[28..44].fill(0xfd);
+    meshes.world.inject(frame.from, frame.to, bytes);
+    meshes.world.run(seconds(1));
+    let captured = core::mem::take(&mut meshes.world.captured);
+    let is_between = |bytes: &[u8]| matches!(bytes[0], FORWARD | GONE);
+    let between: Vec<_> = captured.iter().filter(|c| is_between(&c.bytes)).collect();
+    assert_eq!(between.len(), 2, "{between:?}");
+    assert_eq!((between[1].bytes[0], between[1].bytes.len()), (GONE, 44));
+    assert_eq!(between[1].to, frame.from);
+}
