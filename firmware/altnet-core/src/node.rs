@@ -34,6 +34,7 @@ mod join;
 mod keeps;
 mod last_paths;
 mod links;
+mod load;
 mod logins;
 mod membership;
 mod mesh;
@@ -42,6 +43,7 @@ mod peers;
 mod permission;
 mod presence;
 mod refusals;
+mod relaying;
 mod relays;
 mod renewal;
 mod requests;
@@ -77,6 +79,7 @@ pub use join::read_invitation;
 pub use links::{Link, LinkId, MAX_LINKS, Setup};
 pub use output::{Output, Verdict};
 pub use refusals::Refused;
+pub use relaying::{RelayClientView, RelayLinkView};
 pub use state::{Slot, Stored};
 pub use streams::WantedStream;
 pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
@@ -92,7 +95,7 @@ use crate::limits::Limits;
 use crate::path::budget::ProbeBudget;
 use crate::policy::{Policy, PolicyLimits};
 use crate::registry::Registry;
-use crate::relay::RelayServer;
+use crate::relay::{Quotas, RelayServer};
 use crate::rng::Rng;
 
 use join::Joining;
@@ -126,6 +129,8 @@ pub struct Config {
     pub petname: Option<Name>,
     /// Endpoints that reach this node and don't change: a relay's, or a forwarded port's.
     pub fixed_endpoints: heapless::Vec<SocketAddr, MAX_FIXED_ENDPOINTS>,
+    /// What is forwarded at most, if this node is a relay.
+    pub quotas: Quotas,
     /// Whether machines without software log in here: then the name `login` leads to this gateway,
     /// unless records have one that is called so.
     pub has_login_page: bool,
@@ -142,6 +147,7 @@ impl Config {
             built,
             petname: None,
             fixed_endpoints: heapless::Vec::new(),
+            quotas: Quotas::default(),
             has_login_page: false,
         }
     }
@@ -235,6 +241,7 @@ pub struct Node<A: Aead> {
     relay: RelayServer,
     relays: BTreeMap<NodeId, RelayLink>,
     mesh: mesh::Others,
+    load: load::Load,
     uplinks: keeps::Uplinks,
     presence: OwnPresence,
     traversal: traversal::Traversal,
@@ -294,6 +301,7 @@ impl<A: Aead> Node<A> {
             policy: Policy::new(config.policy, rng.array()),
             relay: RelayServer::new(config.limits.relay_clients.into()),
             mesh: mesh::Others::new(config.limits.members.into()),
+            load: load::Load::default(),
             directory_epoch: rng.next_u64().max(1),
             config,
             rng,
@@ -336,6 +344,7 @@ impl<A: Aead> Node<A> {
             witnesses: witness::Witnesses::new(now),
             timers: housekeeping::Timers::new(now),
         };
+        node.relay.set_quotas(node.config.quotas);
         node.load(stored, now);
         Ok(node)
     }

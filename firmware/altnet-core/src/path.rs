@@ -380,6 +380,11 @@ impl Path {
         self.choose(now);
     }
 
+    /// A relay is to be used no more where there is another; what comes by it still does.
+    pub fn leave(&mut self, relay: NodeId) {
+        self.relays.leave(relay);
+    }
+
     /// A challenge sent to `endpoint` was answered after `rtt`.
     pub fn answered(&mut self, endpoint: Endpoint, rtt: Duration, now: Instant) {
         self.heard_along(endpoint, now);

@@ -17,11 +17,19 @@ use altnet_wire::id::NodeId;
 use altnet_wire::relay::Token;
 use altnet_wire::time::{Duration, Instant};
 
+use share::{Line, Meter};
+pub use share::{MONTH, Over, Quotas};
+
+mod share;
+
 /// How long a registration lasts that isn't renewed, in seconds.
 pub const LIFETIME_S: u32 = 90;
 
 /// The longest silence after which a client is answered, in seconds.
 const MOST_SILENCE_S: u16 = crate::path::keep::MOST_S;
+
+/// How often at most a member is told that it has sent as much as it may.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// A client's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +42,8 @@ pub struct RelayCounters {
     pub refused: u64,
     /// Datagrams for a node that isn't registered here.
     pub no_such_node: u64,
+    /// Datagrams of members that sent more than they may.
+    pub over: u64,
 }
 
 /// Why a datagram isn't forwarded.
@@ -71,6 +81,22 @@ struct Client {
     ends: Instant,
     /// When it is to hear from us, and after how many seconds of silence that is.
     answer: Option<(Instant, u16)>,
+    meter: Meter,
+    /// When it was told last that it has sent as much as it may.
+    warned: Instant,
+}
+
+/// What a client had forwarded, to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Who.
+    pub node: NodeId,
+    /// How it is reached.
+    pub way: Way,
+    /// Bytes forwarded for it since the month began.
+    pub bytes: u64,
+    /// Datagrams of it that were not forwarded because it sent more than it may.
+    pub over: u32,
 }
 
 /// An answer to a client that asked for one.
@@ -105,6 +131,12 @@ pub struct RelayServer {
     answers: Instant,
     /// How often a client came or went.
     changes: u64,
+    line: Line,
+    /// The place of whoever was found to send last: it is charged next, without a look-up.
+    last: Place,
+    /// What members had forwarded this month that are not registered now, as many as clients.
+    spent: BTreeMap<NodeId, u64>,
+    month: Instant,
 }
 
 impl RelayServer {
@@ -124,10 +156,25 @@ impl RelayServer {
                 forwarded_bytes: 0,
                 refused: 0,
                 no_such_node: 0,
+                over: 0,
             },
             answers: Instant::NEVER,
             changes: 0,
+            line: Line::new(),
+            last: 0,
+            spent: BTreeMap::new(),
+            month: Instant::ZERO,
         }
+    }
+
+    /// Bounds what is forwarded from now on.
+    pub const fn set_quotas(&mut self, quotas: Quotas) {
+        self.line.quotas = quotas;
+    }
+
+    /// What bounds what is forwarded.
+    pub const fn quotas(&self) -> Quotas {
+        self.line.quotas
     }
 
     /// Registers `node` at `way` or lengthens its registration, and returns its token:
@@ -160,12 +207,15 @@ impl RelayServer {
         if self.nodes.len() >= self.limit || self.tokens.contains_key(&fresh) {
             return Err(RelayFull);
         }
+        let bytes = self.spent.remove(&node).unwrap_or_default();
         let place = self.seat(Client {
             node,
             token: fresh,
             way,
             ends,
             answer: None,
+            meter: Meter::of(bytes),
+            warned: Instant::ZERO,
         })?;
         self.changes = self.changes.wrapping_add(1);
         self.nodes.insert(node, place);
@@ -240,6 +290,9 @@ impl RelayServer {
         if let Some(client) = seat.and_then(Option::take) {
             self.free.push(place);
             self.tokens.remove(&client.token);
+            if self.line.quotas.month_bytes > 0 && self.spent.len() < self.limit {
+                self.spent.insert(node, client.meter.bytes);
+            }
             if let Way::Stream(stream) = client.way
                 && self.streams.get(&stream) == Some(&place)
             {
@@ -292,9 +345,11 @@ impl RelayServer {
         token: Token,
         now: Instant,
     ) -> Result<NodeId, RelayDrop> {
-        let holder = self.client(self.tokens.get(&token));
+        let place = self.tokens.get(&token).copied();
+        let holder = self.client(place.as_ref());
         let sender = holder.filter(|c| c.way == Way::Udp(from) && c.ends > now);
         let sender = sender.map(|client| client.node);
+        self.last = place.unwrap_or(self.last);
         if sender.is_none() {
             self.counters.refused += 1;
         }
@@ -368,6 +423,72 @@ impl RelayServer {
         }
     }
 
+    /// Counts `bytes` that `node`, or another relay that is a client, wants forwarded.
+    ///
+    /// # Errors
+    /// [`Over`]; they are not to be forwarded. Also whether the member is to be told: at
+    /// [`Over::Quota`], once in a while.
+    pub fn spend(
+        &mut self,
+        node: NodeId,
+        bytes: usize,
+        is_relay: bool,
+        now: Instant,
+    ) -> Result<(), (Over, bool)> {
+        if now.saturating_since(self.month) >= MONTH {
+            self.begin_month(now);
+        }
+        let is_last = self.client(Some(&self.last));
+        let place = match is_last.is_some_and(|client| client.node == node) {
+            true => Some(self.last),
+            false => self.nodes.get(&node).copied(),
+        };
+        let Some(client) = place.and_then(|place| client_mut(&mut self.clients, place)) else {
+            return Ok(());
+        };
+        let passed = self.line.pass(&mut client.meter, bytes, is_relay, now);
+        passed.map_err(|over| {
+            self.counters.over += 1;
+            let is_due =
+                client.warned == Instant::ZERO || now.saturating_since(client.warned) >= WARN_AGAIN;
+            let warns = over == Over::Quota && is_due;
+            if warns {
+                client.warned = now.max(Instant::from_micros(1));
+            }
+            (over, warns)
+        })
+    }
+
+    fn begin_month(&mut self, now: Instant) {
+        self.month = now;
+        self.spent.clear();
+        for client in self.clients.iter_mut().flatten() {
+            client.meter.bytes = 0;
+        }
+    }
+
+    /// For how long a member that has sent as much as it may has nothing forwarded.
+    pub fn month_left(&self, now: Instant) -> Duration {
+        MONTH.saturating_sub(now.saturating_since(self.month))
+    }
+
+    /// How busy this relay is, 0 to 100: how full its line, or how many clients it has of those that it may have.
+    pub fn load(&self, now: Instant) -> u8 {
+        let clients = (self.len() * 100).checked_div(self.limit).unwrap_or(100);
+        let clients = u8::try_from(clients.min(100)).unwrap_or(100);
+        clients.max(self.line.load(now))
+    }
+
+    /// What each client had forwarded.
+    pub fn uses(&self) -> impl Iterator<Item = Use> {
+        self.clients.iter().flatten().map(|client| Use {
+            node: client.node,
+            way: client.way,
+            bytes: client.meter.bytes,
+            over: client.meter.over,
+        })
+    }
+
     /// Counts a datagram for a node that no relay has.
     pub const fn has_no_such_node(&mut self) {
         self.counters.no_such_node += 1;
@@ -415,200 +536,4 @@ fn client_mut(clients: &mut [Option<Client>], place: Place) -> Option<&mut Clien
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: NodeId = NodeId([1; 16]);
-    const B: NodeId = NodeId([2; 16]);
-
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant::from_micros(seconds * 1_000_000)
-    }
-
-    fn relay() -> RelayServer {
-        let mut relay = RelayServer::new(2);
-        relay
-            .register(A, Way::Udp(address(1)), Token(11), at(0))
-            .unwrap();
-        relay
-            .register(B, Way::Udp(address(2)), Token(22), at(0))
-            .unwrap();
-        relay
-    }
-
-    #[test]
-    fn a_datagram_goes_to_where_its_destination_registered() {
-        let mut relay = relay();
-        assert_eq!(relay.sender(address(1), Token(11), at(1)), Ok(A));
-        assert_eq!(relay.forward(B, 100, at(1)), Ok(Way::Udp(address(2))));
-        assert_eq!(
-            relay.forward(NodeId([3; 16]), 1, at(1)),
-            Err(RelayDrop::NoSuchNode)
-        );
-        assert_eq!(relay.counters().forwarded_bytes, 100);
-    }
-
-    #[test]
-    fn a_token_is_good_from_its_own_address_alone() {
-        let mut relay = relay();
-        assert_eq!(
-            relay.sender(address(9), Token(11), at(1)),
-            Err(RelayDrop::BadToken)
-        );
-        assert_eq!(
-            relay.sender(address(1), Token(12), at(1)),
-            Err(RelayDrop::BadToken)
-        );
-        // Registering again from elsewhere doesn't move it; proving the address does.
-        assert_eq!(
-            relay.register(A, Way::Udp(address(9)), Token(99), at(1)),
-            Ok(Token(11))
-        );
-        assert_eq!(
-            relay.sender(address(9), Token(11), at(1)),
-            Err(RelayDrop::BadToken)
-        );
-        relay.moved(A, address(9));
-        assert_eq!(relay.sender(address(9), Token(11), at(1)), Ok(A));
-        assert_eq!(
-            relay.sender(address(1), Token(11), at(1)),
-            Err(RelayDrop::BadToken)
-        );
-    }
-
-    #[test]
-    fn a_registration_ends_by_time_and_by_revocation() {
-        let mut relay = relay();
-        relay.remove(A);
-        assert_eq!(
-            relay.sender(address(1), Token(11), at(1)),
-            Err(RelayDrop::BadToken)
-        );
-        assert_eq!(relay.forward(A, 1, at(1)), Err(RelayDrop::NoSuchNode));
-        let later = at(u64::from(LIFETIME_S));
-        assert_eq!(
-            relay.sender(address(2), Token(22), later),
-            Err(RelayDrop::BadToken)
-        );
-    }
-
-    #[test]
-    fn a_client_that_keeps_is_answered_after_the_silence_and_stays_longer() {
-        let mut relay = relay();
-        let after_s = 120;
-        let lasts_s = u64::from(MOST_SILENCE_S) + u64::from(LIFETIME_S);
-        assert_eq!(relay.keep(address(1), Token(11), after_s, at(1)), Ok(A));
-        assert_eq!(relay.keep(address(2), Token(22), 0, at(1)), Ok(B));
-        assert_eq!(
-            relay.keep(address(2), Token(11), 0, at(1)),
-            Err(RelayDrop::BadToken)
-        );
-        let kept = |port, token, after_s| Kept {
-            to: address(port),
-            token: Token(token),
-            after_s,
-        };
-        assert_eq!(relay.poll_kept(at(1)), Some(kept(2, 22, 0)));
-        assert_eq!(relay.poll_kept(at(1)), None);
-        assert_eq!(relay.answers_at(), at(121));
-        relay.expire(at(lasts_s));
-        assert!(relay.serves(A) && relay.serves(B));
-        // It is answered where it is by then.
-        relay.moved(A, address(9));
-        let due = at(121);
-        assert_eq!(relay.poll_kept(due), Some(kept(9, 11, after_s)));
-        assert_eq!(relay.poll_kept(due), None);
-        assert_eq!(relay.answers_at(), Instant::NEVER);
-        relay.expire(at(1 + lasts_s));
-        assert!(relay.is_empty());
-    }
-
-    #[test]
-    fn nobody_is_promised_an_answer_later_than_four_minutes() {
-        let mut relay = relay();
-        assert_eq!(relay.keep(address(1), Token(11), u16::MAX, at(0)), Ok(A));
-        assert_eq!(relay.answers_at(), at(u64::from(MOST_SILENCE_S)));
-    }
-
-    #[test]
-    fn a_client_of_a_stream_is_reached_there_until_it_ends_or_udp_carries_again() {
-        let mut relay = relay();
-        let stream = Way::Stream(StreamId(7));
-        assert_eq!(relay.register(A, stream, Token(99), at(1)), Ok(Token(11)));
-        assert_eq!(relay.forward(A, 1, at(1)), Ok(stream));
-        assert_eq!(relay.streamer(StreamId(7), at(1)), Some(A));
-        assert_eq!(relay.address(A), None);
-        // Nobody sends by UDP with the token of one who isn't there.
-        assert_eq!(
-            relay.sender(address(1), Token(11), at(1)),
-            Err(RelayDrop::BadToken)
-        );
-        let udp = Way::Udp(address(5));
-        assert_eq!(relay.register(A, udp, Token(99), at(2)), Ok(Token(11)));
-        assert_eq!(relay.forward(A, 1, at(2)), Ok(udp));
-        assert_eq!(relay.streamer(StreamId(7), at(2)), None);
-        relay.stream_closed(StreamId(7));
-        assert!(relay.serves(A));
-        relay.register(B, stream, Token(99), at(2)).unwrap();
-        relay.stream_closed(StreamId(7));
-        assert!(!relay.serves(B));
-    }
-
-    #[test]
-    fn a_full_relay_says_so_until_somebody_leaves() {
-        let mut relay = relay();
-        let third = NodeId([3; 16]);
-        assert_eq!(
-            relay.register(third, Way::Udp(address(3)), Token(33), at(1)),
-            Err(RelayFull)
-        );
-        assert_eq!(
-            relay.register(
-                third,
-                Way::Udp(address(3)),
-                Token(33),
-                at(LIFETIME_S.into())
-            ),
-            Ok(Token(33))
-        );
-    }
-
-    #[test]
-    fn one_stream_is_never_two_clients() {
-        let mut relay = relay();
-        let stream = Way::Stream(StreamId(7));
-        relay.register(A, stream, Token(99), at(1)).unwrap();
-        relay.register(B, stream, Token(99), at(1)).unwrap();
-        assert_eq!(relay.streamer(StreamId(7), at(1)), Some(B));
-        // A left it behind: what becomes of the stream is nothing to B's.
-        relay.moved(A, address(1));
-        assert_eq!(relay.streamer(StreamId(7), at(1)), Some(B));
-        relay.remove(A);
-        relay.stream_closed(StreamId(7));
-        assert!(relay.is_empty());
-    }
-
-    #[test]
-    fn a_table_that_clients_come_to_and_leave_stays_as_small_as_it_was() {
-        let mut relay = RelayServer::new(3);
-        for round in 0..100u8 {
-            let seconds = u64::from(round) * 40;
-            // Two that renew, one that never does: it ends between others' renewals.
-            for node in [A, B, NodeId([100 + round; 16])] {
-                let way = Way::Udp(address(node.0[0].into()));
-                let token = Token(u64::from(node.0[0]) << 8);
-                let _ = relay.register(node, way, token, at(seconds));
-                assert_eq!(relay.streams.len(), 0);
-            }
-            assert!(relay.clients.len() <= 3);
-            assert_eq!(relay.len() + relay.free.len(), relay.clients.len());
-            assert_eq!(relay.tokens.len(), relay.len());
-            assert_eq!(relay.holder(Token(1 << 8)), Some(A));
-            assert_eq!(relay.forward(B, 1, at(seconds)), Ok(Way::Udp(address(2))));
-        }
-    }
-}
+mod tests;

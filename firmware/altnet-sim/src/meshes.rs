@@ -203,3 +203,75 @@ impl Meshes {
         story
     }
 }
+
+/// Packets that one home sends, and how many came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Packets sent.
+    pub sent: usize,
+    /// Packets that arrived at the other home.
+    pub came: usize,
+}
+
+impl Meshes {
+    /// The number of the relay by which a home sends to the other.
+    ///
+    /// # Panics
+    /// If it doesn't send by a relay.
+    pub fn relay_in_use(&self, side: usize) -> u8 {
+        let other = ["house-b", "house-a"][side];
+        let now = self.world.now();
+        let peers = self.world.node(self.homes[side]).peer_views(now);
+        let peer = peers.iter().find(|peer| peer.name == other);
+        let endpoint = peer.and_then(|peer| peer.endpoint.clone());
+        let endpoint = endpoint.unwrap_or_default();
+        let mut numbers = 0..u8::try_from(self.relays.len()).expect("few relays");
+        let used = numbers.find(|n| endpoint.ends_with(&self.id(*n).to_string()));
+        used.unwrap_or_else(|| panic!("{endpoint} is no relay"))
+    }
+
+    /// Has both homes send each other packets for so long: one of so many bytes as often as `every` says, home
+    /// A's flow first. Of the two only what is sent after `from` is counted.
+    pub fn flows(
+        &mut self,
+        time: core::time::Duration,
+        from: core::time::Duration,
+        flows: [(usize, core::time::Duration); 2],
+    ) -> [Flow; 2] {
+        let ends = [(self.lan(1, 0x11), 4000), (self.lan(2, 0x80), 80)];
+        let begun = self.world.now();
+        let mut next = [begun; 2];
+        let mut counts = [Flow::default(); 2];
+        let mut is_counted = [std::collections::BTreeSet::new(), Default::default()];
+        let (end, counted) = (begun.after(time), begun.after(from));
+        while self.world.now() < end.after(seconds(1)) {
+            let now = self.world.now();
+            for (side, (bytes, every)) in flows.into_iter().enumerate() {
+                while next[side] <= now && now < end {
+                    next[side] = next[side].after(every);
+                    self.sent += 1;
+                    let mut payload = self.sent.to_be_bytes().to_vec();
+                    payload.resize(bytes, 0);
+                    let packet = packet::udp(ends[side], ends[1 - side], &payload);
+                    // A node that finds no way says so, and the packet is lost.
+                    let _ = self.world.send(self.homes[side], &packet);
+                    if now >= counted {
+                        counts[side].sent += 1;
+                        is_counted[side].insert(self.sent);
+                    }
+                }
+            }
+            self.world.run(core::time::Duration::from_millis(1));
+            for side in [0, 1] {
+                for packet in self.world.delivered(self.homes[1 - side]) {
+                    let number = packet::payload(&packet).first_chunk::<4>();
+                    let number = number.map(|bytes| u32::from_be_bytes(*bytes));
+                    if number.is_some_and(|number| is_counted[side].remove(&number)) {
+                        counts[side].came += 1;
+                    }
+                }
+            }
+        }
+        counts
+    }
+}

@@ -52,6 +52,9 @@ impl Nanos {
 }
 
 impl Bucket {
+    /// A full one: nothing was taken from it.
+    pub const FULL: Self = Self { full_at: Nanos(0) };
+
     /// Takes `units` and returns when they may pass: now or earlier if there are enough.
     ///
     /// More than the burst passes once the bucket is full; it then takes longer to fill.

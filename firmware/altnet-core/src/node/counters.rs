@@ -42,6 +42,8 @@ pub enum DropReason {
     RelayNoSuchNode,
     /// Relayed by somebody who isn't a relay of ours.
     RelayUnknown,
+    /// To be relayed for a member that sends more than it may.
+    RelayOver,
     /// Held back: the peer knows of revocations that this node is still fetching.
     HeadBehind,
     /// A table is full.
@@ -73,6 +75,7 @@ impl DropReason {
         Self::RelayToken,
         Self::RelayNoSuchNode,
         Self::RelayUnknown,
+        Self::RelayOver,
         Self::HeadBehind,
         Self::Full,
         Self::TooLarge,
@@ -98,6 +101,7 @@ impl DropReason {
             Self::RelayToken => "relay-token",
             Self::RelayNoSuchNode => "relay-no-such-node",
             Self::RelayUnknown => "relay-unknown",
+            Self::RelayOver => "relay-over",
             Self::HeadBehind => "head-behind",
             Self::Full => "full",
             Self::TooLarge => "too-large",

@@ -116,6 +116,7 @@ impl<A: Aead> Node<A> {
         self.tend_witnesses(now);
         let peers = self.tend_peers(now).min(self.tend_gates(now));
         let next = peers.min(self.tend_logins(now)).min(self.tend_mesh(now));
+        let next = next.min(self.tend_load(now));
         self.timers.housekeeping_at(next);
         let relays = self.look_beside(now).min(self.tend_relays(now));
         self.timers.housekeeping_at(relays);

@@ -286,7 +286,9 @@ impl<A: Aead> Node<A> {
                 self.timers.housekeeping_at(now);
             }
             MeshNotice::Distances(distances) => self.mesh.links.distances(node, distances),
-            MeshNotice::Load { .. } => {}
+            MeshNotice::Load { percent, refused_s } => {
+                self.handle_load(node, *percent, *refused_s, now);
+            }
         }
     }
 
@@ -318,6 +320,7 @@ impl<A: Aead> Node<A> {
             };
             return self.handle_datagram(from, frame, now);
         }
+        self.charge(relay, frame.len(), now)?;
         let passed = match self.relay.forward(to, frame.len(), now) {
             Ok(way) => return Self::deliver(way, source, frame),
             Err(_) => self.send_on(source, to, (Some(relay), packet.hops), frame, now),

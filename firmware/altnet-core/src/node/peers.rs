@@ -18,6 +18,8 @@ use altnet_wire::time::{Duration, Instant};
 use super::apps::{AppTunnel, Via};
 use super::directory::ANNOUNCE_AGAIN;
 use super::gate::Gate;
+use super::load::BUSY;
+use super::streams::is_guests;
 use super::traversal::Meeting;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
@@ -260,7 +262,7 @@ impl<A: Aead> Node<A> {
 
     /// Gives a peer's path what records and storage say of it.
     fn offer_paths(&mut self, node: NodeId, record: &NodeRecord, now: Instant) {
-        let relays = self.relays_to(node, record);
+        let relays = self.relays_to(node, record, now);
         let last = self.last_paths.get(&node).copied();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
@@ -289,6 +291,7 @@ impl<A: Aead> Node<A> {
         &self,
         node: NodeId,
         record: &NodeRecord,
+        now: Instant,
     ) -> heapless::Vec<NodeId, MAX_PRESENCE_RELAYS> {
         let mut relays = heapless::Vec::new();
         if (self.relay.serves(node) || self.mesh.links.has(node))
@@ -306,24 +309,21 @@ impl<A: Aead> Node<A> {
             let _ = relays.push(node);
         }
         let told = self.peers.get(&node).map(|peer| peer.told_relays.iter());
-        for relay in told.into_iter().flatten().chain(&record.home_relays) {
-            let ready = self
-                .relays
-                .get(relay)
-                .is_some_and(|link| link.ready().is_some());
-            if ready && *relay != node && !relays.contains(relay) {
-                let _ = relays.push(*relay);
-            }
-        }
-        if relays.is_full() {
-            return relays;
-        }
-        // Relays pass on to each other.
-        for relay in self.homes() {
-            if relay != node && !relays.contains(&relay) && relays.push(relay).is_err() {
+        let common = told.into_iter().flatten().chain(&record.home_relays);
+        // Relays pass on to each other: one of our own leads there too, if none serves both.
+        for relay in common.copied().chain(self.homes()) {
+            let link = self.relays.get(&relay);
+            let is_ready = link.is_some_and(|link| link.ready().is_some() && !link.refuses(now));
+            if is_ready && relay != node && !relays.contains(&relay) && relays.push(relay).is_err()
+            {
                 break;
             }
         }
+        // What is too busy is the last choice, of both sides: both are told.
+        let is_busy = |relay: &NodeId| {
+            *relay != node && self.relays.get(relay).is_some_and(|l| l.load >= BUSY)
+        };
+        relays.sort_by_key(is_busy);
         relays
     }
 
@@ -344,7 +344,7 @@ impl<A: Aead> Node<A> {
         let Some(record) = self.record_of(node) else {
             return;
         };
-        let relays = self.relays_to(node, &record);
+        let relays = self.relays_to(node, &record, now);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.set_relays(&relays, now);
         }
@@ -468,7 +468,7 @@ impl<A: Aead> Node<A> {
             }
             if let Some(to @ Endpoint::Direct(_)) = peer.path.current()
                 && peer.path.is_proven()
-                && matches!(endpoint, Some(Endpoint::Relayed { .. }))
+                && matches!(endpoint, Some(Endpoint::Relayed { relay, .. }) if relay != node)
             {
                 // It was called by a relay, and has answered directly since.
                 self.control.set_endpoint(session, to);
@@ -516,6 +516,7 @@ impl<A: Aead> Node<A> {
         if let (Some(session), Some(to)) = (peer.session, to)
             && (is_proven || !self.sessions.contains_key(&session))
             && self.control.endpoint(session) != Some(to)
+            && !is_guests(self.control.endpoint(session), to)
         {
             self.control.set_endpoint(session, to);
         }

@@ -57,7 +57,7 @@ impl<A: Aead> Node<A> {
         let candidates = presence.candidates.get(..count).unwrap_or(&[]);
         peer.path.set_candidates(candidates, now);
         if let Some(record) = self.record_of(node) {
-            let relays = self.relays_to(node, &record);
+            let relays = self.relays_to(node, &record, now);
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.path.set_relays(&relays, now);
             }

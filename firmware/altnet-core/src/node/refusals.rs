@@ -102,6 +102,7 @@ impl DropReason {
             | Self::NoRoute
             | Self::NoPath
             | Self::RelayNoSuchNode
+            | Self::RelayOver
             | Self::HeadBehind
             | Self::Full
             | Self::TooLarge => false,

@@ -13,6 +13,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::beside::Beside;
 use super::keeps::RENEW_KEPT;
+use super::load::BUSY;
 use super::peers::Peer;
 use super::sessions::Asked;
 use super::streams::{Carriers, stream_of};
@@ -30,6 +31,9 @@ const REST: Duration = Duration::from_secs(3600);
 /// Relays whose round-trip times differ by less are equally near, so that the order doesn't change
 /// with every measurement.
 const NEAR: Duration = Duration::from_millis(10);
+
+/// Relays whose loads differ by less are equally busy.
+const LIKE: u8 = 20;
 
 /// What a relay sees of a client that comes over a stream.
 const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -60,7 +64,11 @@ pub(super) struct RelayLink {
     pub(super) ends: Instant,
     pub(super) carriers: Carriers,
     /// Until when another relay is preferred; zero if none is.
-    rests_until: Instant,
+    pub(super) rests_until: Instant,
+    /// How busy it is, 0 to 100, as it says.
+    pub(super) load: u8,
+    /// Until when it forwards nothing of ours.
+    pub(super) refused_until: Instant,
     /// What keeps the registration while nothing happens, and from when on it does.
     pub(super) keep: Keep,
     pub(super) keep_from: Instant,
@@ -110,6 +118,7 @@ impl<A: Aead> Node<A> {
                     };
                     return self.handle_datagram(from, frame, now);
                 }
+                self.charge(sender, frame.len(), now)?;
                 match self.pass_on(sender, to, frame, now) {
                     Err(reason @ DropReason::RelayNoSuchNode) => {
                         // So that it tries another relay at once.
@@ -240,35 +249,34 @@ impl<A: Aead> Node<A> {
         let fresh = Token(self.rng.next_u64());
         // The session's endpoint has proven itself; where this request came from may not have.
         let way = match self.control.endpoint(session) {
-            Some(Endpoint::Direct(address)) => Way::Udp(address),
+            Some(Endpoint::Direct(address)) => Some(Way::Udp(address)),
             Some(Endpoint::Relayed { relay, node: at }) if self.relay_node() == Some(relay) => {
-                match stream_of(at).map_or_else(|| self.relay.way(node), |s| Some(Way::Stream(s))) {
-                    Some(way) => way,
-                    None => return Reply::Refused(Refusal::NotAllowed),
-                }
+                stream_of(at).map_or_else(|| self.relay.way(node), |s| Some(Way::Stream(s)))
             }
-            // Through another relay there is no address to bind a token to; where this came from may
-            // become one.
-            _ => {
-                if let Endpoint::Direct(from) = from {
-                    self.seems_moved(session, node, from, now);
-                }
-                return Reply::Refused(Refusal::NotAllowed);
+            // Through another relay there is no address to bind a token to.
+            _ => None,
+        };
+        let Some(way) = way else {
+            // Where this came from may become one.
+            let is_stream =
+                |end| matches!(end, Endpoint::Relayed { node, .. } if stream_of(node).is_some());
+            if from.direct().is_some() || is_stream(from) {
+                self.seems_moved(session, node, from, now);
             }
+            return Reply::Refused(Refusal::NotAllowed);
         };
         let mut observed = UNSEEN;
         if let Way::Udp(address) = way {
             observed = from.direct().unwrap_or(address);
             let bound = self.relay.address(node).unwrap_or(address);
-            if let Endpoint::Direct(from) = from
-                && from != bound
-            {
+            if from.direct().is_some_and(|from| from != bound) {
                 self.seems_moved(session, node, from, now);
             }
         }
         match self.relay.register(node, way, fresh, now) {
             Ok(token) => {
                 self.mesh_clients_changed();
+                self.say_load_to_new(node, now);
                 Reply::Registered {
                     token: token.0,
                     observed,
@@ -280,12 +288,13 @@ impl<A: Aead> Node<A> {
     }
 
     /// A client seems to be elsewhere than is known: it is challenged there.
-    fn seems_moved(&mut self, session: SessionId, node: NodeId, from: SocketAddr, now: Instant) {
+    fn seems_moved(&mut self, session: SessionId, node: NodeId, from: Endpoint, now: Instant) {
         if let Some(state) = self.sessions.get_mut(&session) {
             state.moving = Some(from);
         }
-        if self.probes.take(node, from.ip(), now) {
-            self.control.challenge(session, Endpoint::Direct(from), now);
+        let may = |address: SocketAddr| self.probes.take(node, address.ip(), now);
+        if from.direct().is_none_or(may) {
+            self.control.challenge(session, from, now);
         }
     }
 
@@ -360,14 +369,17 @@ impl<A: Aead> Node<A> {
     }
 
     /// The relays that forward for this node, its home first: by UDP before a stream, the nearest
-    /// first, those that rest last.
+    /// first, of those that are equally near the less busy, those that rest or are too busy last.
     pub(super) fn homes(&self) -> impl Iterator<Item = NodeId> {
         let up = self.relays.iter().filter(|(_, link)| link.token.is_some());
         let mut homes: alloc::vec::Vec<_> = up
             .map(|(node, link)| {
                 let rtt = link.session.and_then(|session| self.control.rtt(session));
                 let far = rtt.map_or(u128::MAX, |rtt| rtt.as_micros() / NEAR.as_micros());
-                (link.rests_until, link.carriers.by_stream, far, *node)
+                let is_busy = link.load >= BUSY;
+                let load = link.load / LIKE;
+                let rests = link.rests_until;
+                (rests, is_busy, link.carriers.by_stream, far, load, *node)
             })
             .collect();
         homes.sort_unstable();

@@ -78,7 +78,7 @@ pub(super) struct Session {
     /// Whether this node has said who it is.
     introduced: bool,
     /// Where a client seems to have moved to; it is challenged there before it is believed.
-    pub(super) moving: Option<SocketAddr>,
+    pub(super) moving: Option<Endpoint>,
     /// When it was last asked whether it is where it was heard from.
     asked_there: Instant,
     /// What the other side follows of this directory: the revision it was sent up to.
@@ -616,13 +616,13 @@ impl<A: Aead> Node<A> {
             // Where a peer sees us, for when no relay says so.
             self.presence.observed = observed.or(self.presence.observed);
         }
-        let moving = self.sessions.get_mut(&session).and_then(|state| {
-            let address = endpoint.direct()?;
-            state.moving.take_if(|moving| *moving == address)
-        });
-        if let Some(address) = moving {
+        let state = self.sessions.get_mut(&session);
+        let moved = state.and_then(|state| state.moving.take_if(|moving| *moving == endpoint));
+        if moved.is_some() {
             // The client moved, and has just proven where to.
-            self.relay.moved(node, address);
+            if let Some(address) = endpoint.direct() {
+                self.relay.moved(node, address);
+            }
             self.control.set_endpoint(session, endpoint);
         }
         if let Some(peer) = self.peers.get_mut(&node) {

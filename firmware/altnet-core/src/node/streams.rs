@@ -75,6 +75,13 @@ pub(super) fn stream_of(node: NodeId) -> Option<StreamId> {
     Some(StreamId(u32::from_be_bytes(number.try_into().ok()?)))
 }
 
+/// Whether a session is with a client of ours that has yet to register over its stream: by another relay it
+/// could not.
+pub(super) fn is_guests(at: Option<Endpoint>, to: Endpoint) -> bool {
+    let is_guest = |end| matches!(end, Endpoint::Relayed { node, .. } if stream_of(node).is_some());
+    at.is_some_and(is_guest) && to.direct().is_none()
+}
+
 impl<A: Aead> Node<A> {
     /// The relays that streams are wanted to at `now`. A driver compares them with those it has
     /// whenever it has drained the outputs, and tries again those that it hasn't.
@@ -217,6 +224,7 @@ impl<A: Aead> Node<A> {
             return self.handle_datagram(from, frame, now);
         }
         let sender = sender.ok_or(DropReason::RelayToken)?;
+        self.charge(sender, frame.len(), now)?;
         self.pass_on(sender, to, frame, now)
     }
 

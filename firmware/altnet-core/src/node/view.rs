@@ -125,6 +125,10 @@ pub struct RelayView {
     pub home: bool,
     /// `udp` or `tls`; empty while it doesn't forward.
     pub carrier: String,
+    /// How busy it says it is, 0 to 100.
+    pub load: u8,
+    /// For how many seconds more it forwards nothing for this node, which has sent as much as it may there.
+    pub refused_s: u64,
 }
 
 /// A directory as a subscriber sees it.

@@ -48,7 +48,7 @@ impl<A: Aead> Node<A> {
                 (None, None) => "outside",
             },
             network: self.network_view(now),
-            relays: self.relay_views(),
+            relays: self.relay_views(now),
             directories: self.directory_views(),
             peers: self.peers.len(),
             time_known: matches!(estimate, Estimate::Running(_)),
@@ -105,7 +105,7 @@ impl<A: Aead> Node<A> {
         network.registry.owner_of(address)
     }
 
-    fn relay_views(&self) -> Vec<RelayView> {
+    fn relay_views(&self, now: Instant) -> Vec<RelayView> {
         let home = self.homes().next();
         self.relays
             .iter()
@@ -126,6 +126,8 @@ impl<A: Aead> Node<A> {
                     (true, false) => "udp",
                 }
                 .into(),
+                load: link.load,
+                refused_s: link.refused_until.saturating_since(now).as_secs(),
             })
             .collect()
     }
@@ -175,6 +177,11 @@ impl<A: Aead> Node<A> {
         for (node, link) in &self.relays {
             if link.token.is_none() {
                 waits.push(format!("for relay {} to answer", self.name_of(*node)));
+            } else if link.refuses(now) {
+                waits.push(format!(
+                    "for relay {} to forward again: this node has sent as much as it may there, so it forwards nothing more for it; another relay would",
+                    self.name_of(*node)
+                ));
             }
         }
         for directory in self.directory_views().iter().filter(|d| !d.synced) {
@@ -383,6 +390,9 @@ impl<A: Aead> Node<A> {
             None => peer.path.why().to_string(),
         };
         step("path", peer.path.current().is_some(), text);
+        if let Some(relays) = self.relays_text(member.id, peer) {
+            step("relays", true, relays);
+        }
         let stats = self
             .engine
             .stats(peer.tunnel.index, now)

@@ -57,6 +57,8 @@ pub(super) struct Relays {
     ways: Vec<Way, MAX_PRESENCE_RELAYS>,
     /// In the order they were given in.
     offered: Vec<NodeId, MAX_PRESENCE_RELAYS>,
+    /// The one that was left last: it is no reason to stay that it carries.
+    left: Option<NodeId>,
 }
 
 impl Relays {
@@ -64,6 +66,7 @@ impl Relays {
         Self {
             ways: Vec::new(),
             offered: Vec::new(),
+            left: None,
         }
     }
 
@@ -107,8 +110,17 @@ impl Relays {
             && used.heard > Instant::ZERO
             && now.saturating_since(used.heard) < FRESH
             && relays.first() != Some(&peer)
+            && self.left != Some(used.relay)
         {
             self.prefer(used.relay);
+        }
+    }
+
+    /// Has another one used, if there is one.
+    pub(super) fn leave(&mut self, relay: NodeId) {
+        self.left = Some(relay);
+        if self.first().is_some_and(|way| way.relay == relay) {
+            self.rotate();
         }
     }
 
