@@ -209,9 +209,9 @@ impl Mesh {
     }
 
     /// A relay says how far those are that it reaches by itself.
-    pub fn distances(&mut self, relay: NodeId, distances: &Vec<Distance, MAX_RELAYS>) {
+    pub fn distances(&mut self, relay: NodeId, distances: Vec<Distance, MAX_RELAYS>) {
         if let Some(link) = self.link_mut(relay) {
-            link.distances.clone_from(distances);
+            link.distances = distances;
             self.reckon();
         }
     }

@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 
 use altnet_core::node::{Output, Verdict};
 use altnet_core::turn::{Credentials, TurnClient, TurnConfig, TurnOutput};
+use altnet_sim::chaos::relay_v4;
 use altnet_sim::homes::{Homes, seconds};
+use altnet_sim::meshes::Meshes;
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::mesh::FORWARD;
+use altnet_wire::relay::{RECEIVE, SEND};
 use altnet_wire::stun::attribute::{LIFETIME, XOR_MAPPED_ADDRESS, XOR_RELAYED_ADDRESS};
 use altnet_wire::stun::write::Writer;
 use altnet_wire::stun::{Class, Message};
@@ -107,6 +111,33 @@ fn a_packet_allocates_nothing_on_its_way() {
             assert_eq!(verdict, Ok(Verdict::Deliver));
             assert_eq!(frame.packet(), packet);
             assert_eq!((out, hop, inward), (0, 0, 0), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_between_relays_allocates_nothing() {
+    let mut meshes = Meshes::new(905, 2, [&[0], &[1]]);
+    assert!(meshes.ask(10).is_some(), "{}", meshes.story());
+    meshes.world.capture = true;
+    assert!(meshes.ask(10).is_some(), "{}", meshes.story());
+    let captured = core::mem::take(&mut meshes.world.captured);
+    // From a client to another relay's, and from a relay to a client.
+    for (first, then) in [(SEND, FORWARD), (FORWARD, RECEIVE)] {
+        let mut all = captured.iter().filter(|c| c.bytes[0] == first);
+        let datagram = all.next().expect("one was captured");
+        let is_at = |n: &u8| relay_v4(*n) == datagram.to.ip().to_string();
+        let relay = (0..2).find(is_at).expect("a relay's address");
+        for _ in 0..200 {
+            let mut buffer = [0; 2048];
+            let mut frame = Frame::new(&mut buffer);
+            frame.set(&datagram.bytes).unwrap();
+            let host = meshes.relays[usize::from(relay)];
+            let (verdict, allocated) = meshes.world.with(host, |node, now| {
+                counted(|| node.handle_wan(datagram.from, &mut frame, now))
+            });
+            assert!(matches!(verdict, Ok(Verdict::Send { .. })), "{verdict:?}");
+            assert_eq!((frame.packet()[0], allocated), (then, 0));
         }
     }
 }

@@ -9,11 +9,11 @@
 //! that the sender of a `Forward` has at its receiver; `Gone` goes the other way with the same one, and is
 //! shorter than any `Forward`. What is inside can't be read, and is no relay header.
 
-use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Frame, NoRoom};
 use crate::id::NodeId;
+use crate::policy::Run;
 use crate::relay::{NotRelay, Token};
 
 /// First byte of a datagram for another relay's client.
@@ -28,6 +28,9 @@ pub const MAX_HOPS: u8 = 2;
 pub const MAX_RELAYS: usize = 16;
 /// The most clients in one notice: 16 KiB of 20.
 pub const MAX_NAMED: usize = 1024;
+
+/// The most bytes of a [`Distance`]: an id, and the longest varints of 32 and 16 bits.
+pub const MAX_DISTANCE_BYTES: usize = 16 + 5 + 3;
 
 /// Bytes of a node id.
 const NODE_BYTES: usize = 16;
@@ -148,7 +151,7 @@ pub enum MeshNotice<'a> {
         gone: Nodes<'a>,
     },
     /// How far the relays are that the sender reaches by itself, all of them, to another relay.
-    Distances(Vec<Distance, MAX_RELAYS>),
+    Distances(#[serde(borrow)] Run<'a, Distance>),
     /// How busy a relay is, to its clients.
     Load {
         /// 0 to 100.
@@ -237,11 +240,14 @@ mod tests {
             rtt_us: 300,
             lost_per_mille: 5,
         };
-        let distances = said(MeshNotice::Distances([distance].into_iter().collect()));
+        let mut run = [0; MAX_DISTANCE_BYTES];
+        let run = &*postcard::to_slice(&distance, &mut run).unwrap();
+        let distances = said(MeshNotice::Distances(Run::new(run)));
         assert_eq!(
             distances,
-            [&[3, 7, 1, 1], &[2; 16][..], &[0xac, 2, 5]].concat()
+            [&[3, 7, 1, 19], &[2; 16][..], &[0xac, 2, 5]].concat()
         );
+        assert_eq!(Run::<Distance>::new(run).values().next(), Some(distance));
         let load = said(MeshNotice::Load {
             percent: 90,
             refused_s: 1,

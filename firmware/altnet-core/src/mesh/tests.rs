@@ -45,7 +45,7 @@ fn names(mesh: &mut Mesh, n: u8, clients: &[u8]) {
 
 fn says(mesh: &mut Mesh, n: u8, distances: &[(u8, u64)]) {
     let all = distances.iter().map(|(to, rtt)| distance(*to, *rtt));
-    mesh.distances(relay(n), &all.collect());
+    mesh.distances(relay(n), all.collect());
 }
 
 fn hop(n: u8, hops: u8) -> Option<Hop> {
@@ -86,7 +86,7 @@ fn losses_count_as_distance() {
     names(&mut mesh, 2, &[7]);
     let mut lossy = distance(2, 10);
     lossy.lost_per_mille = 20;
-    mesh.distances(relay(1), &[lossy].into_iter().collect());
+    mesh.distances(relay(1), [lossy].into_iter().collect());
     assert_eq!(mesh.route(client(7), None, 2, at(1)), hop(2, 0));
     says(&mut mesh, 1, &[(2, 10)]);
     assert_eq!(mesh.route(client(7), None, 2, at(1)), hop(1, 1));

@@ -13,10 +13,11 @@ use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::mesh::{
-    Distance, HEADER_BYTES, MAX_HOPS, MAX_NAMED, MAX_RELAYS, MeshKind, MeshNotice, MeshPacket,
-    Nodes,
+    Distance, HEADER_BYTES, MAX_DISTANCE_BYTES, MAX_HOPS, MAX_NAMED, MAX_RELAYS, MeshKind,
+    MeshNotice, MeshPacket, Nodes,
 };
 use altnet_wire::message::{Message, Notice};
+use altnet_wire::policy::Run;
 use altnet_wire::relay::RelayPacket;
 use altnet_wire::time::{Duration, Instant};
 
@@ -173,6 +174,9 @@ impl<A: Aead> Node<A> {
                 }
             }
         }
+        if new.is_empty() {
+            return Instant::NEVER;
+        }
         let all: Vec<NodeId> = self.mesh.told.iter().copied().collect();
         for (relay, session) in new {
             if self.say_clients(*session, true, &all, &[], now) {
@@ -233,7 +237,14 @@ impl<A: Aead> Node<A> {
     }
 
     fn say_distances(&mut self, session: SessionId, now: Instant) {
-        let notice = MeshNotice::Distances(self.mesh.distances.clone());
+        let mut run = Vec::new();
+        for distance in &self.mesh.distances {
+            let mut bytes = [0; MAX_DISTANCE_BYTES];
+            if let Ok(bytes) = postcard::to_slice(distance, &mut bytes) {
+                run.extend_from_slice(bytes);
+            }
+        }
+        let notice = MeshNotice::Distances(Run::new(&run));
         self.say(session, &Message::Notice(Notice::Mesh(notice)), now);
     }
 
@@ -285,7 +296,10 @@ impl<A: Aead> Node<A> {
                 }
                 self.timers.housekeeping_at(now);
             }
-            MeshNotice::Distances(distances) => self.mesh.links.distances(node, distances),
+            MeshNotice::Distances(distances) => {
+                let distances = distances.values().take(MAX_RELAYS).collect();
+                self.mesh.links.distances(node, distances);
+            }
             MeshNotice::Load { percent, refused_s } => {
                 self.handle_load(node, *percent, *refused_s, now);
             }
