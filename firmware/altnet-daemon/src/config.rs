@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use altnet_core::audit;
 use altnet_core::limits::Limits;
+use altnet_core::relay::Quotas;
 use altnet_wire::id::{Name, SiteId};
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +217,26 @@ pub struct Relay {
     pub key: Option<PathBuf>,
     /// A file with DERP keys, a line each, of clients of Tailscale's that this relay serves too.
     pub derp_clients: Option<PathBuf>,
+    /// How many megabits a second are forwarded for one member at most; 0 for as many as come.
+    pub rate_mbit: u32,
+    /// How many gigabytes are forwarded for one member in thirty days at most, counted from when altnetd started; 0
+    /// for as many as come.
+    pub monthly_gb: u32,
+    /// How many megabits a second this machine's line carries upwards. Members then share it fairly, and are told
+    /// when it is full; 0 if it is no matter.
+    pub uplink_mbit: u32,
+}
+
+impl Relay {
+    /// What that comes to in bytes.
+    pub fn quotas(&self) -> Quotas {
+        const BYTES_PER_MBIT: u32 = 1_000_000 / 8;
+        Quotas {
+            rate_bytes_per_s: self.rate_mbit.saturating_mul(BYTES_PER_MBIT),
+            month_bytes: u64::from(self.monthly_gb) * 1_000_000_000,
+            uplink_bytes_per_s: self.uplink_mbit.saturating_mul(BYTES_PER_MBIT),
+        }
+    }
 }
 
 /// `[login]`
@@ -335,6 +356,9 @@ impl Default for Relay {
             certificate: None,
             key: None,
             derp_clients: None,
+            rate_mbit: 0,
+            monthly_gb: 0,
+            uplink_mbit: 0,
         }
     }
 }
@@ -452,6 +476,9 @@ mod tests {
             listen = "127.0.0.1:9551"
             [relay]
             clients = 16
+            rate_mbit = 20
+            monthly_gb = 500
+            uplink_mbit = 100
             [tls]
             command = "/usr/libexec/altnet-tls"
             [audit]
@@ -468,6 +495,11 @@ mod tests {
         assert_eq!(config.dns.forward[0].0, "9.9.9.9:53".parse().unwrap());
         assert_eq!(config.dns.forward[1].0.port(), 5353);
         assert_eq!(config.api.others, Others::Read);
+        let quotas = config.relay.quotas();
+        assert_eq!(quotas.rate_bytes_per_s, 2_500_000);
+        assert_eq!(quotas.month_bytes, 500_000_000_000);
+        assert_eq!(quotas.uplink_bytes_per_s, 12_500_000);
+        assert_eq!(Config::default().relay.quotas(), Quotas::default());
         assert!(!config.port_mapping.enabled && Config::default().port_mapping.enabled);
         assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }

@@ -29,6 +29,42 @@ fn homes_that_share_no_relay_reach_each_other() {
     assert!(back.is_up && back.sent > 0 && back.came > 0, "{back:?}");
     // Only what is relayed between them: neither home is known to reach the other's relay.
     assert_eq!(there.clients, 1, "{there:?}");
+    // Whoever asks is told which relays that are.
+    let steps = meshes
+        .world
+        .node(meshes.homes[0])
+        .why("wiki", meshes.world.now());
+    let relays = steps.iter().find(|step| step.question == "relays");
+    let answer = relays.map(|step| step.answer.as_str()).unwrap_or_default();
+    assert_eq!(answer, "relay1 passes on to relay-1, which house-b uses");
+}
+
+#[test]
+fn a_home_without_udp_reaches_one_at_another_relay() {
+    let mut meshes = Meshes::new(13_081, 2, [&[0], &[1]]);
+    meshes.world.serve_streams();
+    let home = meshes.homes[1];
+    meshes.world.block_udp(home, true);
+    meshes.world.run(seconds(60));
+    answered(&mut meshes, SOON_S);
+    let clients = meshes.world.node(meshes.relays[1]).relay_clients();
+    let carriers: Vec<_> = clients
+        .iter()
+        .map(|c| (c.name.as_str(), c.carrier.as_str()))
+        .collect();
+    assert!(carriers.contains(&("house-b", "tls")), "{carriers:?}");
+}
+
+#[test]
+fn of_more_relays_than_a_mesh_may_have_those_with_the_least_ids_are_linked() {
+    let meshes = Meshes::new(13_091, 18, [&[0], &[1]]);
+    let mut ids: Vec<_> = (0..18).map(|n| (meshes.id(n), n)).collect();
+    ids.sort_unstable();
+    for (place, (_, n)) in ids.iter().enumerate() {
+        let links = meshes.world.node(meshes.relays[usize::from(*n)]).mesh();
+        let up = links.filter(|link| link.is_up).count();
+        assert_eq!(up, if place < 16 { 15 } else { 0 }, "{place}");
+    }
 }
 
 #[test]

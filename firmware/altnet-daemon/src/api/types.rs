@@ -126,6 +126,20 @@ pub struct Relaying {
     pub refused: u64,
     /// Datagrams for nodes that aren't registered here.
     pub no_such_node: u64,
+    /// Datagrams of members that sent more than they may.
+    pub over: u64,
+    /// How busy it is, 0 to 100: how full its line, or how many clients it has of those that it may have.
+    pub load: u8,
+    /// What is forwarded for one member at most, in megabits a second; 0 if nothing bounds it.
+    pub rate_mbit: u32,
+    /// The same in gigabytes in thirty days.
+    pub monthly_gb: u32,
+    /// What all share, in megabits a second; 0 if nothing bounds it.
+    pub uplink_mbit: u32,
+    /// The members that are registered here.
+    pub members: Vec<node::RelayClientView>,
+    /// The links to other relays.
+    pub links: Vec<node::RelayLinkView>,
 }
 
 /// Result of `relay-rotate`.

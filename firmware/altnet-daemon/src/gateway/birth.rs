@@ -47,6 +47,7 @@ pub fn make_node(config: &Config, mut stored: Stored) -> anyhow::Result<Node<Rin
     let mut node = node::Config::router(built.max(EARLIEST_BUILD));
     node.petname.clone_from(&config.network.petname);
     node.limits.relay_clients = config.relay.clients;
+    node.quotas = config.relay.quotas();
     node.has_login_page = config.login.group.is_some();
     node.engine.mtu_bytes = config.tun.mtu_bytes;
     node.fixed_endpoints = config.public_addresses.iter().copied().collect();

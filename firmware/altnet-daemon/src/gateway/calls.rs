@@ -151,7 +151,7 @@ impl Gateway {
             Method::Logout => self.logout(&params(given)?, now),
             Method::Logins => self.login_list(now),
             Method::Relays => json_of(json!({ "relays": self.node.status(now).relays })),
-            Method::RelayStatus => json_of(self.relaying()),
+            Method::RelayStatus => json_of(self.relaying(now)),
             Method::RelayRotate => self.rotate_relay(now),
             Method::Whose => self.whose(&params(given)?),
             Method::LoginTls => self.login_tls(),

@@ -84,18 +84,26 @@ impl Gateway {
     }
 
     /// What this node forwards.
-    pub(super) fn relaying(&self) -> types::Relaying {
+    pub(super) fn relaying(&self, now: Instant) -> types::Relaying {
         let (is_relay, clients, counted) = self.node.relaying();
+        let settings = &self.config.relay;
         types::Relaying {
             is_relay,
             clients,
-            most_clients: self.config.relay.clients,
-            tls: self.config.relay.listen.map(|at| at.to_string()),
+            most_clients: settings.clients,
+            tls: settings.listen.map(|at| at.to_string()),
             streams: self.streams.clients(),
             forwarded: counted.forwarded,
             forwarded_bytes: counted.forwarded_bytes,
             refused: counted.refused,
             no_such_node: counted.no_such_node,
+            over: counted.over,
+            load: self.node.relay_load(now),
+            rate_mbit: settings.rate_mbit,
+            monthly_gb: settings.monthly_gb,
+            uplink_mbit: settings.uplink_mbit,
+            members: self.node.relay_clients(),
+            links: self.node.relay_links(),
         }
     }
 
