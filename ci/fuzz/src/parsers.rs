@@ -13,6 +13,7 @@ use altnet_tunnel::message::Message as Tunnel;
 use altnet_wire::control::{ControlFrame, ControlPacket, MAX_MESSAGE_BYTES};
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::id::NodeId;
 use altnet_wire::mesh::{HEADER_BYTES, MAX_HOPS, MeshPacket};
 use altnet_wire::message::{self, Packed};
 use altnet_wire::policy::Run;
@@ -102,7 +103,7 @@ pub fn control_packet(data: &[u8]) {
 pub fn relay_header(data: &[u8]) {
     let mut buffer = [0; FRAME_BYTES];
     let mut frame = Frame::new(&mut buffer);
-    if let Ok(packet) = MeshPacket::parse(data) {
+    if let Ok(packet) = MeshPacket::parse(data, NodeId([9; 16])) {
         assert!(packet.hops < MAX_HOPS);
         if frame.set(&data[HEADER_BYTES..]).is_ok() && packet.push(&mut frame).is_ok() {
             assert_eq!(frame.packet(), data);
@@ -276,12 +277,11 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "message" => messages(),
         "control_packet" => of_kind(0x20..=0x2f),
         "relay_header" => {
-            let ids = [[9; 16], [8; 16]].concat();
-            let between = |kind: u8, hops: u8, inner: &[u8]| {
-                [&[kind, hops, 0, 0], &[7; 8][..], &ids, inner].concat()
+            let between = |first: u8, inner: &[u8]| {
+                [&[first], &[7; 7][..], &[9; 10], &[8; 10], inner].concat()
             };
             let mut all = of_kind(0x10..=0x12);
-            all.extend([between(0x16, 1, &[4, 0, 0, 0]), between(0x17, 0, &[])]);
+            all.extend([between(0x17, &[4, 0, 0, 0]), between(0x18, &[])]);
             all
         }
         "wireguard_message" => of_kind(1..=4),

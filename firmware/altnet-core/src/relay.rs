@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use altnet_wire::id::NodeId;
+use altnet_wire::mesh::ShortToken;
 use altnet_wire::relay::Token;
 use altnet_wire::time::{Duration, Instant};
 
@@ -356,6 +357,34 @@ impl RelayServer {
         sender.ok_or(RelayDrop::BadToken)
     }
 
+    /// Checks that another relay, which is a client too, may send from `from` with a token that begins so, and
+    /// names it.
+    ///
+    /// # Errors
+    /// [`RelayDrop::BadToken`].
+    pub fn sending_relay(
+        &mut self,
+        from: SocketAddr,
+        token: ShortToken,
+        now: Instant,
+    ) -> Result<NodeId, RelayDrop> {
+        let mut like = self.tokens.range(token.tokens());
+        let is_from = |place| {
+            self.client(Some(place))
+                .is_some_and(|c| c.way == Way::Udp(from))
+        };
+        let token = like
+            .find(|(_, place)| is_from(place))
+            .map(|(token, _)| *token);
+        self.sender(from, token.ok_or(RelayDrop::BadToken)?, now)
+    }
+
+    /// A token that begins so, wherever it comes from.
+    pub fn token_like(&self, token: ShortToken) -> Option<Token> {
+        let mut like = self.tokens.range(token.tokens());
+        like.next().map(|(token, _)| *token)
+    }
+
     /// A client is still where it was, and wants to be answered after `after_s` of silence; what it
     /// asked for before is off. Lengthens its registration beyond any such silence, and names it.
     ///
@@ -423,7 +452,7 @@ impl RelayServer {
         }
     }
 
-    /// Counts `bytes` that `node`, or another relay that is a client, wants forwarded.
+    /// Counts `bytes` that `node` wants forwarded, a member or another relay of the mesh (`is_relay`).
     ///
     /// # Errors
     /// [`Over`]; they are not to be forwarded. Also whether the member is to be told: at
@@ -432,7 +461,7 @@ impl RelayServer {
         &mut self,
         node: NodeId,
         bytes: usize,
-        is_relay: bool,
+        is_relay: &dyn Fn(NodeId) -> bool,
         now: Instant,
     ) -> Result<(), (Over, bool)> {
         if now.saturating_since(self.month) >= MONTH {
@@ -446,6 +475,8 @@ impl RelayServer {
         let Some(client) = place.and_then(|place| client_mut(&mut self.clients, place)) else {
             return Ok(());
         };
+        // Members alone are bounded each by itself.
+        let is_relay = self.line.bounds_members() && is_relay(node);
         let passed = self.line.pass(&mut client.meter, bytes, is_relay, now);
         passed.map_err(|over| {
             self.counters.over += 1;

@@ -5,7 +5,8 @@ use altnet_sim::chaos::relay_v4;
 use altnet_sim::homes::seconds;
 use altnet_sim::meshes::Meshes;
 use altnet_sim::world::PORT;
-use altnet_wire::mesh::{FORWARD, GONE};
+use altnet_wire::mesh::{FORWARD, FORWARD_ON, GONE, GONE_ON};
+use altnet_wire::time::Duration;
 
 /// The most that a question and its answer may take where everybody is registered.
 const SOON_S: u64 = 2;
@@ -89,8 +90,18 @@ fn five(seed: u64) -> Meshes {
 #[test]
 fn a_frame_goes_around_a_link_that_dies() {
     let mut meshes = five(13_021);
+    let flows = [(100, Duration::from_millis(20)); 2];
+    let before = meshes.flows(seconds(2), seconds(0), flows);
+    assert!(
+        before.iter().all(|flow| flow.came == flow.sent),
+        "{before:?}"
+    );
     meshes.cut_link(0, 4, true);
-    answered(&mut meshes, 4);
+    let around = meshes.flows(seconds(6), seconds(0), flows);
+    // Fifty a second each way: nothing for 1.2 s at most.
+    let lost = around.map(|flow| flow.sent - flow.came);
+    assert!(lost.iter().all(|lost| *lost <= 60), "{around:?}");
+    assert!(lost.iter().any(|lost| *lost > 0), "{around:?}");
     // From now on it costs no more than before.
     meshes.world.run(seconds(2));
     answered(&mut meshes, 1);
@@ -193,29 +204,29 @@ fn a_frame_is_taken_from_a_linked_relays_address_alone_and_goes_no_further_than_
     };
     let elsewhere = core::net::SocketAddr::new(relay_v4(2).parse().unwrap(), PORT);
     let before = dropped(&meshes);
-    // Another relay's address, and more hops than any frame has left.
+    // Another relay's address, another token, and a kind that says of more hops than any frame has.
     meshes
         .world
         .inject(elsewhere, frame.to, frame.bytes.clone());
-    for hops in [2, 255] {
+    for (place, byte) in [(4, !frame.bytes[4]), (0, GONE_ON + 1)] {
         let mut bytes = frame.bytes.clone();
-        bytes[1] = hops;
+        bytes[place] = byte;
         meshes.world.inject(frame.from, frame.to, bytes);
     }
     meshes.world.run(seconds(1));
     let after = dropped(&meshes);
-    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 2));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (2, 1));
     // For nobody whom a relay has: it comes back as what is shorter, and goes nowhere else.
     meshes.world.capture = true;
     let mut bytes = frame.bytes.clone();
-    bytes[1] = 1;
-    bytes[28..44].fill(0xfd);
+    bytes[0] = FORWARD_ON;
+    bytes[18..28].fill(0xfd);
     meshes.world.inject(frame.from, frame.to, bytes);
     meshes.world.run(seconds(1));
     let captured = core::mem::take(&mut meshes.world.captured);
-    let is_between = |bytes: &[u8]| matches!(bytes[0], FORWARD | GONE);
+    let is_between = |bytes: &[u8]| matches!(bytes[0], FORWARD..=GONE_ON);
     let between: Vec<_> = captured.iter().filter(|c| is_between(&c.bytes)).collect();
     assert_eq!(between.len(), 2, "{between:?}");
-    assert_eq!((between[1].bytes[0], between[1].bytes.len()), (GONE, 44));
+    assert_eq!((between[1].bytes[0], between[1].bytes.len()), (GONE, 28));
     assert_eq!(between[1].to, frame.from);
 }

@@ -2,12 +2,13 @@
 //! are, and how far the other relays.
 //!
 //! ```text
-//! Forward 0x16 | hops | 0 0 | token u64 | source 16 | destination 16 | datagram
-//! Gone    0x17 | hops | 0 0 | token u64 | source 16 | destination 16
+//! Forward 0x16 | token 7 | source 10 | destination 10 | datagram     0x17 if it may be sent to one relay more
+//! Gone    0x18 | token 7 | source 10 | destination 10                0x19 likewise
 //! ```
-//! Numbers are big-endian. `hops` is how many relays more it may be sent to, 0 or 1. The token is the one
-//! that the sender of a `Forward` has at its receiver; `Gone` goes the other way with the same one, and is
-//! shorter than any `Forward`. What is inside can't be read, and is no relay header.
+//! The token is the one that the sender of a `Forward` has at its receiver, its first seven bytes; `Gone` goes
+//! the other way with the same one. Of both node ids the first six bytes are left out, which all nodes of a
+//! network have in common. So a `Forward` is as long as the `Send` it came in: what fits between a client and a relay fits
+//! between two relays. `Gone` is shorter than any `Forward`. What is inside can't be read, and is no relay header.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +17,20 @@ use crate::id::NodeId;
 use crate::policy::Run;
 use crate::relay::{NotRelay, Token};
 
-/// First byte of a datagram for another relay's client.
+/// First byte of a datagram for another relay's client that is sent no further.
 pub const FORWARD: u8 = 0x16;
-/// First byte of the word that it could not be delivered.
-pub const GONE: u8 = 0x17;
+/// First byte of one that may be sent to one relay more.
+pub const FORWARD_ON: u8 = 0x17;
+/// First byte of the word that a datagram could not be delivered, which is sent no further.
+pub const GONE: u8 = 0x18;
+/// First byte of one that may be sent to one relay more.
+pub const GONE_ON: u8 = 0x19;
 /// Bytes before the datagram in a `Forward`, and of a `Gone`.
-pub const HEADER_BYTES: usize = 44;
+pub const HEADER_BYTES: usize = 28;
+/// How many bytes the ids of a network's nodes have in common: of [`crate::address::network_prefix`].
+pub const PREFIX_BYTES: usize = 6;
+/// Bits of a token that are left out.
+pub const TOKEN_CUT_BITS: u32 = 8;
 /// The most hops from relay to relay.
 pub const MAX_HOPS: u8 = 2;
 /// The most relays in a mesh.
@@ -44,6 +53,30 @@ pub enum MeshKind {
     Gone,
 }
 
+/// The first seven bytes of a token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShortToken(u64);
+
+impl core::fmt::Debug for ShortToken {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("ShortToken(..)")
+    }
+}
+
+impl From<Token> for ShortToken {
+    fn from(token: Token) -> Self {
+        Self(token.0 >> TOKEN_CUT_BITS)
+    }
+}
+
+impl ShortToken {
+    /// The tokens that begin so.
+    pub const fn tokens(self) -> core::ops::RangeInclusive<Token> {
+        let first = self.0 << TOKEN_CUT_BITS;
+        Token(first)..=Token(first | ((1 << TOKEN_CUT_BITS) - 1))
+    }
+}
+
 /// A header between relays, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeshPacket {
@@ -52,7 +85,7 @@ pub struct MeshPacket {
     /// How many relays more it may be sent to: less than [`MAX_HOPS`].
     pub hops: u8,
     /// The token that the sender of the `Forward` has at its receiver.
-    pub token: Token,
+    pub token: ShortToken,
     /// The node that sent the datagram, vouched for by the relay alone.
     pub source: NodeId,
     /// The node it is for.
@@ -60,34 +93,47 @@ pub struct MeshPacket {
 }
 
 impl MeshPacket {
-    /// Reads the header in front of `datagram`, [`HEADER_BYTES`] long.
+    /// Reads the header in front of `datagram`, [`HEADER_BYTES`] long, at a node of the same network.
     ///
     /// # Errors
-    /// [`NotRelay`] if it is cut off, of another type, may go further than any may, has reserved bytes that
-    /// aren't zero, or carries a relay header; of a `Gone` also if anything follows.
-    pub fn parse(datagram: &[u8]) -> Result<Self, NotRelay> {
-        let (&[kind, hops, 0, 0], rest) = datagram.split_first_chunk::<4>().ok_or(NotRelay)? else {
-            return Err(NotRelay);
-        };
-        let (token, rest) = rest.split_first_chunk::<8>().ok_or(NotRelay)?;
-        let (source, rest) = rest.split_first_chunk::<16>().ok_or(NotRelay)?;
-        let (to, inner) = rest.split_first_chunk::<16>().ok_or(NotRelay)?;
-        let kind = match (kind, inner.first()) {
-            // A relayed header inside could make a loop of relays.
-            (FORWARD, None | Some(0x10..=0x1f)) => return Err(NotRelay),
-            (FORWARD, Some(_)) => MeshKind::Forward,
-            (GONE, None) => MeshKind::Gone,
+    /// [`NotRelay`] if it is cut off, of another type, or carries a relay header; of a `Gone` also if anything
+    /// follows.
+    pub fn parse(datagram: &[u8], at: NodeId) -> Result<Self, NotRelay> {
+        let (&[first, ref token @ ..], rest) = datagram.split_first_chunk::<8>().ok_or(NotRelay)?;
+        let (source, rest) = rest.split_first_chunk::<10>().ok_or(NotRelay)?;
+        let (to, inner) = rest.split_first_chunk::<10>().ok_or(NotRelay)?;
+        let (kind, hops) = match first {
+            FORWARD => (MeshKind::Forward, 0),
+            FORWARD_ON => (MeshKind::Forward, 1),
+            GONE => (MeshKind::Gone, 0),
+            GONE_ON => (MeshKind::Gone, 1),
             _ => return Err(NotRelay),
         };
-        if hops >= MAX_HOPS {
-            return Err(NotRelay);
+        match (kind, inner.first()) {
+            (MeshKind::Gone, None) => {}
+            // A relayed header inside could make a loop of relays.
+            (MeshKind::Gone, Some(_)) | (MeshKind::Forward, None | Some(0x10..=0x1f)) => {
+                return Err(NotRelay);
+            }
+            (MeshKind::Forward, Some(_)) => {}
+        }
+        let id = |end: &[u8; 10]| {
+            let mut id = at.0;
+            if let Some(own) = id.last_chunk_mut::<10>() {
+                *own = *end;
+            }
+            NodeId(id)
+        };
+        let mut bytes = [0; 8];
+        if let Some(end) = bytes.last_chunk_mut::<7>() {
+            *end = *token;
         }
         Ok(Self {
             kind,
             hops,
-            token: Token(u64::from_be_bytes(*token)),
-            source: NodeId(*source),
-            to: NodeId(*to),
+            token: ShortToken(u64::from_be_bytes(bytes)),
+            source: id(source),
+            to: id(to),
         })
     }
 
@@ -96,18 +142,20 @@ impl MeshPacket {
     /// # Errors
     /// [`NoRoom`] if the frame has none.
     pub fn push(&self, frame: &mut Frame<'_>) -> Result<(), NoRoom> {
-        let kind = match self.kind {
-            MeshKind::Forward => FORWARD,
-            MeshKind::Gone => {
-                frame.clear();
-                GONE
-            }
+        let first = match (self.kind, self.hops) {
+            (MeshKind::Forward, 0) => FORWARD,
+            (MeshKind::Forward, _) => FORWARD_ON,
+            (MeshKind::Gone, 0) => GONE,
+            (MeshKind::Gone, _) => GONE_ON,
         };
+        if self.kind == MeshKind::Gone {
+            frame.clear();
+        }
         let out = frame.push_front(HEADER_BYTES)?;
-        out[..4].copy_from_slice(&[kind, self.hops, 0, 0]);
-        out[4..12].copy_from_slice(&self.token.0.to_be_bytes());
-        out[12..28].copy_from_slice(&self.source.0);
-        out[28..44].copy_from_slice(&self.to.0);
+        out[..8].copy_from_slice(&self.token.0.to_be_bytes());
+        out[0] = first;
+        out[8..18].copy_from_slice(&self.source.0[PREFIX_BYTES..]);
+        out[18..28].copy_from_slice(&self.to.0[PREFIX_BYTES..]);
         Ok(())
     }
 }
@@ -169,14 +217,24 @@ mod tests {
     use crate::message::{Message, Notice, decode, encode};
     use proptest::prelude::*;
 
+    /// Where headers are read.
+    const AT: NodeId = NodeId([9; 16]);
+
     fn header(kind: MeshKind, hops: u8) -> MeshPacket {
+        let mut to = [8; 16];
+        to[..PREFIX_BYTES].fill(9);
         MeshPacket {
             kind,
             hops,
-            token: Token(0x0102_0304_0506_0708),
-            source: NodeId([9; 16]),
-            to: NodeId([8; 16]),
+            token: Token(0x0102_0304_0506_0708).into(),
+            source: AT,
+            to: NodeId(to),
         }
+    }
+
+    fn bytes(first: u8, inner: &[u8]) -> std::vec::Vec<u8> {
+        let token = [1, 2, 3, 4, 5, 6, 7];
+        [&[first][..], &token, &[9; 10], &[8; 10], inner].concat()
     }
 
     fn check(packet: MeshPacket, inner: &[u8], expected: &[u8]) {
@@ -185,38 +243,48 @@ mod tests {
         frame.set(inner).unwrap();
         packet.push(&mut frame).unwrap();
         assert_eq!(frame.packet(), expected);
-        assert_eq!(MeshPacket::parse(expected), Ok(packet));
+        assert_eq!(MeshPacket::parse(expected, AT), Ok(packet));
     }
 
     #[test]
-    fn both_headers_keep_their_exact_bytes() {
-        let ids = [[9; 16], [8; 16]].concat();
-        let token = [1, 2, 3, 4, 5, 6, 7, 8];
-        let forward = [&[0x16, 1, 0, 0], &token[..], &ids, &[4]].concat();
-        check(header(MeshKind::Forward, 1), &[4], &forward);
-        let gone = [&[0x17, 0, 0, 0], &token[..], &ids].concat();
-        check(header(MeshKind::Gone, 0), &[4], &gone);
+    fn every_header_keeps_its_exact_bytes() {
+        check(header(MeshKind::Forward, 0), &[4], &bytes(0x16, &[4]));
+        check(header(MeshKind::Forward, 1), &[4], &bytes(0x17, &[4]));
+        check(header(MeshKind::Gone, 0), &[4], &bytes(0x18, &[]));
+        check(header(MeshKind::Gone, 1), &[4], &bytes(0x19, &[]));
     }
 
     #[test]
-    fn a_frame_may_not_go_further_than_any_may() {
-        let ids = [[9; 16], [8; 16]].concat();
-        let forward = |hops| [&[0x16, hops, 0, 0], &[0; 8][..], &ids, &[4]].concat();
-        assert!(MeshPacket::parse(&forward(1)).is_ok());
-        for hops in [2, 3, 255] {
-            assert_eq!(MeshPacket::parse(&forward(hops)), Err(NotRelay));
+    fn a_frame_is_as_long_as_what_it_came_in() {
+        assert_eq!(HEADER_BYTES, crate::relay::SEND_HEADER_BYTES);
+    }
+
+    #[test]
+    fn a_token_is_among_those_that_begin_like_it() {
+        for token in [0, 1, 0x0102_0304_0506_0708, u64::MAX].map(Token) {
+            let short = ShortToken::from(token);
+            assert!(short.tokens().contains(&token));
+            let ends = [*short.tokens().start(), *short.tokens().end()];
+            assert_eq!(ends.map(ShortToken::from), [short; 2]);
         }
     }
 
     #[test]
     fn a_header_inside_another_or_behind_a_refusal_is_refused() {
-        let ids = [[9; 16], [8; 16]].concat();
         for inner in 0x10..=0x1f {
-            let forward = [&[0x16, 0, 0, 0], &[0; 8][..], &ids, &[inner]].concat();
-            assert_eq!(MeshPacket::parse(&forward), Err(NotRelay));
+            for first in [0x16, 0x17] {
+                assert_eq!(
+                    MeshPacket::parse(&bytes(first, &[inner]), AT),
+                    Err(NotRelay)
+                );
+            }
         }
-        let gone = [&[0x17, 0, 0, 0], &[0; 8][..], &ids, &[4]].concat();
-        assert_eq!(MeshPacket::parse(&gone), Err(NotRelay));
+        for first in [0x18, 0x19] {
+            assert_eq!(MeshPacket::parse(&bytes(first, &[4]), AT), Err(NotRelay));
+        }
+        for first in [0x15, 0x1a] {
+            assert_eq!(MeshPacket::parse(&bytes(first, &[4]), AT), Err(NotRelay));
+        }
     }
 
     #[test]
@@ -257,12 +325,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), first in 0x15u8..0x19) {
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), first in 0x15u8..0x1b) {
             let mut bytes = bytes;
             if let Some(kind) = bytes.first_mut() {
                 *kind = first;
             }
-            if let Ok(packet) = MeshPacket::parse(&bytes) {
+            if let Ok(packet) = MeshPacket::parse(&bytes, AT) {
                 let mut buffer = [0; FRAME_BYTES];
                 let mut frame = Frame::new(&mut buffer);
                 frame.set(&bytes[HEADER_BYTES..]).unwrap();

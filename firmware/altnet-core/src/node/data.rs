@@ -181,7 +181,7 @@ impl<A: Aead> Node<A> {
         let result = match frame.packet().first() {
             _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),
             Some(&(relay::SEND..=relay::KEPT)) => self.handle_relay(from, frame, now),
-            Some(&(mesh::FORWARD | mesh::GONE)) => self.handle_mesh(from, frame, now),
+            Some(&(mesh::FORWARD..=mesh::GONE_ON)) => self.handle_mesh(from, frame, now),
             Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
             None => Err(DropReason::NotOurs),
         };

@@ -49,8 +49,10 @@ impl<A: Aead> Node<A> {
         bytes: usize,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let is_relay = self.mesh.links.is_linked(node);
-        let spent = self.relay.spend(node, bytes, is_relay, now);
+        let links = &self.mesh.links;
+        let spent = self
+            .relay
+            .spend(node, bytes, &|node| links.is_linked(node), now);
         spent.map_err(|(_, warns)| {
             if warns {
                 let refused = self.relay.month_left(now);

@@ -14,7 +14,7 @@ use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::mesh::{
     Distance, HEADER_BYTES, MAX_DISTANCE_BYTES, MAX_HOPS, MAX_NAMED, MAX_RELAYS, MeshKind,
-    MeshNotice, MeshPacket, Nodes,
+    MeshNotice, MeshPacket, Nodes, PREFIX_BYTES, ShortToken,
 };
 use altnet_wire::message::{Message, Notice};
 use altnet_wire::policy::Run;
@@ -290,7 +290,11 @@ impl<A: Aead> Node<A> {
                 if !links.is_linked(node) {
                     return;
                 }
-                links.clients(node, *is_all, here.iter(), gone.iter());
+                // In a frame stands what ids of this network differ in.
+                let prefix = node.0.first_chunk::<PREFIX_BYTES>();
+                let is_ours = |id: &NodeId| id.0.first_chunk() == prefix;
+                let all = here.iter().filter(is_ours);
+                links.clients(node, *is_all, all, gone.iter());
                 for changed in here.iter().chain(gone.iter()) {
                     self.relays_to_changed(changed, now);
                 }
@@ -313,14 +317,15 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        let packet = MeshPacket::parse(frame.packet()).map_err(|_| DropReason::NotOurs)?;
         let own = self.relay_node().ok_or(DropReason::RelayToken)?;
+        let packet = MeshPacket::parse(frame.packet(), own).map_err(|_| DropReason::NotOurs)?;
         if packet.kind == MeshKind::Gone {
             return self.handle_gone(from, own, &packet, frame, now);
         }
         let MeshPacket { source, to, .. } = packet;
-        let Ok(relay) = self.relay.sender(from, packet.token, now) else {
-            return self.unknown_token(packet.token, from, frame);
+        let Ok(relay) = self.relay.sending_relay(from, packet.token, now) else {
+            let held = self.relay.token_like(packet.token);
+            return self.unknown_token(held.ok_or(DropReason::RelayToken)?, from, frame);
         };
         if !self.mesh.links.is_linked(relay) {
             return Err(DropReason::RelayUnknown);
@@ -364,7 +369,7 @@ impl<A: Aead> Node<A> {
     ) -> Result<Verdict, DropReason> {
         let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
         let link = self.relays.get(&relay).ok_or(DropReason::RelayUnknown)?;
-        if link.token != Some(packet.token) {
+        if link.token.map(ShortToken::from) != Some(packet.token) {
             return Err(DropReason::RelayToken);
         }
         let MeshPacket { source, to, .. } = *packet;
@@ -392,7 +397,7 @@ impl<A: Aead> Node<A> {
         };
         let gone = MeshPacket {
             hops: 0,
-            token,
+            token: token.into(),
             ..*packet
         };
         gone.push(frame).map_err(|_| DropReason::TooLarge)?;
@@ -445,7 +450,7 @@ impl<A: Aead> Node<A> {
         let packet = MeshPacket {
             kind: MeshKind::Forward,
             hops: hop.hops,
-            token,
+            token: token.into(),
             source,
             to,
         };

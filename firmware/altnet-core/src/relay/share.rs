@@ -105,6 +105,11 @@ impl Line {
         }
     }
 
+    /// Whether any member is bounded by itself.
+    pub(super) const fn bounds_members(&self) -> bool {
+        self.quotas.rate_bytes_per_s > 0 || self.quotas.month_bytes > 0
+    }
+
     /// Counts what a client wants forwarded. A linked relay (`is_relay`) has a share of the line, and no bounds
     /// of its own.
     pub(super) fn pass(

@@ -201,18 +201,24 @@ fn what_a_member_sent_this_month_is_not_forgotten_with_its_registration() {
         month_bytes: 1000,
         ..Quotas::default()
     });
-    assert_eq!(relay.spend(A, 900, false, at(1)), Ok(()));
+    assert_eq!(relay.spend(A, 900, &|_| false, at(1)), Ok(()));
     relay.remove(A);
     let again = relay.register(A, Way::Udp(address(1)), Token(12), at(2));
     assert_eq!(again, Ok(Token(12)));
     // It is told so once in a while.
-    assert_eq!(relay.spend(A, 200, false, at(3)), Err((Over::Quota, true)));
-    assert_eq!(relay.spend(A, 200, false, at(4)), Err((Over::Quota, false)));
-    assert_eq!(relay.spend(B, 200, false, at(4)), Ok(()));
+    assert_eq!(
+        relay.spend(A, 200, &|_| false, at(3)),
+        Err((Over::Quota, true))
+    );
+    assert_eq!(
+        relay.spend(A, 200, &|_| false, at(4)),
+        Err((Over::Quota, false))
+    );
+    assert_eq!(relay.spend(B, 200, &|_| false, at(4)), Ok(()));
     assert_eq!(relay.counters().over, 2);
     // Another month begins.
     let month = at(MONTH.as_secs() + 1);
-    assert_eq!(relay.spend(A, 200, false, month), Ok(()));
+    assert_eq!(relay.spend(A, 200, &|_| false, month), Ok(()));
 }
 
 #[test]
@@ -227,7 +233,24 @@ fn a_relay_is_as_busy_as_it_has_clients_or_its_line_is_full() {
         ..Quotas::default()
     });
     for s in 0..20 {
-        let _ = relay.spend(A, 900, false, at(s));
+        let _ = relay.spend(A, 900, &|_| false, at(s));
     }
     assert!(relay.load(at(20)) > 80);
+}
+
+#[test]
+fn a_relay_is_known_by_the_beginning_of_its_token_and_its_address() {
+    let mut relay = RelayServer::new(3);
+    // Two that differ in what is left out.
+    for (node, port, token) in [(A, 1, 0x1234_5601), (B, 2, 0x1234_5602)] {
+        let way = Way::Udp(address(port));
+        relay.register(node, way, Token(token), at(0)).unwrap();
+    }
+    let short = ShortToken::from(Token(0x1234_5600));
+    assert_eq!(relay.sending_relay(address(1), short, at(1)), Ok(A));
+    assert_eq!(relay.sending_relay(address(2), short, at(1)), Ok(B));
+    let elsewhere = relay.sending_relay(address(3), short, at(1));
+    assert_eq!(elsewhere, Err(RelayDrop::BadToken));
+    assert!(relay.token_like(short).is_some());
+    assert_eq!(relay.token_like(Token(0x1234_5700).into()), None);
 }
