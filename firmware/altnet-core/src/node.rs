@@ -95,6 +95,7 @@ use crate::limits::Limits;
 use crate::path::budget::ProbeBudget;
 use crate::policy::{Policy, PolicyLimits};
 use crate::registry::Registry;
+use crate::relay::guests::Guests;
 use crate::relay::{Quotas, RelayServer};
 use crate::rng::Rng;
 
@@ -239,6 +240,7 @@ pub struct Node<A: Aead> {
     tls_keys: BTreeMap<SigningKey, tls::TlsKey>,
     sessions: BTreeMap<SessionId, Session>,
     relay: RelayServer,
+    guests: Guests,
     relays: BTreeMap<NodeId, RelayLink>,
     mesh: mesh::Others,
     load: load::Load,
@@ -302,6 +304,7 @@ impl<A: Aead> Node<A> {
             relay: RelayServer::new(config.limits.relay_clients.into()),
             mesh: mesh::Others::new(config.limits.members.into()),
             load: load::Load::default(),
+            guests: Guests::default(),
             directory_epoch: rng.next_u64().max(1),
             config,
             rng,

@@ -9,6 +9,8 @@
 //! Deliberately absent: who may register (the caller asks the registry), what a stream is made of,
 //! other relays ([`crate::mesh`]).
 
+pub mod guests;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;

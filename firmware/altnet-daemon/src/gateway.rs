@@ -486,6 +486,7 @@ impl Gateway {
                 Output::ToClient { stream, from } => {
                     self.streams.to_client(stream, from, frame.packet());
                 }
+                Output::CloseClient { stream } => self.streams.close_client(stream),
                 Output::ClosePort { port } => self.ports.close(port),
                 Output::Deliver => self.carry_out(Verdict::Deliver, frame),
                 Output::App { app } => self.carry_out(Verdict::App { app }, frame),

@@ -20,15 +20,16 @@ use altnet_core::derp::handshake::ServerIdentity;
 use altnet_core::derp::server::{ConnectionId, ServerLimits};
 use altnet_core::node::WantedStream;
 use altnet_core::relay::StreamId;
+use altnet_core::relay::guests::MAX_GUESTS;
 use altnet_relay::certificate::{Certificate, CertificateError};
 use altnet_relay::client::{Connection, Event, Sender, Target};
 use altnet_relay::keys;
 use altnet_relay::proxy::Proxy;
 use altnet_relay::server::{Admission, Admit, Local, Options, Relay};
 use altnet_relay::trust::Trust;
+use altnet_wire::derp::VERSION;
 use altnet_wire::derp::info::ClientInfo;
 use altnet_wire::derp::node::{key_of, node_of};
-use altnet_wire::derp::{PublicKey, VERSION};
 use altnet_wire::id::NodeId;
 use altnet_wire::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -45,10 +46,6 @@ const WAITING: usize = 512;
 /// The first pause before a relay is tried again; each next is twice as long.
 const RETRY: Duration = Duration::from_secs(2);
 const RETRY_MOST: Duration = Duration::from_secs(60);
-/// How long a client that isn't known yet has to say who it is.
-const GUEST: Duration = Duration::from_secs(20);
-/// The most clients that aren't known yet.
-const GUESTS: usize = 256;
 
 /// Something that came.
 #[derive(Debug)]
@@ -60,7 +57,9 @@ pub enum Came {
     /// A datagram over the stream to a relay, from a node.
     FromRelay(NodeId, NodeId, Vec<u8>),
     /// A datagram of a client of ours, for a node.
-    FromClient(ConnectionId, PublicKey, NodeId, Vec<u8>),
+    FromClient(ConnectionId, NodeId, Vec<u8>),
+    /// Somebody connected to us who isn't known yet.
+    Guest(ConnectionId),
     /// A client's connection has ended.
     Gone(ConnectionId),
 }
@@ -83,14 +82,33 @@ struct Line {
     pause: Duration,
 }
 
-/// A client of ours.
-#[derive(Clone, Copy, Debug)]
-struct Client {
-    stream: StreamId,
-    connection: ConnectionId,
-    key: PublicKey,
-    /// Until when it may be unknown; none once it isn't.
-    guest_until: Option<Instant>,
+/// The connections of clients of ours, and the streams by which the node knows them.
+#[derive(Debug, Default)]
+struct Clients {
+    streams: BTreeMap<ConnectionId, StreamId>,
+    connections: BTreeMap<StreamId, ConnectionId>,
+    last: u32,
+}
+
+impl Clients {
+    /// The stream of a connection; one that is new gets one.
+    fn stream_of(&mut self, connection: ConnectionId) -> StreamId {
+        if let Some(stream) = self.streams.get(&connection) {
+            return *stream;
+        }
+        self.last = self.last.wrapping_add(1);
+        let stream = StreamId(self.last);
+        self.streams.insert(connection, stream);
+        self.connections.insert(stream, connection);
+        stream
+    }
+
+    /// Forgets a connection; returns its stream.
+    fn gone(&mut self, connection: ConnectionId) -> Option<StreamId> {
+        let stream = self.streams.remove(&connection)?;
+        self.connections.remove(&stream);
+        Some(stream)
+    }
 }
 
 /// All streams.
@@ -99,8 +117,8 @@ pub struct Streams {
     proxy: Option<Proxy>,
     lines: BTreeMap<NodeId, Line>,
     relay: Option<Relay>,
-    clients: Vec<Client>,
-    next: u32,
+    listens: Option<SocketAddr>,
+    clients: Clients,
     outbox: mpsc::Sender<Came>,
     inbox: mpsc::Receiver<Came>,
 }
@@ -109,7 +127,7 @@ impl std::fmt::Debug for Streams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Streams")
             .field("relays", &self.lines.len())
-            .field("clients", &self.clients.len())
+            .field("clients", &self.clients.streams.len())
             .finish_non_exhaustive()
     }
 }
@@ -151,8 +169,8 @@ impl Streams {
             proxy,
             lines: BTreeMap::new(),
             relay: None,
-            clients: Vec::new(),
-            next: 0,
+            listens: None,
+            clients: Clients::default(),
             outbox,
             inbox,
         })
@@ -178,7 +196,7 @@ impl Streams {
         let identity = ServerIdentity::new(secret, None);
         let tls = certificate.shown(&identity.public())?.config();
         let mut options = Options::new(ServerLimits {
-            connections: usize::from(config.clients) + GUESTS,
+            connections: usize::from(config.clients) + MAX_GUESTS,
             ..ServerLimits::SERVER
         });
         options.local = Some(self.local());
@@ -187,20 +205,28 @@ impl Streams {
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let listener = TcpListener::from_std(listener).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
         let admit = admission(config.derp_clients.clone());
         crate::info!("relays over TLS at {address}, DERP key {}", relay.public());
         let served = relay.clone();
         tokio::spawn(async move { served.serve(listener, tls, admit).await });
         self.relay = Some(relay);
+        self.listens = Some(address);
         Ok(())
     }
 
     fn local(&self) -> Local {
-        let (packets, closings) = (self.outbox.clone(), self.outbox.clone());
+        let (openings, packets) = (self.outbox.clone(), self.outbox.clone());
+        let closings = self.outbox.clone();
         Local {
-            packet: Arc::new(move |connection, key, to, packet| {
+            opened: Arc::new(move |connection| {
+                let openings = openings.clone();
+                // Nobody is there any more at the end.
+                Box::pin(async move { drop(openings.send(Came::Guest(connection)).await) })
+            }),
+            packet: Arc::new(move |connection, to, packet| {
                 // A full queue loses it.
-                let came = Came::FromClient(connection, key, to, packet.to_vec());
+                let came = Came::FromClient(connection, to, packet.to_vec());
                 let _ = packets.try_send(came);
             }),
             closed: Arc::new(move |connection| {
@@ -277,9 +303,14 @@ impl Streams {
         }
     }
 
+    /// Where clients connect, if they may.
+    pub const fn listens(&self) -> Option<SocketAddr> {
+        self.listens
+    }
+
     /// How many connections of clients there are.
     pub fn clients(&self) -> usize {
-        self.clients.len()
+        self.clients.streams.len()
     }
 
     /// Sends a datagram over the stream to a relay, for a node.
@@ -293,65 +324,28 @@ impl Streams {
 
     /// Sends a datagram to a client of ours, from a node.
     pub fn to_client(&self, stream: StreamId, from: NodeId, datagram: &[u8]) {
-        let client = self.clients.iter().find(|client| client.stream == stream);
-        if let (Some(client), Some(relay)) = (client, &self.relay) {
-            relay.send(client.connection, from, datagram);
+        let connection = self.clients.connections.get(&stream);
+        if let (Some(connection), Some(relay)) = (connection, &self.relay) {
+            relay.send(*connection, from, datagram);
         }
     }
 
-    /// The stream of a connection; a new one is a guest's.
-    pub fn stream_of(
-        &mut self,
-        connection: ConnectionId,
-        key: PublicKey,
-        now: Instant,
-    ) -> Option<StreamId> {
-        let known = self.clients.iter().find(|c| c.connection == connection);
-        if let Some(client) = known {
-            return Some(client.stream);
+    /// The stream of a connection.
+    pub fn stream_of(&mut self, connection: ConnectionId) -> StreamId {
+        self.clients.stream_of(connection)
+    }
+
+    /// Disconnects a client of ours.
+    pub fn close_client(&self, stream: StreamId) {
+        let connection = self.clients.connections.get(&stream);
+        if let (Some(connection), Some(relay)) = (connection, &self.relay) {
+            relay.close(*connection);
         }
-        let guests = self.clients.iter().filter(|c| c.guest_until.is_some());
-        if guests.count() >= GUESTS {
-            return None;
-        }
-        self.next = self.next.wrapping_add(1);
-        let stream = StreamId(self.next);
-        self.clients.push(Client {
-            stream,
-            connection,
-            key,
-            guest_until: Some(now.after(GUEST)),
-        });
-        Some(stream)
     }
 
     /// Forgets a connection that has ended; returns its stream.
     pub fn gone(&mut self, connection: ConnectionId) -> Option<StreamId> {
-        let at = self
-            .clients
-            .iter()
-            .position(|c| c.connection == connection)?;
-        Some(self.clients.swap_remove(at).stream)
-    }
-
-    /// Disconnects guests who didn't say who they are in time; `is_known` says who did. Returns when
-    /// to look again.
-    pub fn tend_guests(&mut self, is_known: impl Fn(StreamId) -> bool, now: Instant) -> Instant {
-        let mut next = Instant::NEVER;
-        for client in &mut self.clients {
-            let Some(until) = client.guest_until else {
-                continue;
-            };
-            if is_known(client.stream) {
-                client.guest_until = None;
-            } else if until > now {
-                next = next.min(until);
-            } else if let Some(relay) = &self.relay {
-                relay.remove(&client.key);
-                next = next.min(now.after(GUEST));
-            }
-        }
-        next
+        self.clients.gone(connection)
     }
 }
 
@@ -419,4 +413,63 @@ async fn run(
     }
     // Nobody is there any more at the end.
     let _ = outbox.send(Came::Down(relay, why)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connects to a relay as somebody whom it doesn't know, and says nothing.
+    async fn silent_guest(relay: SocketAddr, key: u8) -> Connection {
+        let target = Target {
+            host: relay.ip().to_string(),
+            port: relay.port(),
+            addresses: vec![relay.ip()],
+            trust: Trust::Anybody,
+            key: None,
+            proxy: None,
+        };
+        let secret = SecretKey::new([key; 32]);
+        let connected = Connection::connect(&target, secret, ClientInfo::default());
+        connected.await.expect("a relay takes guests")
+    }
+
+    async fn came(streams: &mut Streams) -> Came {
+        let patience = std::time::Duration::from_secs(20);
+        let came = tokio::time::timeout(patience, streams.came());
+        came.await.expect("something comes")
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_says_nothing_is_known_of_and_goes_when_it_is_told_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut streams = Streams::new(None).unwrap();
+        let config = config::Relay {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            ..config::Relay::default()
+        };
+        streams.serve(&config, folder.path()).unwrap();
+        let relay = streams.listens().unwrap();
+        let (silent, other) = (silent_guest(relay, 1).await, silent_guest(relay, 2).await);
+        let other = tokio::spawn(other.run(|_| {}));
+        let silent = tokio::spawn(silent.run(|_| {}));
+        let mut known = Vec::new();
+        while known.len() < 2 {
+            let Came::Guest(connection) = came(&mut streams).await else {
+                panic!("only guests come");
+            };
+            known.push((connection, streams.stream_of(connection)));
+        }
+        let (connection, stream) = known[0];
+        streams.close_client(stream);
+        let Came::Gone(gone) = came(&mut streams).await else {
+            panic!("the connection has ended");
+        };
+        assert_eq!(gone, connection);
+        assert_eq!(streams.gone(gone), Some(stream));
+        assert_eq!(streams.clients(), 1);
+        // The other one stays.
+        let ended = [silent.is_finished(), other.is_finished()];
+        assert!(!(ended[0] && ended[1]), "both were disconnected");
+    }
 }

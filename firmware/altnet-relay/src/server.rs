@@ -45,14 +45,20 @@ pub enum Admission {
     Client,
 }
 
-/// What takes a packet that a connection, of a client of this key, sent to a node.
-pub type TakePacket = Arc<dyn Fn(ConnectionId, PublicKey, NodeId, &[u8]) + Send + Sync>;
+/// What takes a packet that a connection sent to a node.
+pub type TakePacket = Arc<dyn Fn(ConnectionId, NodeId, &[u8]) + Send + Sync>;
+
+/// What takes note of a guest's connection.
+pub type Opened =
+    Arc<dyn Fn(ConnectionId) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// Who is behind packets that go to nodes rather than to clients' keys
 /// ([`altnet_wire::derp::node`]). Called from the tasks of connections: it is to return soon, and not
 /// to call the relay.
 #[derive(Clone)]
 pub struct Local {
+    /// A guest's connection stands; nothing of it is read until this is done.
+    pub opened: Opened,
     /// Takes a packet that a connection sent to a node.
     pub packet: TakePacket,
     /// A connection has ended.
@@ -203,6 +209,11 @@ impl Relay {
     /// The clients that are connected and were admitted; other relays of the region weren't asked about.
     pub fn admitted(&self) -> Vec<PublicKey> {
         self.shared.lock().server().admitted().copied().collect()
+    }
+
+    /// Ends one connection, if there is that still.
+    pub fn close(&self, connection: ConnectionId) {
+        self.shared.lock().close(connection);
     }
 
     /// Disconnects a client that isn't admitted any more.

@@ -650,6 +650,7 @@ impl World {
                     let bytes = frame.packet().to_vec();
                     self.stream_to_client(host, stream, from, bytes);
                 }
+                Output::CloseClient { stream } => self.close_client(stream),
                 Output::ClosePort { port } => {
                     state.ports.remove(&port);
                 }

@@ -79,6 +79,11 @@ pub enum Output {
         /// Who it is from.
         from: NodeId,
     },
+    /// Close a client's stream: nobody said in time whose it is.
+    CloseClient {
+        /// Its stream.
+        stream: StreamId,
+    },
     /// Close a UDP port: nothing that comes there is wanted any more.
     ClosePort {
         /// Which.
@@ -134,6 +139,9 @@ impl<A: Aead> Node<A> {
             if let Some(output) = self.poll_keeps(frame, now) {
                 return output;
             }
+            if let Some(output) = self.poll_guests(now) {
+                return output;
+            }
             if let Some(event) = self.control.poll_event() {
                 self.handle_control_event(event, now);
                 continue;
@@ -169,6 +177,7 @@ impl<A: Aead> Node<A> {
                         .min(self.control.deadline())
                         .min(self.timers.deadline())
                         .min(self.keeps_deadline())
+                        .min(self.guests_deadline())
                         .min(self.traversal.deadline())
                         .min(self.links_deadline());
                     return Output::Wait(deadline);

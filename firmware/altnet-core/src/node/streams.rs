@@ -15,10 +15,10 @@ use altnet_wire::id::NodeId;
 use altnet_wire::time::{Duration, Instant};
 
 use super::peers::RETRY;
-use super::{DropReason, Node, Verdict};
+use super::{DropReason, Node, Output, Verdict};
 use crate::control::CloseReason;
 use crate::path::Change;
-use crate::relay::StreamId;
+use crate::relay::{RelayFull, StreamId};
 
 /// How long a relay may be out of reach by UDP before a stream to it is wanted.
 const WITHOUT_UDP: Duration = Duration::from_secs(2);
@@ -228,15 +228,37 @@ impl<A: Aead> Node<A> {
         self.pass_on(sender, to, frame, now)
     }
 
-    /// Whether a client's stream is a registered member's: one that isn't after a while is closed.
-    pub fn is_registered(&self, stream: StreamId, now: Instant) -> bool {
-        self.relay.streamer(stream, now).is_some()
+    /// A client's stream stands, of which nobody knows yet whose it is. It is closed unless a member
+    /// registers over it in good time ([`crate::relay::guests::PATIENCE`]).
+    ///
+    /// # Errors
+    /// [`RelayFull`]: it is to be closed at once.
+    pub fn handle_stream_opened(
+        &mut self,
+        stream: StreamId,
+        now: Instant,
+    ) -> Result<(), RelayFull> {
+        self.guests.came(stream, now)
     }
 
     /// A client's stream has ended.
     pub fn handle_stream_closed(&mut self, stream: StreamId) {
+        self.guests.gone(stream);
         self.relay.stream_closed(stream);
         self.mesh_clients_changed();
+    }
+
+    /// The next stream of a client's to close.
+    pub(super) fn poll_guests(&mut self, now: Instant) -> Option<Output> {
+        let relay = &self.relay;
+        let is_known = |stream| relay.streamer(stream, now).is_some();
+        let stream = self.guests.poll(is_known, now)?;
+        Some(Output::CloseClient { stream })
+    }
+
+    /// When [`Node::poll_guests`] next has something to say.
+    pub(super) fn guests_deadline(&self) -> Instant {
+        self.guests.deadline()
     }
 }
 

@@ -48,11 +48,18 @@ impl Gateway {
                 // Longer than any of ours.
                 Err(_) => return,
             },
-            Came::FromClient(connection, key, to, datagram) => {
-                let stream = self.streams.stream_of(connection, key, now);
-                match (stream, frame.set(&datagram)) {
-                    (Some(stream), Ok(())) => self.node.handle_client(stream, to, frame, now),
-                    _ => return,
+            Came::Guest(connection) => {
+                let stream = self.streams.stream_of(connection);
+                if self.node.handle_stream_opened(stream, now).is_err() {
+                    self.streams.close_client(stream);
+                }
+                return;
+            }
+            Came::FromClient(connection, to, datagram) => {
+                let stream = self.streams.stream_of(connection);
+                match frame.set(&datagram) {
+                    Ok(()) => self.node.handle_client(stream, to, frame, now),
+                    Err(_) => return,
                 }
             }
         };
@@ -67,9 +74,7 @@ impl Gateway {
         let wanted: Vec<_> = self.node.wanted_streams(now).collect();
         let node = &mut self.node;
         let streams = &mut self.streams;
-        let again = streams.tend(&wanted, |relay| node.handle_stream(relay, false, now), now);
-        let is_known = |stream| node.is_registered(stream, now);
-        again.min(streams.tend_guests(is_known, now))
+        streams.tend(&wanted, |relay| node.handle_stream(relay, false, now), now)
     }
 
     /// Sends what goes over a stream; whether it was that.
@@ -91,7 +96,7 @@ impl Gateway {
             is_relay,
             clients,
             most_clients: settings.clients,
-            tls: settings.listen.map(|at| at.to_string()),
+            tls: self.streams.listens().map(|at| at.to_string()),
             streams: self.streams.clients(),
             forwarded: counted.forwarded,
             forwarded_bytes: counted.forwarded_bytes,

@@ -110,7 +110,6 @@ impl Visitor {
         drop(permit);
         Ok(Some(Box::new(Admitted {
             inbound: Inbound {
-                key,
                 is_guest,
                 splitter,
                 held: std::mem::take(&mut line.plain),

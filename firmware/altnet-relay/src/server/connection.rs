@@ -57,6 +57,11 @@ pub(super) async fn run(shared: Arc<Shared>, visitor: Visitor) {
         },
         admitted,
     };
+    if let Some(local) = shared.options.local.as_ref()
+        && connection.admitted.inbound.is_guest
+    {
+        (local.opened)(connection.admitted.outbox.id).await;
+    }
     let end = connection.relay().await;
     let Admitted { line, outbox, .. } = &mut *connection.admitted;
     shared.lock().disconnect(outbox.id);

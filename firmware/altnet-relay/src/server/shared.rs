@@ -98,7 +98,6 @@ impl Shared {
 
 /// A client's stream, as far as it is understood.
 pub(super) struct Inbound {
-    pub(super) key: PublicKey,
     /// Whether it may send to nodes alone.
     pub(super) is_guest: bool,
     pub(super) splitter: Splitter,
@@ -202,7 +201,7 @@ impl Inbound {
             return Ok(false);
         };
         match node::node_of(&to) {
-            Some(node) => (local.packet)(id, self.key, node, packet),
+            Some(node) => (local.packet)(id, node, packet),
             None => return Ok(self.is_guest),
         }
         Ok(true)
@@ -242,6 +241,12 @@ impl State {
         }
         self.server.disconnect(id);
         self.drain(clock::now());
+    }
+
+    pub(super) fn close(&self, id: ConnectionId) {
+        if let Some(outbox) = self.outbox(id) {
+            outbox.leave(|inner| inner.closing = Some(CloseReason::Removed.into()));
+        }
     }
 
     pub(super) fn remove(&mut self, key: &PublicKey) {

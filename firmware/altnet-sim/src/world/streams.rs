@@ -40,6 +40,8 @@ pub(super) struct Streams {
     are_on: bool,
     next: u32,
     all: Vec<Stream>,
+    /// Those that their relays closed.
+    closed: Vec<StreamId>,
 }
 
 impl World {
@@ -136,8 +138,16 @@ impl World {
         let Some(stream) = self.streams.all.iter_mut().find(|s| s.id == id) else {
             return;
         };
-        stream.is_up = true;
+        let was_up = core::mem::replace(&mut stream.is_up, true);
         let (stream, now) = (*stream, self.now);
+        if !was_up && self.is_on(stream.server) {
+            let server = self.hosts[stream.server.0].node.as_mut();
+            let opened = server.map(|node| node.handle_stream_opened(id, now));
+            if opened.is_some_and(|opened| opened.is_err()) {
+                return self.end_stream(stream);
+            }
+            self.drain(stream.server);
+        }
         let mut buffer = [0; FRAME_BYTES];
         let mut frame = Frame::new(&mut buffer);
         let host = match streamed {
@@ -174,6 +184,20 @@ impl World {
             if stream.client == host || stream.server == host {
                 self.end_stream(stream);
             }
+        }
+    }
+
+    /// Takes the streams that relays closed so far.
+    pub fn closed_streams(&mut self) -> Vec<StreamId> {
+        core::mem::take(&mut self.streams.closed)
+    }
+
+    /// A relay closes a client's stream.
+    pub(super) fn close_client(&mut self, id: StreamId) {
+        self.streams.closed.push(id);
+        let mut all = self.streams.all.iter();
+        if let Some(stream) = all.find(|stream| stream.id == id).copied() {
+            self.end_stream(stream);
         }
     }
 
