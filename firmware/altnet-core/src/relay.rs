@@ -270,6 +270,14 @@ impl RelayServer {
         }
     }
 
+    /// Binds a client, if it is one, to a stream over which it has just said who it is: where it was
+    /// it may not be heard any more.
+    pub fn came_over(&mut self, node: NodeId, stream: StreamId) {
+        if let Some(place) = self.nodes.get(&node).copied() {
+            self.take_way(place, Way::Stream(stream));
+        }
+    }
+
     /// The member that is registered over a stream.
     pub fn streamer(&self, stream: StreamId, now: Instant) -> Option<NodeId> {
         let client = self.client(self.streams.get(&stream))?;

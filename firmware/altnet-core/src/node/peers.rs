@@ -19,7 +19,7 @@ use super::apps::{AppTunnel, Via};
 use super::directory::ANNOUNCE_AGAIN;
 use super::gate::Gate;
 use super::load::BUSY;
-use super::streams::is_guests;
+use super::streams::{is_guests, stream_of};
 use super::traversal::Meeting;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
@@ -455,6 +455,11 @@ impl<A: Aead> Node<A> {
         }
         self.tell(Event::Arrived { node });
         let mut endpoint = self.control.endpoint(session);
+        if let Some(Endpoint::Relayed { node: guest, .. }) = endpoint
+            && let Some(stream) = stream_of(guest)
+        {
+            self.relay.came_over(node, stream);
+        }
         let mut former = None;
         if let Some(peer) = self.peers.get_mut(&node) {
             former = peer.session.replace(session).filter(|s| *s != session);

@@ -142,9 +142,12 @@ impl<A: Aead> Node<A> {
                 }
             }
             if let Some(peer) = self.peers.get_mut(&relay) {
+                // What answered by UDP before doesn't now: else there would be no stream.
+                peer.path.doubt(now);
                 peer.retry_at = now;
                 peer.retry = RETRY;
             }
+            self.follow_path(relay, now);
         }
         self.timers.housekeeping_at(now);
     }

@@ -254,3 +254,14 @@ fn a_relay_is_known_by_the_beginning_of_its_token_and_its_address() {
     assert!(relay.token_like(short).is_some());
     assert_eq!(relay.token_like(Token(0x1234_5700).into()), None);
 }
+
+#[test]
+fn a_client_that_comes_over_a_stream_is_not_sent_to_by_udp_any_more() {
+    let mut relay = relay();
+    relay.came_over(A, StreamId(7));
+    assert_eq!(relay.forward(A, 1, at(1)), Ok(Way::Stream(StreamId(7))));
+    assert_eq!(relay.streamer(StreamId(7), at(1)), Some(A));
+    // Who isn't registered isn't by that.
+    relay.came_over(NodeId([3; 16]), StreamId(8));
+    assert_eq!(relay.streamer(StreamId(8), at(1)), None);
+}
