@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: finding candidates, sealing challenges, NAT behaviour discovery.
 
+mod absent;
 pub mod budget;
 pub mod keep;
 mod relayed;
@@ -194,6 +195,8 @@ pub struct Path {
     /// When the path in use is asked whether it still carries; never while nothing is owed.
     ask_at: Instant,
     change: Option<Change>,
+    /// Where to send to, as others were told last.
+    told: Option<Endpoint>,
     became_proven: bool,
 }
 
@@ -212,6 +215,7 @@ impl Path {
             last_sent: now,
             ask_at: Instant::NEVER,
             change: None,
+            told: None,
             became_proven: false,
         }
     }
@@ -500,18 +504,6 @@ impl Path {
         self.choose(now);
     }
 
-    /// A relay says that the peer isn't registered there. True if another is used from now on.
-    pub fn is_absent_at(&mut self, relay: NodeId, now: Instant) -> bool {
-        let is_used =
-            matches!(self.current, Some(Endpoint::Relayed { relay: r, .. }) if r == relay);
-        if !is_used || !self.is_first(relay) || self.relays.len() < 2 {
-            return false;
-        }
-        self.relays.rotate();
-        self.choose(now);
-        true
-    }
-
     fn is_first(&self, relay: NodeId) -> bool {
         self.relays.first().is_some_and(|way| way.relay == relay)
     }
@@ -641,9 +633,9 @@ impl Path {
         core::mem::replace(&mut self.became_proven, false)
     }
 
-    /// Whether [`Path::poll_change`] or [`Path::poll_proven`] has something to say.
-    pub const fn has_news(&self) -> bool {
-        self.change.is_some() || self.became_proven
+    /// Whether something is to be polled: a change, news, or that the path became a proven one.
+    pub fn has_news(&self) -> bool {
+        self.change.is_some() || self.became_proven || self.is_elsewhere()
     }
 
     fn choose(&mut self, now: Instant) {

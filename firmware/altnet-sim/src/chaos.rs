@@ -263,6 +263,17 @@ impl Chaos {
         }
     }
 
+    /// Has house A send for so long to house B, which is off.
+    pub fn flow_to_nobody(&mut self, time: Duration) {
+        let (a, b) = (self.lan(1, 0x11), self.lan(2, 0x80));
+        let packet = packet::udp((a, 4000), (b, 80), b"is anybody there?");
+        let end = self.world.now().after(time);
+        while self.world.now() < end {
+            let _ = self.world.send(self.homes[0], &packet);
+            self.world.run(EVERY);
+        }
+    }
+
     /// How things are, for a test that fails.
     pub fn story(&mut self) -> String {
         let mut story = String::new();

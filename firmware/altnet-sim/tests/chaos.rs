@@ -4,6 +4,7 @@
 //! Each test runs with 2 % loss per datagram and hop, at 100 ms there and back per hop,
 //! with one seed; with as many as `ALTNET_SIM_SEEDS` says, and without loss and with 5 % too. It prints its gaps.
 
+use altnet_core::node::Event;
 use altnet_sim::chaos::{Chaos, Gaps, Uplink};
 use altnet_sim::homes::seconds;
 use altnet_sim::nat::Kind;
@@ -341,4 +342,24 @@ fn where_much_is_lost_bytes_still_move() {
         }
     }
     report(&faults);
+}
+
+#[test]
+fn a_peer_that_is_off_is_looked_for_in_silence_and_found_when_it_is_back() {
+    let mut chaos = Chaos::new(9_301, 2, [Uplink::V4; 2], Kind::SYMMETRIC_RANDOM);
+    chaos.flow(seconds(5));
+    let other = chaos.homes[1];
+    chaos.world.power_off(other);
+    // Longer than a registration lasts that was kept.
+    chaos.flow_to_nobody(seconds(360));
+    chaos.world.told(chaos.homes[0]);
+    chaos.flow_to_nobody(seconds(120));
+    let told = chaos.world.told(chaos.homes[0]);
+    let changes = told.iter();
+    let changes = changes.filter(|told| matches!(told, Event::PathChanged { .. }));
+    assert_eq!(changes.count(), 0, "{told:?}");
+    chaos.world.power_on(other);
+    chaos.flow(seconds(15));
+    let gaps = chaos.flow(seconds(5));
+    assert!(gaps.longest() <= seconds(1), "{gaps:?}");
 }

@@ -511,11 +511,12 @@ impl<A: Aead> Node<A> {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        let change = peer.path.poll_change();
-        let became_proven = peer.path.poll_proven();
-        if change.is_none() && !became_proven {
+        if !peer.path.has_news() {
             return;
         }
+        let change = peer.path.poll_change();
+        let news = peer.path.poll_news();
+        peer.path.poll_proven();
         let (to, is_proven) = (peer.path.current(), peer.path.is_proven());
         // A call goes anywhere; a session moves only to where the peer is known to be.
         if let (Some(session), Some(to)) = (peer.session, to)
@@ -540,8 +541,10 @@ impl<A: Aead> Node<A> {
                 .to
                 .and_then(|to| to.direct())
                 .map(|address| (address, now));
-            self.tell(Event::PathChanged { node, change });
             self.call_over_stream(node, change, now);
+        }
+        if let Some(change) = news {
+            self.tell(Event::PathChanged { node, change });
         }
         self.timers.housekeeping_at(now);
     }

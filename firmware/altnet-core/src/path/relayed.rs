@@ -10,6 +10,11 @@ use heapless::Vec;
 
 /// A relay that was heard by so lately stays in use when others are offered.
 const FRESH: Duration = Duration::from_secs(2);
+/// How long a relay is not tried again that said that the peer isn't there; each next time twice as
+/// long.
+const ABSENT: Duration = Duration::from_secs(2);
+/// How often it doubles.
+const DOUBLINGS: u8 = 5;
 
 /// One relay, as a way to the peer.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +27,9 @@ pub(super) struct Way {
     pub(super) unanswered: u8,
     pub(super) asked: Instant,
     pub(super) tried: Instant,
+    /// How often in a row the relay said that the peer isn't there, and until when that counts.
+    absences: u8,
+    absent_until: Instant,
 }
 
 impl Way {
@@ -33,12 +41,25 @@ impl Way {
             unanswered: 0,
             asked: Instant::ZERO,
             tried: Instant::ZERO,
+            absences: 0,
+            absent_until: Instant::ZERO,
         }
     }
 
     pub(super) const fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.unanswered = 0;
+        self.absences = 0;
+        self.absent_until = Instant::ZERO;
+    }
+
+    fn is_absent(&mut self, now: Instant) {
+        // What was sent before the answer came is answered too.
+        if self.absent_until <= now {
+            let doublings = u32::from(self.absences.min(DOUBLINGS));
+            self.absent_until = now.after(ABSENT * (1 << doublings));
+            self.absences = self.absences.saturating_add(1);
+        }
     }
 
     pub(super) const fn asks(&mut self, now: Instant) {
@@ -73,10 +94,6 @@ impl Relays {
     /// The one in use, if a relay is.
     pub(super) fn first(&self) -> Option<&Way> {
         self.ways.first()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.ways.len()
     }
 
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Way> {
@@ -122,6 +139,26 @@ impl Relays {
         if self.first().is_some_and(|way| way.relay == relay) {
             self.rotate();
         }
+    }
+
+    /// One says that the peer isn't there. Has the next used that didn't say so of late; false if
+    /// there is none.
+    pub(super) fn is_absent_at(&mut self, relay: NodeId, now: Instant) -> bool {
+        if let Some(way) = self.at_mut(relay) {
+            way.is_absent(now);
+        }
+        let mut others = self.ways.iter();
+        let other = others.find(|way| way.absent_until <= now);
+        let other = other.map(|way| way.relay);
+        other.is_some_and(|relay| {
+            self.prefer(relay);
+            true
+        })
+    }
+
+    /// Whether all said that the peer isn't there, and it wasn't heard by any since.
+    pub(super) fn are_without_peer(&self) -> bool {
+        !self.ways.is_empty() && self.ways.iter().all(|way| way.absences > 0)
     }
 
     /// Has the next one used.
