@@ -1,0 +1,172 @@
+//! Meetings: when a node asks a relay for a peer that no direct address leads to, and the relay's side,
+//! which tells two clients where each is once both have asked.
+
+use altnet_tunnel::aead::Aead;
+use altnet_wire::endpoint::Endpoint;
+use altnet_wire::id::NodeId;
+use altnet_wire::message::{MEETING_S, Mapping, Message, Notice, Refusal, Reply, Request};
+use altnet_wire::time::{Duration, Instant};
+use heapless::Vec;
+
+use crate::node::Node;
+use crate::node::sessions::Asked;
+use crate::path::search::{Ended, Side};
+
+/// How long ordinary challenges have before a search is asked for.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long after asking to meet it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(4);
+/// How soon after another search was under way.
+const BUSY: Duration = Duration::from_secs(1);
+/// Askings in a row that nobody met, before a pause.
+const ASKINGS: u8 = 3;
+/// The first pause between two searches with one peer; each next is twice as long.
+const PAUSE: Duration = Duration::from_secs(60);
+/// The longest.
+const PAUSE_MOST: Duration = Duration::from_secs(3600);
+/// Clients that wait for each other at a relay.
+pub(super) const MEETINGS: usize = 256;
+/// Clients that one client waits for at a time.
+const MAX_WISHES: usize = 8;
+
+/// A client of this relay that wants to meet another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    who: NodeId,
+    with: NodeId,
+    ends: Instant,
+}
+
+/// A peer's part in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::node) struct Meeting {
+    /// How its NAT maps, as it says.
+    pub(in crate::node) mapping: Mapping,
+    /// When it is next asked for; none before there was a reason.
+    pub(super) next: Option<Instant>,
+    askings: u8,
+    /// Until when a relay's word that it is there is taken.
+    pub(super) expected: Instant,
+    pause: Duration,
+    /// How the last search ended, if one was made and found nothing.
+    pub(in crate::node) ended: Option<Ended>,
+}
+
+impl<A: Aead> Node<A> {
+    /// What this node would do in a search with a peer; nothing if none makes sense.
+    ///
+    /// Who knows of neither NAT does both: with one relay nobody can tell how a NAT maps.
+    pub(super) fn sides(&self, theirs: Mapping, now: Instant) -> Vec<Side, 2> {
+        use Mapping::{EndpointDependent as Dependent, EndpointIndependent as Independent};
+        let sides: &[Side] = match (self.traversal.mapping(), theirs) {
+            (Independent, Independent) => &[],
+            (Dependent, Dependent) => &[Side::Predicts],
+            (Dependent, _) | (_, Independent) => &[Side::Opens],
+            (_, Dependent) | (Independent, _) => &[Side::Guesses],
+            _ => &[Side::Opens, Side::Guesses],
+        };
+        let has_quota = now >= self.traversal.quota_until;
+        let may = |side: &Side| *side == Side::Guesses || has_quota;
+        sides.iter().copied().filter(may).collect()
+    }
+
+    /// Asks a relay to meet a peer that no direct address leads to. Returns when to look again.
+    pub(in crate::node) fn seek_meeting(&mut self, node: NodeId, now: Instant) -> Instant {
+        let Some(peer) = self.peers.get(&node) else {
+            return Instant::NEVER;
+        };
+        if !matches!(peer.path.current(), Some(Endpoint::Relayed { .. })) {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.meeting.next = None;
+            }
+            return Instant::NEVER;
+        }
+        let hopeless = peer.meeting.ended == Some(Ended::Unpredictable);
+        let can = peer.path.is_sent_to(now)
+            && !hopeless
+            && !self.sides(peer.meeting.mapping, now).is_empty();
+        // Of the relays that serve both the one with the least id, which both sides agree on; they
+        // may send by different ones.
+        let serves = |relay: &&NodeId| self.relays.get(*relay).is_some_and(|l| l.session.is_some());
+        let common = peer.told_relays.iter().filter(serves).min();
+        let by = common.and_then(|relay| self.relays.get(relay)?.session);
+        let is_free = self.traversal.running.is_none();
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return Instant::NEVER;
+        };
+        let (Some(session), true) = (by, can) else {
+            return Instant::NEVER;
+        };
+        let next = *peer.meeting.next.get_or_insert(now.after(PATIENCE));
+        if next > now {
+            return next;
+        }
+        if !is_free {
+            // Another search is under way.
+            peer.meeting.next = Some(now.after(BUSY));
+            return now.after(BUSY);
+        }
+        peer.meeting.askings += 1;
+        let wait = if peer.meeting.askings >= ASKINGS {
+            peer.meeting.next_pause()
+        } else {
+            ASK_AGAIN
+        };
+        peer.meeting.next = Some(now.after(wait));
+        peer.meeting.expected = now.after(Duration::from_secs(u64::from(MEETING_S) + 2));
+        self.ask(session, &Request::Meet { with: node }, Asked::Meet, now);
+        now.after(wait)
+    }
+
+    /// A client of this relay wants to meet another.
+    pub(in crate::node) fn meet_clients(
+        &mut self,
+        who: NodeId,
+        with: NodeId,
+        now: Instant,
+    ) -> Reply<'static> {
+        let (Some(own), Some(other)) = (self.relay.address(who), self.relay.address(with)) else {
+            return Reply::Refused(Refusal::NotFound);
+        };
+        let wishes = &mut self.traversal.wishes;
+        wishes.retain(|wish| wish.ends > now && (wish.who, wish.with) != (who, with));
+        let is_other = |wish: &Wish| (wish.who, wish.with) == (with, who);
+        let Some(place) = wishes.iter().position(is_other) else {
+            // Room for one who has few: nobody crowds out the others.
+            let held = wishes.iter().filter(|wish| wish.who == who).count();
+            let ends = now.after(Duration::from_secs(MEETING_S.into()));
+            if held >= MAX_WISHES || wishes.push(Wish { who, with, ends }).is_err() {
+                return Reply::Refused(Refusal::Busy);
+            }
+            return Reply::Done;
+        };
+        wishes.swap_remove(place);
+        for (to, with, address) in [(with, who, own), (who, with, other)] {
+            if let Some(session) = self.stands(to) {
+                let notice = Notice::Meeting { with, address };
+                self.say(session, &Message::Notice(notice), now);
+            }
+        }
+        Reply::Done
+    }
+}
+
+impl Meeting {
+    pub(super) fn next_pause(&mut self) -> Duration {
+        self.askings = 0;
+        self.pause = if self.pause == Duration::ZERO {
+            PAUSE
+        } else {
+            (self.pause * 2).min(PAUSE_MOST)
+        };
+        self.pause
+    }
+
+    /// Where either side is has changed: it may be searched for at once.
+    pub(in crate::node) fn begin_anew(&mut self) {
+        self.ended = None;
+        self.next = None;
+        self.askings = 0;
+        self.pause = Duration::ZERO;
+    }
+}
