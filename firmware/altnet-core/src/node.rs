@@ -39,6 +39,7 @@ mod logins;
 mod membership;
 mod mesh;
 mod output;
+mod pace;
 mod peers;
 mod permission;
 mod presence;
@@ -135,6 +136,8 @@ pub struct Config {
     /// Whether machines without software log in here: then the name `login` leads to this gateway,
     /// unless records have one that is called so.
     pub has_login_page: bool,
+    /// Whether the line is paid by the byte: then nothing is sent that being reached doesn't take.
+    pub metered: bool,
 }
 
 impl Config {
@@ -150,6 +153,7 @@ impl Config {
             fixed_endpoints: heapless::Vec::new(),
             quotas: Quotas::default(),
             has_login_page: false,
+            metered: false,
         }
     }
 

@@ -15,6 +15,7 @@
 mod absent;
 pub mod budget;
 pub mod keep;
+mod pace;
 mod relayed;
 pub mod search;
 mod silence;
@@ -29,19 +30,16 @@ use altnet_wire::message::{Candidate, CandidateKind, MAX_CANDIDATES};
 use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
+pub use pace::Pace;
 use relayed::Relays;
 pub use why::Why;
 
-/// Challenges in a row to an address that has not answered, before it rests.
-pub const PROBES_IN_A_ROW: u8 = 6;
 /// The first pause between two of them; each next is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
-/// How long an address rests that didn't answer.
-const REST: Duration = Duration::from_secs(60);
+/// How long a peer that was heard at an address is taken to be there.
+const HEARD: Duration = Duration::from_secs(60);
 /// How often a direct path in use is challenged while nothing else proves it.
 const CONFIRM: Duration = Duration::from_secs(10);
-/// The same while nothing is sent.
-const CONFIRM_UNUSED: Duration = Duration::from_secs(30);
 /// A direct path that is kept up and not heard from for this long is asked at once.
 const SUSPECT: Duration = Duration::from_secs(2);
 /// The pause before an address is tried that was knocked at too often.
@@ -136,7 +134,7 @@ impl Direct {
 
     /// Whether the peer was heard from there of late.
     fn is_heard(&self, now: Instant) -> bool {
-        self.heard > Instant::ZERO && now.saturating_since(self.heard) < REST
+        self.heard > Instant::ZERO && now.saturating_since(self.heard) < HEARD
     }
 
     fn proves(&mut self, now: Instant) {
@@ -182,6 +180,7 @@ impl Direct {
 #[derive(Clone, Debug)]
 pub struct Path {
     node: NodeId,
+    pace: Pace,
     directs: Vec<Direct, MAX_CANDIDATES>,
     relays: Relays,
     current: Option<Endpoint>,
@@ -203,8 +202,14 @@ pub struct Path {
 impl Path {
     /// A peer that nothing is known of yet.
     pub const fn new(node: NodeId, now: Instant) -> Self {
+        Self::paced(node, Pace::USUAL, now)
+    }
+
+    /// The same, whose addresses are tried at such a pace.
+    pub const fn paced(node: NodeId, pace: Pace, now: Instant) -> Self {
         Self {
             node,
+            pace,
             directs: Vec::new(),
             relays: Relays::new(),
             current: None,
@@ -354,7 +359,7 @@ impl Path {
             Some(known) => {
                 known.kind = kind;
                 known.hint = false;
-                if !known.alive && now.saturating_since(known.tried) >= REST {
+                if !known.alive && now.saturating_since(known.tried) >= self.pace.rest {
                     // Named again: the peer may just have opened its side of a NAT.
                     known.unanswered = 0;
                     known.next_probe = known.next_probe.min(now);
@@ -401,7 +406,11 @@ impl Path {
                     direct.alive = true;
                     direct.rtt = Some(rtt);
                     direct.proves(now);
-                    direct.next_probe = now.after(if is_used { CONFIRM } else { CONFIRM_UNUSED });
+                    direct.next_probe = now.after(if is_used {
+                        CONFIRM
+                    } else {
+                        self.pace.confirm_unused
+                    });
                 }
             }
             Endpoint::Relayed { relay, .. } => {
@@ -440,7 +449,7 @@ impl Path {
                     direct.next_probe = direct.next_probe.max(now.after(CONFIRM));
                     return false;
                 }
-                if direct.unanswered >= PROBES_IN_A_ROW {
+                if direct.unanswered >= self.pace.probes_in_a_row {
                     direct.unanswered = 0;
                 }
                 // It comes through from there: what goes there may come through from now on.
@@ -592,11 +601,11 @@ impl Path {
                 direct.next_probe = now.after(REFUSED_PAUSE);
                 continue;
             }
-            if !direct.alive && direct.unanswered >= PROBES_IN_A_ROW {
+            if !direct.alive && direct.unanswered >= self.pace.probes_in_a_row {
                 direct.unanswered = 0;
             }
             direct.asks(now);
-            direct.next_probe = now.after(pause(direct));
+            direct.next_probe = now.after(pause(direct, self.pace));
             probe = Some(Endpoint::Direct(direct.address));
             break;
         }
@@ -679,7 +688,11 @@ impl Path {
                 Why::RelayNoCandidates
             } else if self.lost_once {
                 Why::RelayDirectLost
-            } else if self.directs.iter().all(|d| d.unanswered >= PROBES_IN_A_ROW) {
+            } else if self
+                .directs
+                .iter()
+                .all(|d| d.unanswered >= self.pace.probes_in_a_row)
+            {
                 Why::RelayNoAnswer
             } else {
                 Why::RelayTrying
@@ -718,11 +731,11 @@ fn due(direct: &Direct, last_sent: Instant, current: Option<Endpoint>) -> Instan
     direct.next_probe
 }
 
-fn pause(direct: &Direct) -> Duration {
+fn pause(direct: &Direct, pace: Pace) -> Duration {
     if direct.alive {
         SUSPECT_PAUSE.max(silence::pause(direct.rtt, 0))
-    } else if direct.unanswered >= PROBES_IN_A_ROW {
-        REST
+    } else if direct.unanswered >= pace.probes_in_a_row {
+        pace.rest
     } else {
         let doublings = u32::from(direct.unanswered.saturating_sub(1)).min(8);
         FIRST_PAUSE.saturating_mul(1 << doublings)

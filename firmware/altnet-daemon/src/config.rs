@@ -51,6 +51,9 @@ pub struct Config {
     /// of a host with a public address, or of a router's forwarded port.
     #[serde(deserialize_with = "public_addresses")]
     pub public_addresses: Vec<SocketAddr>,
+    /// Whether this node's line to the internet is paid by the byte. Then nothing is sent that being
+    /// reached doesn't take.
+    pub metered: bool,
     /// The HTTP proxy through which relays are reached where nothing else passes:
     /// `http://[user:password@]host:port`.
     #[serde(deserialize_with = "proxy")]
@@ -287,6 +290,7 @@ impl Default for Config {
             log: Level::Info,
             listen_port: 51820,
             public_addresses: Vec::new(),
+            metered: false,
             network: Network::default(),
             tun: Tun::default(),
             lan: Vec::new(),
@@ -397,6 +401,7 @@ impl Config {
             "public_addresses",
             self.public_addresses == old.public_addresses,
         );
+        check("metered", self.metered == old.metered);
         check("proxy", self.proxy == old.proxy);
         check("[network]", self.network == old.network);
         check("[tun]", self.tun == old.tun);
@@ -445,6 +450,7 @@ mod tests {
             log = "debug"
             listen_port = 4500
             public_addresses = ["203.0.113.5:4500"]
+            metered = true
             [network]
             petname = "home"
             [tun]
@@ -500,6 +506,7 @@ mod tests {
         assert_eq!(quotas.month_bytes, 500_000_000_000);
         assert_eq!(quotas.uplink_bytes_per_s, 12_500_000);
         assert_eq!(Config::default().relay.quotas(), Quotas::default());
+        assert!(config.metered && !Config::default().metered);
         assert!(!config.port_mapping.enabled && Config::default().port_mapping.enabled);
         assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }

@@ -3,13 +3,13 @@
 use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_core::invite::{Bundle, Link};
-use altnet_core::node::{Command, Event, JoinError, Stored};
+use altnet_core::node::{Command, Config, Event, JoinError, Stored};
 use altnet_wire::address::site_prefix;
 use altnet_wire::id::{MemberId, Name, SiteId};
 use altnet_wire::record::Roles;
 use altnet_wire::time::Duration;
 
-use crate::founder::Founder;
+use crate::founder::{FOUNDED, Founder};
 use crate::nat::Kind;
 use crate::packet;
 use crate::world::{HostId, NatId, PORT, World};
@@ -126,6 +126,18 @@ impl Homes {
     /// # Panics
     /// If somebody is not let in.
     pub fn new(seed: u64, nat_a: Kind, nat_b: Kind) -> Self {
+        let config = Config {
+            has_login_page: true,
+            ..Config::router(FOUNDED)
+        };
+        Self::with(seed, [nat_a, nat_b], config)
+    }
+
+    /// The same, with gateways of this configuration.
+    ///
+    /// # Panics
+    /// If somebody is not let in.
+    pub fn with(seed: u64, [nat_a, nat_b]: [Kind; 2], config: Config) -> Self {
         let mut world = World::new(seed);
         let mut founder = Founder::new("home", 7);
         let relay = world.host(RELAY, None);
@@ -133,8 +145,8 @@ impl Homes {
         join(&mut world, relay, bundle);
         let nat_a = world.nat(nat_a, HOUSE_A);
         let nat_b = world.nat(nat_b, HOUSE_B);
-        let a = world.host("192.168.1.2", Some(nat_a));
-        let b = world.host("192.168.1.2", Some(nat_b));
+        let a = world.host_with("192.168.1.2", Some(nat_a), config.clone());
+        let b = world.host_with("192.168.1.2", Some(nat_b), config);
         for (host, name, site) in [(a, "house-a", 1), (b, "house-b", 2)] {
             let roles = Roles::GATEWAY | Roles::APPS;
             let link = founder.invite(name, roles, Some(site), entry());

@@ -24,6 +24,11 @@ pub(super) const fn words_of(mapping: Mapping) -> &'static str {
     }
 }
 
+/// Whether a search could find a way between two such NATs.
+fn may_search(ours: Mapping, theirs: Mapping) -> bool {
+    [ours, theirs].contains(&Mapping::EndpointDependent)
+}
+
 impl<A: Aead> Node<A> {
     /// How both NATs map.
     pub(super) fn nats_text(&self, peer: &Peer) -> String {
@@ -75,6 +80,9 @@ impl<A: Aead> Node<A> {
         );
         Some(
             match (self.mapping(), peer.meeting.mapping, peer.meeting.ended) {
+                (ours, theirs, _) if self.config.metered && may_search(ours, theirs) => {
+                    format!("this line is metered, so no way through both NATs is searched: {open}")
+                }
                 (_, _, Some(Ended::Quota)) => {
                     format!("the carrier gives few ports: use IPv6, or {open}")
                 }

@@ -127,13 +127,15 @@ impl<A: Aead> Node<A> {
     }
 
     pub(super) fn probe(&mut self, node: NodeId, now: Instant) {
+        let pace = self.pace();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         let Some(session) = peer.session.filter(|s| self.sessions.contains_key(s)) else {
             return;
         };
-        let rests = self.relays.get(&node).is_some_and(|link| link.rests(now));
+        let link = self.relays.get(&node);
+        let rests = link.is_some_and(|link| link.rests(pace, now));
         if peer.wanted && rests && peer.is_idle(now) {
             // Small datagrams say whether it is there.
             peer.path.rest();

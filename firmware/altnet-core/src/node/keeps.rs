@@ -16,17 +16,13 @@ use altnet_wire::id::NodeId;
 use altnet_wire::relay::{RelayPacket, Token};
 use altnet_wire::time::{Duration, Instant};
 
+use super::pace::Pace;
 use super::relays::RelayLink;
 use super::sessions::Standing;
 use super::{DropReason, Node, Output, Verdict};
 use crate::control::CloseReason;
 use crate::path::keep::{Keep, Patience, Step};
 
-/// A relay that registered us is kept by small datagrams alone from so long after on: what changes
-/// about a network does so around its beginning.
-const SETTLED: Duration = Duration::from_secs(90);
-/// Once something was relayed its relay is challenged for so long, to notice if it goes.
-const IN_USE: Duration = Duration::from_secs(10);
 /// How often a registration is renewed that is kept.
 pub(super) const RENEW_KEPT: Duration = Duration::from_secs(4 * 3600);
 /// A relay that answers no `Keep` is tried again after this long: it may have been replaced.
@@ -62,24 +58,31 @@ impl Uplinks {
         let _ = self.known.push((address, known));
         self.known.last_mut().map(|(_, patience)| patience)
     }
+
+    /// The longest silence that the NATs now before this node are known to bear.
+    pub(super) fn survived(&self) -> Option<Duration> {
+        let (_, patience) = self.known.last()?;
+        Some(Duration::from_secs(patience.survived_s().into()))
+    }
 }
 
 impl RelayLink {
     /// A relay forwards for us that didn't before.
-    pub(super) fn settles(&mut self, now: Instant) {
+    pub(super) fn settles(&mut self, pace: &Pace, now: Instant) {
         self.keep = Keep::default();
-        self.keep_from = now.after(SETTLED);
+        self.keep_from = now.after(pace.settled);
     }
 
     /// Something is relayed: whether the relay is there matters. True if it didn't until now.
-    pub(super) fn is_used_anew(&mut self, now: Instant) -> bool {
+    fn is_used_anew(&mut self, pace: &Pace, now: Instant) -> bool {
         let last = core::mem::replace(&mut self.used, now);
-        now.saturating_since(last) >= IN_USE
+        now.saturating_since(last) >= pace.relay_in_use
     }
 
     /// Whether small datagrams are all that the relay gets.
-    pub(super) fn rests(&self, now: Instant) -> bool {
-        self.keep.is_on() && self.keep.is_understood() && now.saturating_since(self.used) >= IN_USE
+    pub(super) fn rests(&self, pace: &Pace, now: Instant) -> bool {
+        let is_kept = self.keep.is_on() && self.keep.is_understood();
+        is_kept && now.saturating_since(self.used) >= pace.relay_in_use
     }
 
     /// Whether the relay forwards for us and says where it sees us.
@@ -106,8 +109,9 @@ impl<A: Aead> Node<A> {
 
     /// Something goes or came by a relay.
     pub(super) fn relay_used(&mut self, relay: NodeId, now: Instant) {
+        let pace = self.pace();
         let link = self.relays.get_mut(&relay);
-        if link.is_some_and(|link| link.is_used_anew(now)) {
+        if link.is_some_and(|link| link.is_used_anew(pace, now)) {
             self.timers.housekeeping_at(now);
         }
     }

@@ -19,6 +19,7 @@ use super::apps::{AppTunnel, Via};
 use super::directory::ANNOUNCE_AGAIN;
 use super::gate::Gate;
 use super::load::BUSY;
+use super::pace::KEEPALIVE;
 use super::streams::{is_guests, stream_of};
 use super::traversal::Meeting;
 use super::{Deferred, Event, Node, Slot};
@@ -32,9 +33,6 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 const CALL_PATIENCE: Duration = Duration::from_secs(4);
 /// The longest pause before a relay or directory is called again.
 const SERVER_RETRY_MOST: Duration = Duration::from_secs(8);
-/// A tunnel in use is kept open through NATs this often.
-const KEEPALIVE: Duration = Duration::from_secs(25);
-
 /// Without a packet for this long a peer's tunnels and session aren't kept open any more: it is
 /// found again through a relay (ADR 0015).
 pub(super) const IDLE: Duration = Duration::from_secs(120);
@@ -204,7 +202,7 @@ impl<A: Aead> Node<A> {
             previous: None,
             apps: Vec::new(),
             session: None,
-            path: Path::new(node, now),
+            path: Path::paced(node, self.pace().path, now),
             meeting: Meeting::default(),
             used: now,
             arrived: now,
@@ -606,6 +604,7 @@ impl<A: Aead> Node<A> {
     /// unless one of the two serves the other.
     fn keep_open(&mut self, node: NodeId, now: Instant) {
         let is_server = serves(self.own_roles());
+        let keepalive = self.keepalive();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -616,7 +615,7 @@ impl<A: Aead> Node<A> {
             for tunnel in tunnels.chain(peer.apps.iter().map(|app| app.tunnel)) {
                 let stats = self.engine.stats(tunnel.index, now);
                 let is_up = stats.is_some_and(|stats| stats.is_up);
-                let every = (is_kept && is_up).then_some(KEEPALIVE);
+                let every = (is_kept && is_up).then_some(keepalive);
                 let _ = self
                     .engine
                     .set_persistent_keepalive(tunnel.index, every, now);
@@ -670,7 +669,7 @@ impl<A: Aead> Node<A> {
                 if let Some(node) = self.tunnels.get(&peer).copied() {
                     let met = self.peers.get(&node);
                     let is_idle = met.is_none_or(|met| met.is_idle(now));
-                    let every = (!is_idle).then_some(KEEPALIVE);
+                    let every = (!is_idle).then(|| self.keepalive());
                     let _ = self.engine.set_persistent_keepalive(peer, every, now);
                     if self.via(node, peer, now) == Via::Device {
                         self.tell(Event::TunnelUp { node });

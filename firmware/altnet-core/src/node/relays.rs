@@ -307,6 +307,7 @@ impl<A: Aead> Node<A> {
         lifetime_s: u32,
         now: Instant,
     ) {
+        let pace = self.pace();
         let Some(link) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -322,7 +323,7 @@ impl<A: Aead> Node<A> {
             link.carriers.since = now;
         }
         if was.0.is_none() {
-            link.settles(now);
+            link.settles(pace, now);
         }
         let ends = now.after(Duration::from_secs(lifetime_s.into()));
         link.ends = link.ends.max(ends);

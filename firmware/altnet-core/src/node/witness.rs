@@ -32,8 +32,6 @@ use own::Own;
 
 /// Witnesses that are asked at a time.
 const ASKED: usize = 3;
-/// How often.
-const EVERY: Duration = Duration::from_secs(3600);
 /// How long what is held of others may be newer than what is on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(3600);
 /// Heads that are shown until the next round: to each, in steps, all that is remembered.
@@ -106,6 +104,7 @@ impl<A: Aead> Node<A> {
 
     /// Shows how far our log has come, and keeps what is held of others, when it is time.
     pub(super) fn tend_witnesses(&mut self, now: Instant) {
+        let every = self.pace().witnesses;
         let others = &mut self.witnesses.others;
         if others.is_unsaved && now.saturating_since(others.saved_at) >= SAVE_EVERY {
             others.is_unsaved = false;
@@ -128,7 +127,7 @@ impl<A: Aead> Node<A> {
             return;
         }
         own.told.retain(|node, _| self.peers.contains_key(node));
-        own.ask_at = now.after(EVERY);
+        own.ask_at = now.after(every);
         own.left = SHOWN;
         // Who vouched longest ago comes first, so that everybody has its turn.
         peers.sort_unstable();

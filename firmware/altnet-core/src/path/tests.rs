@@ -71,7 +71,7 @@ fn an_address_that_never_answers_gets_few_challenges() {
     path.set_relays(&[RELAY], at(0));
     path.set_candidates(&[candidate(1)], at(0));
     let probes = run(&mut path, 0, 60_000, &[], true);
-    assert_eq!(probes.len(), usize::from(PROBES_IN_A_ROW));
+    assert_eq!(probes.len(), usize::from(Pace::USUAL.probes_in_a_row));
     assert_eq!(path.why(), Why::RelayNoAnswer);
 }
 
@@ -168,7 +168,7 @@ fn naming_an_address_again_earns_no_further_challenges_while_it_rests() {
         path.set_candidates(&[candidate(1)], at(s * 1000));
         probes += run(&mut path, s * 1000, (s + 1) * 1000, &[], true).len();
     }
-    assert_eq!(probes, usize::from(PROBES_IN_A_ROW));
+    assert_eq!(probes, usize::from(Pace::USUAL.probes_in_a_row));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_challenge_that_may_not_be_sent_is_not_counted() {
         assert_eq!(path.poll_probe(&mut |_| false, at(s * 1000)), None);
     }
     let probes = run(&mut path, 40_000, 99_000, &[], true);
-    assert_eq!(probes.len(), usize::from(PROBES_IN_A_ROW));
+    assert_eq!(probes.len(), usize::from(Pace::USUAL.probes_in_a_row));
     // And one that is alive is challenged whatever else is knocked at.
     run(&mut path, 110_000, 190_000, &[1], true);
     assert!(path.is_proven());

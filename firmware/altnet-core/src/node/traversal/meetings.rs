@@ -59,6 +59,7 @@ impl<A: Aead> Node<A> {
     pub(super) fn sides(&self, theirs: Mapping, now: Instant) -> Vec<Side, 2> {
         use Mapping::{EndpointDependent as Dependent, EndpointIndependent as Independent};
         let sides: &[Side] = match (self.traversal.mapping(), theirs) {
+            _ if !self.pace().searches => &[],
             (Independent, Independent) => &[],
             (Dependent, Dependent) => &[Side::Predicts],
             (Dependent, _) | (_, Independent) => &[Side::Opens],
