@@ -30,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("message", parsers::message),
     ("control_packet", parsers::control_packet),
     ("relay_header", parsers::relay_header),
+    ("echo", parsers::echo),
     ("wireguard_message", parsers::wireguard_message),
     ("stun", parsers::stun),
     ("ip_and_policy", policies::ip_and_policy),

@@ -11,6 +11,7 @@ use altnet_core::records;
 use altnet_tunnel::aead::ChaChaPoly;
 use altnet_tunnel::message::Message as Tunnel;
 use altnet_wire::control::{ControlFrame, ControlPacket, MAX_MESSAGE_BYTES};
+use altnet_wire::echo;
 use altnet_wire::envelope::{Envelope, RecordKind};
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::id::NodeId;
@@ -114,6 +115,23 @@ pub fn relay_header(data: &[u8]) {
     };
     if frame.set(&data[header..]).is_ok() && packet.push(&mut frame).is_ok() {
         assert_eq!(frame.packet()[..header], data[..header]);
+    }
+}
+
+/// The key of what was sent itself, in the corpus.
+const ECHO_KEY: echo::Key = [7; 32];
+
+/// Reads what a node may have sent itself, and writes it again.
+pub fn echo(data: &[u8]) {
+    let Some(sequence) = echo::read(&ECHO_KEY, data) else {
+        return;
+    };
+    let mut buffer = [0; FRAME_BYTES];
+    let mut frame = Frame::new(&mut buffer);
+    if echo::write(&ECHO_KEY, sequence, data.len(), &mut frame).is_ok() {
+        // The padding is whatever whoever has the key makes it.
+        assert_eq!(frame.len(), data.len());
+        assert_eq!(echo::read(&ECHO_KEY, frame.packet()), Some(sequence));
     }
 }
 
@@ -284,6 +302,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             all.extend([between(0x17, &[4, 0, 0, 0]), between(0x18, &[])]);
             all
         }
+        "echo" => vec![echo_of(0, 24), echo_of(1, 64), echo_of(70_000, 1180)],
         "wireguard_message" => of_kind(1..=4),
         "stun" => stun_messages(),
         "dns" => queries(),
@@ -299,6 +318,13 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         _ => Vec::new(),
     }
+}
+
+fn echo_of(sequence: u32, bytes: usize) -> Vec<u8> {
+    let mut buffer = [0; FRAME_BYTES];
+    let mut frame = Frame::new(&mut buffer);
+    echo::write(&ECHO_KEY, sequence, bytes, &mut frame).expect("room");
+    frame.packet().to_vec()
 }
 
 fn stun_messages() -> Vec<Vec<u8>> {

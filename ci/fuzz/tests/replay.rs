@@ -74,6 +74,7 @@ targets! {
     message: 2000,
     control_packet: 5000,
     relay_header: 5000,
+    echo: 5000,
     wireguard_message: 5000,
     stun: 5000,
     ip_and_policy: 5000,

@@ -16,6 +16,7 @@
 mod advice;
 mod anew;
 mod apps;
+mod bench;
 mod beside;
 mod calls;
 mod command;
@@ -245,6 +246,8 @@ pub struct Node<A: Aead> {
     sessions: BTreeMap<SessionId, Session>,
     relay: RelayServer,
     guests: Guests,
+    /// A relay that is measured.
+    bench: Option<bench::Benching>,
     relays: BTreeMap<NodeId, RelayLink>,
     mesh: mesh::Others,
     load: load::Load,
@@ -309,6 +312,7 @@ impl<A: Aead> Node<A> {
             mesh: mesh::Others::new(config.limits.members.into()),
             load: load::Load::default(),
             guests: Guests::default(),
+            bench: None,
             directory_epoch: rng.next_u64().max(1),
             config,
             rng,

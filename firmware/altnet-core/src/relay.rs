@@ -9,6 +9,7 @@
 //! Deliberately absent: who may register (the caller asks the registry), what a stream is made of,
 //! other relays ([`crate::mesh`]).
 
+pub mod bench;
 pub mod guests;
 
 use alloc::collections::BTreeMap;

@@ -17,6 +17,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub mod bench;
 pub mod client;
 pub mod invites;
 pub mod logins;
@@ -157,6 +158,8 @@ pub enum Method {
     RelayStatus,
     /// Another relay as this node's home.
     RelayRotate,
+    /// How quick a relay is.
+    RelayBench,
     /// Give a LAN machine a name.
     HostAdd,
     /// Take a name back.
@@ -206,7 +209,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 34] = [
+    const ALL: [(&'static str, Self, Role); 35] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -218,6 +221,7 @@ impl Method {
         ("relays", Self::Relays, Role::Read),
         ("relay-status", Self::RelayStatus, Role::Read),
         ("relay-rotate", Self::RelayRotate, Role::Operate),
+        ("relay-bench", Self::RelayBench, Role::Operate),
         ("host-add", Self::HostAdd, Role::Operate),
         ("host-remove", Self::HostRemove, Role::Operate),
         ("hosts", Self::Hosts, Role::Read),
@@ -257,6 +261,7 @@ impl Method {
         let looks = matches!(
             self,
             Self::Ping
+                | Self::RelayBench
                 | Self::Login
                 | Self::Logout
                 | Self::Logins

@@ -45,6 +45,7 @@ use crate::{clock, log};
 mod apps;
 pub mod audit;
 pub mod batch;
+mod bench;
 pub mod birth;
 mod calls;
 mod invites;
@@ -511,7 +512,7 @@ impl Gateway {
         self.note_event(event);
         let text = event.with_names(|node| self.node.name_of(node)).to_string();
         match event {
-            Event::Pong { .. } => crate::debug!("{text}"),
+            Event::Pong { .. } | Event::Benched { .. } => crate::debug!("{text}"),
             Event::PastRewritten { .. } | Event::PastContradicted { .. } => {
                 crate::warning!("{text}");
             }

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod canonical;
 pub mod control;
 pub mod derp;
+pub mod echo;
 pub mod endpoint;
 pub mod envelope;
 pub mod frame;

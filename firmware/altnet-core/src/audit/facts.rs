@@ -89,6 +89,7 @@ impl Fact {
             | Event::DirectorySynced { .. }
             | Event::DirectoryLost { .. }
             | Event::Certified { .. }
+            | Event::Benched { .. }
             | Event::Pong { .. } => return None,
         })
     }

@@ -39,6 +39,16 @@ pub enum Command {
     Rotate,
     /// Make another relay the home, for an hour. Tells [`Event::HomeRelay`].
     RotateRelay,
+    /// Measure a relay that forwards for this node, by what this node sends itself through it. Ends in
+    /// [`Event::Benched`].
+    Bench {
+        /// Which relay.
+        relay: NodeId,
+        /// The most bytes to send, each way.
+        bytes: u32,
+        /// Whether this node's line may be paid by the byte.
+        even_if_metered: bool,
+    },
     /// Measure the way to a node. Ends in [`Event::Pong`], or in nothing.
     Ping {
         /// Which node.
@@ -83,6 +93,18 @@ pub enum CommandError {
     /// There is no relay to go to but the one that is used.
     #[error("no other relay forwards for this node now")]
     NoOtherRelay,
+    /// No relay of that id is one of this node's.
+    #[error("that is no relay of this node's")]
+    NoSuchRelay,
+    /// The relay doesn't forward for this node now.
+    #[error("that relay does not answer now")]
+    RelayDown,
+    /// Another run is under way.
+    #[error("a relay is being measured already; try again in some seconds")]
+    Measuring,
+    /// Bytes cost.
+    #[error("this node's line is paid by the byte, as altnet.toml says")]
+    Metered,
     /// This node is in no network.
     #[error("this node is in no network yet; join one with an invite first")]
     NotMember,
@@ -219,6 +241,11 @@ impl<A: Aead> Node<A> {
                 }
                 None => Err(CommandError::NoOtherRelay),
             },
+            Command::Bench {
+                relay,
+                bytes,
+                even_if_metered,
+            } => self.begin_bench(relay, bytes, even_if_metered, now),
             Command::Ping { node } => self.ping(node, now),
             Command::SetHost { name, address } => self.set_host(name, address, now),
             Command::AddApp { name, note } => self.add_app(name, note, now),

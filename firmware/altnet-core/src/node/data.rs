@@ -6,6 +6,7 @@ use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::{DropReason as TunnelDrop, Opened, PeerIndex, SealRefused, Sealed};
 use altnet_tunnel::message::INITIATION_BYTES;
 use altnet_wire::control::{DATA, INIT};
+use altnet_wire::echo::ECHO;
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
@@ -236,6 +237,7 @@ impl<A: Aead> Node<A> {
         match frame.packet() {
             [1..=4, 0, 0, 0, ..] => self.handle_tunnel(from, frame, now),
             [0x20..=0x2f, ..] => self.handle_control(from, frame, now),
+            [ECHO, ..] => self.handle_echo(from, frame, now),
             [0 | 1, ..] if stun::Message::is_stun(frame.packet()) => {
                 self.handle_stun(from, frame, now)
             }

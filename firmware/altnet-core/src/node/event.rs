@@ -16,6 +16,7 @@ use crate::audit::proof::{Rewrite, Witnessed};
 use crate::path::Change;
 use crate::path::search::Ended;
 use crate::policy::RulesError;
+use crate::relay::bench::Report;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +112,13 @@ pub enum Event {
         rtt_us: u64,
         /// Whether it went by a relay.
         relayed: bool,
+    },
+    /// A relay was measured.
+    Benched {
+        /// Which.
+        relay: NodeId,
+        /// What was found.
+        report: Report,
     },
     /// The tunnel key was replaced.
     Rotated {
@@ -227,6 +235,7 @@ impl Event {
             Self::DirectorySynced { .. } => "directory-synced",
             Self::DirectoryLost { .. } => "directory-lost",
             Self::Pong { .. } => "pong",
+            Self::Benched { .. } => "benched",
             Self::Rotated { .. } => "rotated",
             Self::Renewed => "renewed",
             Self::Admitted { .. } => "admitted",
@@ -312,6 +321,10 @@ impl Event {
             } => {
                 let way = if *relayed { "by relay" } else { "directly" };
                 write!(f, "{} answered {way} in {rtt_us} us", name(*node))
+            }
+            Self::Benched { relay, report } => {
+                let (sent, came) = report.pings;
+                write!(f, "relay {} was measured: {came} of {sent} came back", name(*relay))
             }
             Self::Rotated { epoch } => write!(f, "tunnel key replaced, epoch {epoch}"),
             Self::Renewed => f.write_str("membership renewed"),

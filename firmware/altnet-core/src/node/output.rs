@@ -142,6 +142,9 @@ impl<A: Aead> Node<A> {
             if let Some(output) = self.poll_guests(now) {
                 return output;
             }
+            if let Some(output) = self.poll_bench(frame, now) {
+                return output;
+            }
             if let Some(event) = self.control.poll_event() {
                 self.handle_control_event(event, now);
                 continue;
@@ -178,6 +181,7 @@ impl<A: Aead> Node<A> {
                         .min(self.timers.deadline())
                         .min(self.keeps_deadline())
                         .min(self.guests_deadline())
+                        .min(self.bench_deadline())
                         .min(self.traversal.deadline())
                         .min(self.links_deadline());
                     return Output::Wait(deadline);
@@ -187,7 +191,12 @@ impl<A: Aead> Node<A> {
     }
 
     /// What to do with a datagram for an endpoint, if there is a way.
-    fn sent_to(&mut self, to: Endpoint, frame: &mut Frame<'_>, now: Instant) -> Option<Output> {
+    pub(super) fn sent_to(
+        &mut self,
+        to: Endpoint,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Option<Output> {
         match self.direct(to, frame, now) {
             Ok(Verdict::Send { to, port }) => Some(Output::Send { to, port }),
             Ok(Verdict::ToRelay { relay, to }) => Some(Output::ToRelay { relay, to }),

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Gateway;
+use super::{Gateway, bench};
 use crate::api::server::{Call, forbidden};
 use crate::api::{ApiError, Code, Method, VERSION, types};
 use crate::clock;
@@ -36,11 +36,12 @@ pub struct Pending {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Join,
     Leave,
     Rotate,
     Ping(NodeId),
+    Bench(NodeId),
 }
 
 impl What {
@@ -50,6 +51,7 @@ impl What {
             Self::Leave => Method::Leave,
             Self::Rotate => Method::Rotate,
             Self::Ping(_) => Method::Ping,
+            Self::Bench(_) => Method::RelayBench,
         }
     }
 }
@@ -69,6 +71,7 @@ impl Gateway {
             Method::Leave => self.begin_leaving(now),
             Method::Rotate => self.begin(Command::Rotate, What::Rotate, now),
             Method::Ping => self.ping(call.params, now),
+            Method::RelayBench => self.begin_bench(call.params, now),
             Method::AuditRead | Method::AuditVerify => {
                 self.ask_audit(call.method, call.params, call.reply, now);
                 return;
@@ -164,6 +167,7 @@ impl Gateway {
             | Method::Leave
             | Method::Rotate
             | Method::Ping
+            | Method::RelayBench
             | Method::Events
             | Method::AuditRead
             | Method::AuditVerify => {
@@ -239,7 +243,7 @@ impl Gateway {
     }
 
     /// Gives the node a command that an event will answer.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         command: Command,
         what: What,
@@ -256,6 +260,7 @@ impl Gateway {
         Ok(match what {
             What::Join => (what, JOIN_PATIENCE),
             What::Ping(_) => (what, PING_PATIENCE),
+            What::Bench(_) => (what, bench::PATIENCE),
             What::Leave | What::Rotate => (what, SAVE_PATIENCE),
         })
     }
@@ -268,7 +273,13 @@ impl Gateway {
     pub(super) fn end_calls(&mut self, event: &Event) {
         let mut waiting = Vec::with_capacity(self.state.pending.len());
         for pending in std::mem::take(&mut self.state.pending) {
-            match answer(pending.what, event) {
+            let answer = match (pending.what, event) {
+                (What::Bench(wanted), Event::Benched { relay, report }) if wanted == *relay => {
+                    Some(self.found(wanted, report, clock::now()))
+                }
+                (what, event) => answer(what, event),
+            };
+            match answer {
                 Some(answer) => {
                     self.note_act(pending.user, pending.what.method(), &answer);
                     let _ = pending.reply.send(answer);
@@ -334,6 +345,10 @@ fn too_late(what: What) -> ApiError {
             "there was no answer",
             "`altnet why` walks through the reasons",
         ),
+        What::Bench(_) => (
+            "the run did not end",
+            "`altnet relay list` shows whether the relay answers",
+        ),
         What::Leave | What::Rotate => (
             "the state directory could not be written in time",
             "see altnetd's log",
@@ -388,6 +403,7 @@ fn particulars(event: &Event) -> Value {
             rtt_us,
             relayed,
         } => json!({ "node": node.to_string(), "rtt_us": rtt_us, "relayed": relayed }),
+        Event::Benched { relay, .. } => json!({ "relay": relay.to_string() }),
         Event::Rotated { epoch } => json!({ "epoch": epoch }),
         Event::Admitted { name, sponsor } => json!({
             "name": name.to_string(),
@@ -418,7 +434,7 @@ pub(super) fn bad(message: impl ToString) -> ApiError {
     ApiError::new(Code::BadRequest, message.to_string(), "")
 }
 
-fn nobody(text: &str) -> ApiError {
+pub(super) fn nobody(text: &str) -> ApiError {
     ApiError::new(
         Code::NotFound,
         format!("no member, host or app is called {text}"),
@@ -454,7 +470,10 @@ impl From<CommandError> for ApiError {
         let code = match error {
             CommandError::NotMember => Code::NotAMember,
             CommandError::Join(why) => return why.into(),
-            CommandError::NoSuchNode | CommandError::NoSuchInvite => Code::NotFound,
+            CommandError::NoSuchNode | CommandError::NoSuchInvite | CommandError::NoSuchRelay => {
+                Code::NotFound
+            }
+            CommandError::Measuring => Code::Busy,
             CommandError::NoPath => Code::Timeout,
             CommandError::ForeignAddress | CommandError::NameForMany => Code::BadRequest,
             _ => Code::Refused,
