@@ -39,6 +39,7 @@ mod load;
 mod logins;
 mod membership;
 mod mesh;
+mod nearby;
 mod output;
 mod pace;
 mod peers;
@@ -79,6 +80,7 @@ pub use event::{Event, JoinError};
 pub use identity::{BadIdentity, Identity};
 pub use join::read_invitation;
 pub use links::{Link, LinkId, MAX_LINKS, Setup};
+pub use nearby::{Subnet, Surroundings};
 pub use output::{Output, Verdict};
 pub use refusals::Refused;
 pub use relaying::{RelayClientView, RelayLinkView};
@@ -139,6 +141,8 @@ pub struct Config {
     pub has_login_page: bool,
     /// Whether the line is paid by the byte: then nothing is sent that being reached doesn't take.
     pub metered: bool,
+    /// Whether a gateway relays for members on its LANs.
+    pub relays_for_lan: bool,
 }
 
 impl Config {
@@ -155,6 +159,7 @@ impl Config {
             quotas: Quotas::default(),
             has_login_page: false,
             metered: false,
+            relays_for_lan: true,
         }
     }
 
@@ -165,6 +170,7 @@ impl Config {
             engine: EngineLimits::MICRO,
             control: ControlLimits::MICRO,
             policy: PolicyLimits::MICRO,
+            relays_for_lan: false,
             ..Self::router(built)
         }
     }
@@ -251,6 +257,7 @@ pub struct Node<A: Aead> {
     relays: BTreeMap<NodeId, RelayLink>,
     mesh: mesh::Others,
     load: load::Load,
+    nearby: nearby::Nearby,
     uplinks: keeps::Uplinks,
     presence: OwnPresence,
     traversal: traversal::Traversal,
@@ -333,6 +340,7 @@ impl<A: Aead> Node<A> {
             tls_keys: BTreeMap::new(),
             sessions: BTreeMap::new(),
             relays: BTreeMap::new(),
+            nearby: nearby::Nearby::default(),
             uplinks: keeps::Uplinks::default(),
             presence: OwnPresence::default(),
             traversal: traversal::Traversal::default(),
@@ -399,7 +407,7 @@ impl<A: Aead> Node<A> {
         }
         if interfaces != self.presence.interfaces {
             self.presence.interfaces = interfaces;
-            self.look_around(now);
+            self.look_anew(now);
         }
     }
 

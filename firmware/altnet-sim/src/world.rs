@@ -97,6 +97,8 @@ pub struct World {
     without_udp: BTreeSet<HostId>,
     /// Hosts that are suspended.
     asleep: BTreeSet<HostId>,
+    /// Hosts whose datagrams get no further than their own LAN.
+    confined: BTreeSet<HostId>,
     wire: BinaryHeap<Reverse<(Instant, u64)>>,
     in_flight: BTreeMap<u64, InFlight>,
     blocked: Vec<(IpAddr, IpAddr)>,
@@ -121,6 +123,7 @@ impl World {
             streams: Streams::default(),
             without_udp: BTreeSet::new(),
             asleep: BTreeSet::new(),
+            confined: BTreeSet::new(),
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             blocked: Vec::new(),
@@ -600,7 +603,10 @@ impl World {
         if self.without_udp.contains(&host) {
             return;
         }
-        if let Some(passing) = self.net.depart(host.0, number, to, self.now) {
+        let passing = self.net.depart(host.0, number, to, self.now);
+        let is_let_out =
+            |passing: &Passing| passing.realm.is_some() || !self.confined.contains(&host);
+        if let Some(passing) = passing.filter(is_let_out) {
             self.pass(passing, bytes);
         }
     }

@@ -191,6 +191,7 @@ impl<A: Aead> Node<A> {
             .collect();
         servers.sort_by_key(|(node, _)| !mesh.contains(node));
         servers.truncate(mesh.len() + most);
+        servers.extend(self.nearby.relays().map(|node| (node, Roles::RELAY)));
         let gone: Vec<NodeId> = self
             .relays
             .keys()
@@ -217,7 +218,9 @@ impl<A: Aead> Node<A> {
             }
             if roles.contains(Roles::RELAY) && !self.relays.contains_key(&node) {
                 let session = self.peers.get(&node).and_then(|peer| peer.session);
+                let address = self.direct_to(node);
                 let link = self.relays.entry(node).or_default();
+                link.address = address;
                 link.session = session.filter(|s| self.sessions.get(s).is_some_and(|s| s.greeted));
                 link.renew = now;
                 link.carriers.since = now;

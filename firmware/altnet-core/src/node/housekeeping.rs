@@ -73,11 +73,11 @@ impl<A: Aead> Node<A> {
                 self.end_session(session, CloseReason::Done, now);
             }
         }
-        self.look_around(now);
+        self.look_anew(now);
     }
 
     /// This node may be elsewhere: every way is tried again, and relays are asked how they see it.
-    pub(super) fn look_around(&mut self, now: Instant) {
+    pub(super) fn look_anew(&mut self, now: Instant) {
         for (node, peer) in &mut self.peers {
             // A relay that is talked to stays in use while it is asked whether it is there still.
             let stands = peer.session.is_some_and(|s| self.sessions.contains_key(&s));
@@ -106,6 +106,7 @@ impl<A: Aead> Node<A> {
             return;
         }
         self.relay.expire(now);
+        self.tend_nearby(now);
         self.renew_registrations(now);
         self.tend_membership(now);
         self.tend_policy(now);

@@ -412,6 +412,7 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        self.check_pass(from, to)?;
         match self.relay.forward(to, frame.len(), now) {
             Ok(way) => Self::deliver(way, from, frame),
             Err(RelayDrop::NoSuchNode) => self.send_on(from, to, (None, MAX_HOPS), frame, now),

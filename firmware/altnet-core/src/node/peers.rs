@@ -308,8 +308,10 @@ impl<A: Aead> Node<A> {
         }
         let told = self.peers.get(&node).map(|peer| peer.told_relays.iter());
         let common = told.into_iter().flatten().chain(&record.home_relays);
-        // Relays pass on to each other: one of our own leads there too, if none serves both.
-        for relay in common.copied().chain(self.homes()) {
+        // The gateway of our LAN brings whoever it can. Relays pass on to each other: one of our own
+        // leads there too, if none serves both.
+        let near = self.nearby.gateway().into_iter();
+        for relay in near.chain(common.copied()).chain(self.homes()) {
             let link = self.relays.get(&relay);
             let is_ready = link.is_some_and(|link| link.ready().is_some() && !link.refuses(now));
             if is_ready && relay != node && !relays.contains(&relay) && relays.push(relay).is_err()
@@ -500,6 +502,7 @@ impl<A: Aead> Node<A> {
         self.follow_directory(session, node, now);
         self.tell_presence(node, now);
         self.tell_logins_to(session, now);
+        self.tell_awaited(node, now);
         self.timers.housekeeping_at(now);
     }
 
@@ -620,6 +623,11 @@ impl<A: Aead> Node<A> {
                     .engine
                     .set_persistent_keepalive(tunnel.index, every, now);
             }
+        }
+        if !is_server && self.relay.serves(node) {
+            // A gateway's client: what NATs let through is doubted once it is none any more.
+            peer.is_kept = true;
+            return;
         }
         if is_kept || peer.wanted || is_server {
             return;

@@ -56,6 +56,7 @@ impl<A: Aead> Node<A> {
         let count = presence.candidates.len().min(ours);
         let candidates = presence.candidates.get(..count).unwrap_or(&[]);
         peer.path.set_candidates(candidates, now);
+        self.want_gateways_of(node, now);
         if let Some(record) = self.record_of(node) {
             let relays = self.relays_to(node, &record, now);
             if let Some(peer) = self.peers.get_mut(&node) {

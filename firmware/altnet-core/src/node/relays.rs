@@ -121,6 +121,7 @@ impl<A: Aead> Node<A> {
                 self.charge(sender, frame.len(), now)?;
                 match self.pass_on(sender, to, frame, now) {
                     Err(reason @ DropReason::RelayNoSuchNode) => {
+                        self.bring_together(sender, to, now);
                         // So that it tries another relay at once.
                         self.counters.drop(reason);
                         RelayPacket::Absent { to }
@@ -204,10 +205,11 @@ impl<A: Aead> Node<A> {
         })
     }
 
-    /// This node's id if it is a relay.
+    /// This node's id if it is a relay, if only for its LANs.
     pub(super) fn relay_node(&self) -> Option<NodeId> {
         let own = self.network.as_ref()?.own;
-        self.own_roles().contains(Roles::RELAY).then_some(own.node)
+        let is_relay = self.own_roles().contains(Roles::RELAY) || self.relays_for_lan();
+        is_relay.then_some(own.node)
     }
 
     /// The relay at `address`: one with both families sends from the one that it knows this node
@@ -243,7 +245,8 @@ impl<A: Aead> Node<A> {
         from: Endpoint,
         now: Instant,
     ) -> Reply<'static> {
-        if self.relay_node().is_none() {
+        if !self.may_register(self.control.endpoint(session)) {
+            self.not_registered(node, now);
             return Reply::Refused(Refusal::NotAllowed);
         }
         let fresh = Token(self.rng.next_u64());
@@ -308,16 +311,22 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) {
         let pace = self.pace();
+        let is_near = self.nearby.gateway() == Some(relay);
+        let address = self.direct_to(relay);
         let Some(link) = self.relays.get_mut(&relay) else {
             return;
         };
+        // The path may have been there before this was a relay of ours.
+        link.address = link.address.or(address);
         let was = (link.token, link.observed, link.carriers.by_stream);
         let by = link.address;
         // Over a stream the relay sees no address of ours that means anything to others.
         let is_seen = observed != UNSEEN;
+        // Nor does what the gateway of our LAN sees.
+        let is_told = is_seen && !is_near;
         link.token = Some(Token(token));
         link.unknown_since = None;
-        link.observed = is_seen.then_some(observed);
+        link.observed = is_told.then_some(observed);
         if was.0.is_none() || link.carriers.by_stream == is_seen {
             link.carriers.by_stream = !is_seen;
             link.carriers.since = now;
@@ -328,7 +337,7 @@ impl<A: Aead> Node<A> {
         let ends = now.after(Duration::from_secs(lifetime_s.into()));
         link.ends = link.ends.max(ends);
         if was != (link.token, link.observed, link.carriers.by_stream) {
-            if was.1.is_some() && is_seen && was.1 != Some(observed) {
+            if was.1.is_some() && is_told && was.1 != Some(observed) {
                 // So do the others, maybe.
                 self.keep_anew(now);
             }
@@ -337,7 +346,7 @@ impl<A: Aead> Node<A> {
             self.relays_changed(now);
             self.presence_changed(now);
         }
-        if let Some(by) = by.filter(|_| is_seen) {
+        if let Some(by) = by.filter(|_| is_told) {
             self.seen_as(by.ip(), observed, now);
         }
     }
@@ -365,22 +374,26 @@ impl<A: Aead> Node<A> {
 
     /// Whether this node is a relay, how many clients it has, and what it forwarded.
     pub fn relaying(&self) -> (bool, usize, RelayCounters) {
-        let is_relay = self.relay_node().is_some();
+        let is_relay = self.own_roles().contains(Roles::RELAY);
         (is_relay, self.relay.len(), *self.relay.counters())
     }
 
-    /// The relays that forward for this node, its home first: by UDP before a stream, the nearest
-    /// first, of those that are equally near the less busy, those that rest or are too busy last.
+    /// The relays that forward for this node, its home first: the gateway of its LAN, then by UDP before a
+    /// stream, the nearest first, of those that are equally near the less busy, those that rest or are too
+    /// busy last.
     pub(super) fn homes(&self) -> impl Iterator<Item = NodeId> {
-        let up = self.relays.iter().filter(|(_, link)| link.token.is_some());
+        let is_own = |relay: &NodeId| !self.nearby.is_others(*relay);
+        let up = self.relays.iter();
+        let up = up.filter(|(relay, link)| link.token.is_some() && is_own(relay));
         let mut homes: alloc::vec::Vec<_> = up
             .map(|(node, link)| {
                 let rtt = link.session.and_then(|session| self.control.rtt(session));
                 let far = rtt.map_or(u128::MAX, |rtt| rtt.as_micros() / NEAR.as_micros());
                 let is_busy = link.load >= BUSY;
+                let is_far = self.nearby.gateway() != Some(*node);
                 let load = link.load / LIKE;
-                let rests = link.rests_until;
-                (rests, is_busy, link.carriers.by_stream, far, load, *node)
+                let order = (link.rests_until, is_busy, is_far);
+                (order, link.carriers.by_stream, far, load, *node)
             })
             .collect();
         homes.sort_unstable();

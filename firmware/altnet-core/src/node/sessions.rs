@@ -455,6 +455,7 @@ impl<A: Aead> Node<A> {
                 if let Some(introduced) = introduced {
                     self.meet(introduced, now);
                     self.hint(introduced, presence, now);
+                    self.hear_of_lan(node, introduced, presence, now);
                 }
             }
         }

@@ -16,6 +16,7 @@ use core::net::SocketAddr;
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::{Frame, NoRoom};
+use altnet_wire::record::Roles;
 use altnet_wire::stun::attribute::{
     NONCE, PADDING, PASSWORD_ALGORITHM, REALM, UNKNOWN_ATTRIBUTE, USERHASH, USERNAME,
     XOR_MAPPED_ADDRESS,
@@ -63,7 +64,8 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        self.relay_node().ok_or(DropReason::Stun)?;
+        let is_relay = self.own_roles().contains(Roles::RELAY);
+        is_relay.then_some(()).ok_or(DropReason::Stun)?;
         // What comes through a relay has no address that could be told.
         let from = from.direct().ok_or(DropReason::Stun)?;
         let request = Message::parse(frame.packet()).map_err(|_| DropReason::Stun)?;

@@ -25,6 +25,16 @@ impl World {
         self.hosts[host.0].wake = self.now;
     }
 
+    /// Has a host's datagrams get no further than its own LAN, as behind a firewall, or lets them out
+    /// again.
+    pub fn confine(&mut self, host: HostId, on: bool) {
+        if on {
+            self.confined.insert(host);
+        } else {
+            self.confined.remove(&host);
+        }
+    }
+
     /// Replaces a host's lines by these, and tells its node what netlink tells a daemon: every
     /// address that its interfaces have, those that a NAT hides too.
     ///

@@ -52,6 +52,10 @@ impl<A: Aead> Node<A> {
 
     /// Somebody at `by` sees this node's main port as `address`.
     pub(in crate::node) fn seen_as(&mut self, by: IpAddr, address: SocketAddr, now: Instant) {
+        if is_private(by) {
+            // It is on our side of the NATs.
+            return;
+        }
         let seen = &mut self.traversal.seen;
         // What was seen before the address changed is no longer comparable.
         let moved = seen.iter().any(|s| s.by == by && s.address != address);
@@ -111,5 +115,14 @@ impl<A: Aead> Node<A> {
             peer.meeting.mapping = mapping;
             self.timers.housekeeping_at(now);
         }
+    }
+}
+
+/// Whether an address is of a home's own network (RFC 1918, RFC 3927, RFC 4193, RFC 4291 section
+/// 2.5.6).
+const fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }

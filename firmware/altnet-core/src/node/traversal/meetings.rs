@@ -88,7 +88,10 @@ impl<A: Aead> Node<A> {
             && !self.sides(peer.meeting.mapping, now).is_empty();
         // Of the relays that serve both the one with the least id, which both sides agree on; they
         // may send by different ones.
-        let serves = |relay: &&NodeId| self.relays.get(*relay).is_some_and(|l| l.session.is_some());
+        let serves = |relay: &&NodeId| {
+            let is_near = self.nearby.relays().any(|near| near == **relay);
+            !is_near && self.relays.get(*relay).is_some_and(|l| l.session.is_some())
+        };
         let common = peer.told_relays.iter().filter(serves).min();
         let by = common.and_then(|relay| self.relays.get(relay)?.session);
         let is_free = self.traversal.running.is_none();

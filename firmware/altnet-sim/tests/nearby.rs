@@ -1,0 +1,155 @@
+//! A laptop behind a gateway that relays for its LAN (ADR 0019).
+
+use altnet_core::node::{Config, Subnet, Surroundings};
+use altnet_sim::founder::FOUNDED;
+use altnet_sim::homes::{HOUSE_A, Homes, RELAY, entry, invited, join, seconds};
+use altnet_sim::nat::Kind;
+use altnet_sim::packet;
+use altnet_sim::world::HostId;
+use altnet_wire::record::Roles;
+
+/// Two homes, and a laptop on the LAN of home A.
+struct Scene {
+    homes: Homes,
+    laptop: HostId,
+}
+
+impl Scene {
+    fn new(seed: u64, kinds: [Kind; 2], relays_for_lan: bool) -> Self {
+        let config = Config {
+            relays_for_lan,
+            ..Config::router(FOUNDED)
+        };
+        let mut homes = Homes::with(seed, kinds, config);
+        let laptop = homes.world.host("192.168.1.3", Some(homes.nat_a));
+        let link = homes
+            .founder
+            .invite("laptop", Roles::empty(), None, entry());
+        join(&mut homes.world, laptop, invited(link));
+        let lan = Subnet {
+            address: "192.168.1.2".parse().unwrap(),
+            bits: 24,
+        };
+        let around = Surroundings {
+            lans: [lan].into_iter().collect(),
+            ..Surroundings::default()
+        };
+        let a = homes.a;
+        homes
+            .world
+            .with(a, |node, now| node.handle_surroundings(&around, now));
+        homes.world.run(seconds(30));
+        Self { homes, laptop }
+    }
+
+    /// Plugs the laptop into home A's LAN: it has an address of the site's.
+    fn arrive(&mut self) {
+        let around = Surroundings {
+            routers: ["192.168.1.2:51820".parse().unwrap()].into_iter().collect(),
+            inside: [self.homes.lan(1, 0x33)].into_iter().collect(),
+            ..Surroundings::default()
+        };
+        let laptop = self.laptop;
+        self.homes
+            .world
+            .with(laptop, |node, now| node.handle_surroundings(&around, now));
+    }
+
+    /// Takes it elsewhere.
+    fn leave(&mut self) {
+        let laptop = self.laptop;
+        self.homes.world.with(laptop, |node, now| {
+            node.handle_surroundings(&Surroundings::default(), now)
+        });
+        let nat = self.homes.world.nat(Kind::PORT_RESTRICTED, "198.51.100.77");
+        let lines = [("192.168.9.9".to_owned(), Some(nat))];
+        self.homes.world.rewire(laptop, &lines);
+    }
+
+    fn own(&self) -> std::net::Ipv6Addr {
+        let node = self.homes.world.node(self.laptop);
+        let network = node.status(self.homes.world.now()).network.unwrap();
+        network.address.parse().unwrap()
+    }
+
+    /// Has the laptop ask the wiki in home B, which answers; whether the answer came within so many
+    /// seconds.
+    fn asks(&mut self, within_s: u64) -> bool {
+        let (own, wiki) = (self.own(), self.homes.lan(2, 0x80));
+        let question = packet::udp((own, 4000), (wiki, 80), b"question");
+        let answer = packet::udp((wiki, 80), (own, 4000), b"answer");
+        let (laptop, b) = (self.laptop, self.homes.b);
+        self.homes.world.delivered(laptop);
+        for _ in 0..within_s * 2 {
+            let _ = self.homes.world.send(laptop, &question);
+            let half = altnet_wire::time::Duration::from_millis(500);
+            let came = self.homes.world.run_for(half, |world| {
+                if world.delivered(b).contains(&question) {
+                    let _ = world.send(b, &answer);
+                }
+                world.delivered(laptop).contains(&answer)
+            });
+            if came {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The relays that forward for the laptop, its home first.
+    fn relays(&self) -> Vec<String> {
+        let status = self
+            .homes
+            .world
+            .node(self.laptop)
+            .status(self.homes.world.now());
+        let mut up: Vec<_> = status.relays.into_iter().filter(|relay| relay.up).collect();
+        up.sort_by_key(|relay| !relay.home);
+        up.into_iter().map(|relay| relay.name).collect()
+    }
+
+    /// How the laptop reaches home B.
+    fn way(&self) -> String {
+        let peers = self
+            .homes
+            .world
+            .node(self.laptop)
+            .peer_views(self.homes.world.now());
+        let peer = peers.into_iter().find(|peer| peer.name == "house-b");
+        peer.and_then(|peer| peer.endpoint).unwrap_or_default()
+    }
+}
+
+const KINDS: [Kind; 2] = [Kind::PORT_RESTRICTED; 2];
+
+#[test]
+fn a_laptop_that_may_not_send_out_reaches_another_home_through_its_gateway() {
+    for (seed, kinds) in [
+        (16_001, KINDS),
+        (16_002, [Kind::PORT_RESTRICTED, Kind::FULL_CONE]),
+        (16_003, [Kind::FULL_CONE, Kind::PORT_RESTRICTED]),
+    ] {
+        let mut scene = Scene::new(seed, kinds, true);
+        scene.homes.world.confine(scene.laptop, true);
+        scene.homes.world.restart(scene.laptop);
+        assert!(!scene.asks(5), "there is no way yet");
+        scene.arrive();
+        scene.homes.world.run(seconds(5));
+        assert_eq!(scene.relays(), ["house-a"], "{}", scene.homes.story());
+        assert!(scene.asks(10), "{}", scene.homes.story());
+        // And it is reached from there after a long silence.
+        scene.homes.world.run(seconds(600));
+        assert!(scene.asks(10), "{}", scene.homes.story());
+    }
+}
+
+#[test]
+fn a_gateway_that_is_not_to_relays_for_nobody() {
+    let mut scene = Scene::new(16_011, KINDS, false);
+    scene.homes.world.confine(scene.laptop, true);
+    scene.homes.world.restart(scene.laptop);
+    scene.arrive();
+    scene.homes.world.run(seconds(10));
+    assert_eq!(scene.relays(), Vec::<String>::new());
+    assert!(!scene.asks(10));
+}
