@@ -29,4 +29,5 @@ pub mod records;
 pub mod registry;
 pub mod relay;
 pub mod rng;
+pub mod split;
 pub mod turn;

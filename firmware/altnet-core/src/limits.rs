@@ -46,6 +46,8 @@ pub struct Limits {
     pub queued_per_peer: u8,
     /// Logins of machines behind gateways, this one's and others'.
     pub logins: u16,
+    /// Datagrams of peers that come in pieces, at a time. Each takes 1500 bytes.
+    pub split_datagrams: u16,
 }
 
 impl Limits {
@@ -71,6 +73,7 @@ impl Limits {
         candidates_per_peer: 8,
         queued_per_peer: 8,
         logins: 512,
+        split_datagrams: 64,
     };
 
     /// A microcontroller with some hundred kilobytes of memory.
@@ -95,5 +98,6 @@ impl Limits {
         candidates_per_peer: 4,
         queued_per_peer: 1,
         logins: 16,
+        split_datagrams: 4,
     };
 }

@@ -28,6 +28,7 @@ pub mod policy;
 pub mod portmap;
 pub mod record;
 pub mod relay;
+pub mod split;
 pub mod stun;
 pub mod time;
 pub mod tls;
