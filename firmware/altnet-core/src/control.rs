@@ -44,7 +44,7 @@ use zeroize::Zeroizing;
 pub use crate::records::ControlSecret;
 use crate::rng::Rng;
 pub use event::{
-    CloseReason, ClosedWhy, ControlEvent, DropReason, FailReason, Full, MessageId, Pattern,
+    Cargo, CloseReason, ClosedWhy, ControlEvent, DropReason, FailReason, Full, MessageId, Pattern,
     SendError, SessionId,
 };
 use gate::{Gate, Judgement};
@@ -68,6 +68,8 @@ pub struct Control {
     outbox: VecDeque<(Endpoint, Vec<u8>)>,
     /// The session that sent last: the others come first.
     served: u32,
+    /// What it sent.
+    cargo: Cargo,
     /// When something is due, as long as nothing happens. None: something has happened
     /// since it was last reckoned.
     quiet_until: Option<Instant>,
@@ -90,6 +92,7 @@ impl Control {
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             served: 0,
+            cargo: Cargo::Usual,
             quiet_until: None,
         }
     }
@@ -217,7 +220,16 @@ impl Control {
     pub fn challenge(&mut self, session: SessionId, to: Endpoint, now: Instant) {
         if let Some(found) = self.sessions.get_mut(&session.0) {
             self.quiet_until = None;
-            found.challenge(self.rng.array(), to, now);
+            found.challenge(self.rng.array(), to, None, now);
+        }
+    }
+
+    /// The same with a datagram of `bytes`, as far as they are more than a challenge has and at most
+    /// [`altnet_wire::control::MAX_DATAGRAM_BYTES`]; an answer is [`ControlEvent::Probed`].
+    pub fn probe(&mut self, session: SessionId, to: Endpoint, bytes: u16, now: Instant) {
+        if let Some(found) = self.sessions.get_mut(&session.0) {
+            self.quiet_until = None;
+            found.challenge(self.rng.array(), to, Some(bytes), now);
         }
     }
 
@@ -275,11 +287,12 @@ impl Control {
     }
 
     /// Puts the next datagram into `frame` and returns where it goes, until there is none.
-    /// It has at most [`altnet_wire::control::MAX_SENT_BYTES`].
+    /// It has at most [`altnet_wire::control::MAX_SENT_BYTES`], unless it is a probe.
     pub fn poll_transmit(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Endpoint> {
         if self.quiet_until.is_some() {
             return None;
         }
+        self.cargo = Cargo::Usual;
         while let Some((to, datagram)) = self.outbox.pop_front() {
             if frame.set(&datagram).is_ok() {
                 return Some(to);
@@ -301,12 +314,18 @@ impl Control {
             for (index, session) in self.sessions.range_mut(range) {
                 if let Some(to) = session.transmit(frame, now) {
                     self.served = *index;
+                    self.cargo = session.cargo;
                     return Some(to);
                 }
             }
         }
         self.quiet_until = Some(self.earliest());
         None
+    }
+
+    /// What the datagram was that [`Control::poll_transmit`] gave last.
+    pub const fn cargo(&self) -> Cargo {
+        self.cargo
     }
 
     /// When [`Control::handle_timeout`] is due; [`Instant::NEVER`] if it isn't.

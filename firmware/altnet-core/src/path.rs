@@ -15,6 +15,7 @@
 mod absent;
 pub mod budget;
 pub mod keep;
+pub mod mtu;
 mod pace;
 mod relayed;
 pub mod search;

@@ -16,7 +16,7 @@ mod frames;
 
 pub use self::frames::{
     ChallengeToken, CloseReason, ControlFrame, FRAGMENT_BYTES, FRAGMENT_HEADER_BYTES,
-    MAX_FRAGMENTS, MAX_MESSAGE_BYTES,
+    MAX_FRAGMENTS, MAX_MESSAGE_BYTES, TAKES_PIECES,
 };
 use crate::relay::SEND_HEADER_BYTES;
 
@@ -36,12 +36,12 @@ pub const VERSION: u8 = 1;
 /// The prologue of each control handshake.
 pub const PROLOGUE: &[u8] = b"altnet control v1";
 
-/// The largest datagram that is taken: what IPv6's smallest MTU leaves for UDP
-/// (RFC 8200 section 5: 1280 - 40 - 8).
-pub const MAX_DATAGRAM_BYTES: usize = 1232;
-/// The largest datagram that is made, so that a relay's header still fits in
-/// [`MAX_DATAGRAM_BYTES`].
-pub const MAX_SENT_BYTES: usize = MAX_DATAGRAM_BYTES - SEND_HEADER_BYTES;
+/// The largest datagram that is taken: what Ethernet's MTU leaves for UDP (1500 - 20 - 8). Only
+/// probes of a path's size are so large (ADR 0017).
+pub const MAX_DATAGRAM_BYTES: usize = 1472;
+/// The largest datagram that is made for a message: with a relay's header before it, it is what
+/// IPv6's smallest MTU leaves for UDP (RFC 8200 section 5: 1280 - 40 - 8).
+pub const MAX_SENT_BYTES: usize = 1232 - SEND_HEADER_BYTES;
 
 /// Bytes of an Init.
 pub const INIT_BYTES: usize = 128;

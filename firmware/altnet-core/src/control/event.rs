@@ -64,6 +64,21 @@ pub enum ControlEvent {
         /// Where the other side sees this node on that path, unless relayed.
         observed: Option<SocketAddr>,
     },
+    /// A padded challenge was answered: a datagram of so many bytes arrives at `endpoint`.
+    Probed {
+        /// The session.
+        session: SessionId,
+        /// What was challenged.
+        endpoint: Endpoint,
+        /// The bytes of the datagram that arrived.
+        bytes: u16,
+        /// Whether the other side takes datagrams in pieces ([`altnet_wire::split`]).
+        takes_pieces: bool,
+        /// From the challenge to its answer.
+        rtt: Duration,
+        /// Where the other side sees this node on that path, unless relayed.
+        observed: Option<SocketAddr>,
+    },
     /// An authentic datagram came from elsewhere than the session's endpoint.
     Heard {
         /// The session.
@@ -86,6 +101,18 @@ pub enum ControlEvent {
         /// Why.
         why: ClosedWhy,
     },
+}
+
+/// What a datagram is, as far as its size matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cargo {
+    /// It is sent for the first time, or small.
+    #[default]
+    Usual,
+    /// It is as large as it is to find out whether that passes: not to be cut.
+    Probe,
+    /// It was sent before, and didn't arrive.
+    Again,
 }
 
 /// Why there is no session.

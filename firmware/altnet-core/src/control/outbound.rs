@@ -34,6 +34,7 @@ pub(super) struct Outbound {
     trip: Option<Trip>,
     backoff: u8,
     backed_off: Instant,
+    sent_again: bool,
 }
 
 struct Outgoing {
@@ -73,6 +74,7 @@ impl Outbound {
             trip: None,
             backoff: 0,
             backed_off: Instant::ZERO,
+            sent_again: false,
         }
     }
 
@@ -128,10 +130,17 @@ impl Outbound {
             if fragment.encoded_len() > room {
                 return None;
             }
-            outgoing.pieces.get_mut(at)?.state = State::Sent(now);
+            let piece = outgoing.pieces.get_mut(at)?;
+            piece.state = State::Sent(now);
+            self.sent_again |= piece.resent;
             return Some(fragment);
         }
         None
+    }
+
+    /// Whether a fragment was given since the last time this was asked that didn't arrive before.
+    pub(super) const fn sent_again(&mut self) -> bool {
+        core::mem::replace(&mut self.sent_again, false)
     }
 
     /// The first number that the other side doesn't take yet: its window begins no earlier

@@ -7,14 +7,14 @@ use core::net::SocketAddr;
 use altnet_tunnel::replay::ReplayWindow;
 use altnet_wire::control::{
     ChallengeToken, CloseReason, ControlFrame, ControlPacket, DATA_HEADER_BYTES,
-    MAX_DATAGRAM_BYTES, MAX_SENT_BYTES, Pattern, TAG_BYTES,
+    MAX_DATAGRAM_BYTES, MAX_SENT_BYTES, Pattern, TAG_BYTES, TAKES_PIECES,
 };
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::frame::{Frame, HEADROOM, TAILROOM};
 use altnet_wire::hash::Hash;
 use altnet_wire::time::{Duration, Instant};
 
-use super::event::{ClosedWhy, ControlEvent, DropReason, MessageId, SendError, SessionId};
+use super::event::{Cargo, ClosedWhy, ControlEvent, DropReason, MessageId, SendError, SessionId};
 use super::inbound::Inbound;
 use super::limits::{
     CHALLENGE_LIFE, ControlLimits, MAX_AGE, MAX_CHALLENGES, MAX_COUNTER, MAX_TRIES, retry_wait,
@@ -26,6 +26,8 @@ use super::outbound::Outbound;
 const REPLAY_COUNTERS: u16 = 128;
 /// The most plaintext that a datagram of ours seals.
 const PLAIN_BYTES: usize = MAX_SENT_BYTES - DATA_HEADER_BYTES - TAG_BYTES;
+/// The most that a probe seals.
+const PROBE_BYTES: usize = MAX_DATAGRAM_BYTES - DATA_HEADER_BYTES - TAG_BYTES;
 
 /// An established session.
 pub(super) struct Session {
@@ -57,6 +59,8 @@ pub(super) struct Session {
     keepalive: Duration,
     /// Until then silence is agreed on.
     rests_until: Instant,
+    /// What the last datagram was.
+    pub(super) cargo: Cargo,
 }
 
 /// How much of the beginning isn't over yet.
@@ -87,12 +91,24 @@ struct Challenge {
     /// When it was asked for, and then sent.
     at: Instant,
     is_sent: bool,
+    /// How large the datagram is to be; as small as it can be if none.
+    bytes: Option<u16>,
 }
 
 struct Answer {
     to: Endpoint,
     token: ChallengeToken,
     observed: Option<SocketAddr>,
+    /// Whether who asked knows abilities.
+    says_abilities: bool,
+}
+
+/// A challenge or an answer that is sent next.
+struct Turn {
+    to: Endpoint,
+    frame: ControlFrame<'static>,
+    says_abilities: bool,
+    bytes: Option<u16>,
 }
 
 /// What makes a session: the two indexes, the keys, and who is where.
@@ -166,6 +182,7 @@ impl Session {
             stranger_idle: limits.stranger_idle,
             keepalive: limits.keepalive,
             rests_until: Instant::ZERO,
+            cargo: Cargo::Usual,
         }
     }
 
@@ -228,7 +245,14 @@ impl Session {
         }
     }
 
-    pub(super) fn challenge(&mut self, token: ChallengeToken, to: Endpoint, now: Instant) {
+    /// Has `to` challenged, by a datagram of `bytes` if it is to have a certain size.
+    pub(super) fn challenge(
+        &mut self,
+        token: ChallengeToken,
+        to: Endpoint,
+        bytes: Option<u16>,
+        now: Instant,
+    ) {
         let challenges = &mut self.paths.challenges;
         while challenges.len() >= MAX_CHALLENGES {
             challenges.pop_front();
@@ -238,6 +262,7 @@ impl Session {
             to,
             at: now,
             is_sent: false,
+            bytes,
         });
     }
 
@@ -279,11 +304,23 @@ impl Session {
             });
         }
         let mut rest = plain.get(..used).unwrap_or(&[]);
+        let mut abilities = None;
         while !rest.is_empty() {
             let Ok((frame, behind)) = ControlFrame::take(rest) else {
                 return Ok(Some(ClosedWhy::Damaged));
             };
             rest = behind;
+            match frame {
+                ControlFrame::Able(bits) => abilities = Some(bits),
+                ControlFrame::PathChallenge(token) => {
+                    self.paths.asked(token, from, abilities.is_some());
+                }
+                ControlFrame::PathResponse { token, observed } => {
+                    let answer = (token, observed, abilities.unwrap_or_default());
+                    events.extend(self.paths.answered(self.id, answer, now));
+                }
+                _ => {}
+            }
             if let Some(why) = self.handle_frame(frame, from, events, now) {
                 return Ok(Some(why));
             }
@@ -326,12 +363,11 @@ impl Session {
                     });
                 }
             }
-            ControlFrame::PathChallenge(token) => self.paths.asked(token, from),
-            ControlFrame::PathResponse { token, observed } => {
-                events.extend(self.paths.answered(self.id, token, observed, now));
-            }
             ControlFrame::Ping => self.pong = true,
-            ControlFrame::Pong => {}
+            ControlFrame::Pong
+            | ControlFrame::Able(_)
+            | ControlFrame::PathChallenge(_)
+            | ControlFrame::PathResponse { .. } => {}
             ControlFrame::Close(reason) => return Some(ClosedWhy::Remote(reason)),
         }
         None
@@ -339,16 +375,20 @@ impl Session {
 
     /// Puts the next datagram into `frame` and returns where it goes.
     pub(super) fn transmit(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Endpoint> {
+        self.cargo = Cargo::Usual;
         if self.begin(frame, now) {
             return Some(self.endpoint);
         }
-        let mut plain = [0; PLAIN_BYTES];
-        if let Some((to, probe)) = self.paths.next(now) {
-            let used = probe.encode(&mut plain).ok()?;
+        let mut plain = [0; PROBE_BYTES];
+        if let Some(turn) = self.paths.next(now) {
+            let used = turn.encode(&mut plain)?;
             self.seal(plain.get(..used)?, frame)?;
-            return Some(to);
+            if turn.bytes.is_some() {
+                self.cargo = Cargo::Probe;
+            }
+            return Some(turn.to);
         }
-        let used = self.fill(&mut plain, now);
+        let used = self.fill(plain.get_mut(..PLAIN_BYTES)?, now);
         if used == 0 {
             return None;
         }
@@ -407,6 +447,9 @@ impl Session {
         while let Some(fragment) = self.outbound.next_fragment(PLAIN_BYTES - used, now) {
             used = put(fragment, used);
         }
+        if self.outbound.sent_again() {
+            self.cargo = Cargo::Again;
+        }
         used
     }
 
@@ -418,7 +461,7 @@ impl Session {
             return None;
         }
         self.counter = counter + 1;
-        let mut sealed = [0; MAX_SENT_BYTES];
+        let mut sealed = [0; MAX_DATAGRAM_BYTES];
         let used = self.keys.seal(counter, plain, &mut sealed)?;
         let packet = ControlPacket::Data {
             receiver: self.peer,
@@ -507,12 +550,13 @@ impl Session {
 
 impl Paths {
     /// Has a challenge answered to where it came from.
-    fn asked(&mut self, token: ChallengeToken, from: Endpoint) {
+    fn asked(&mut self, token: ChallengeToken, from: Endpoint, says_abilities: bool) {
         if self.answers.len() < MAX_CHALLENGES {
             self.answers.push_back(Answer {
                 to: from,
                 token,
                 observed: from.direct(),
+                says_abilities,
             });
         }
     }
@@ -520,41 +564,80 @@ impl Paths {
     fn answered(
         &mut self,
         session: SessionId,
-        token: ChallengeToken,
-        observed: Option<SocketAddr>,
+        (token, observed, abilities): (ChallengeToken, Option<SocketAddr>, u32),
         now: Instant,
     ) -> Option<ControlEvent> {
         let is_it = |challenge: &Challenge| challenge.is_sent && challenge.token == token;
         let place = self.challenges.iter().position(is_it)?;
         let challenge = self.challenges.remove(place)?;
         let rtt = now.saturating_since(challenge.at);
-        (rtt < CHALLENGE_LIFE).then_some(ControlEvent::PathAnswered {
-            session,
-            endpoint: challenge.to,
-            rtt,
-            observed,
-        })
+        let endpoint = challenge.to;
+        let answered = match challenge.bytes {
+            Some(bytes) => ControlEvent::Probed {
+                session,
+                endpoint,
+                bytes,
+                takes_pieces: abilities & TAKES_PIECES != 0,
+                rtt,
+                observed,
+            },
+            None => ControlEvent::PathAnswered {
+                session,
+                endpoint,
+                rtt,
+                observed,
+            },
+        };
+        (rtt < CHALLENGE_LIFE).then_some(answered)
     }
 
     /// The next answer or challenge to send.
-    fn next(&mut self, now: Instant) -> Option<(Endpoint, ControlFrame<'static>)> {
+    fn next(&mut self, now: Instant) -> Option<Turn> {
         if let Some(Answer {
             to,
             token,
             observed,
+            says_abilities,
         }) = self.answers.pop_front()
         {
-            return Some((to, ControlFrame::PathResponse { token, observed }));
+            return Some(Turn {
+                to,
+                frame: ControlFrame::PathResponse { token, observed },
+                says_abilities,
+                bytes: None,
+            });
         }
         let challenge = self.challenges.iter_mut().find(|c| !c.is_sent)?;
         challenge.is_sent = true;
         challenge.at = now;
-        Some((challenge.to, ControlFrame::PathChallenge(challenge.token)))
+        Some(Turn {
+            to: challenge.to,
+            frame: ControlFrame::PathChallenge(challenge.token),
+            says_abilities: challenge.bytes.is_some(),
+            bytes: challenge.bytes,
+        })
     }
 
     fn forget(&mut self, now: Instant) {
         self.challenges
             .retain(|challenge| now.saturating_since(challenge.at) < CHALLENGE_LIFE);
+    }
+}
+
+impl Turn {
+    /// Writes what is to be sealed to the beginning of `plain`; returns its length in bytes.
+    fn encode(&self, plain: &mut [u8]) -> Option<usize> {
+        let mut used = 0;
+        if self.says_abilities {
+            used += ControlFrame::Able(TAKES_PIECES).encode(plain).ok()?;
+        }
+        used += self.frame.encode(plain.get_mut(used..)?).ok()?;
+        let whole = usize::from(self.bytes.unwrap_or_default());
+        let padded = whole.saturating_sub(DATA_HEADER_BYTES + TAG_BYTES);
+        while used < padded {
+            used += ControlFrame::Pong.encode(plain.get_mut(used..)?).ok()?;
+        }
+        Some(used)
     }
 }
 

@@ -179,6 +179,13 @@ impl<A: Aead> Node<A> {
                 rtt,
                 observed,
             } => self.path_answered(session, endpoint, rtt, observed, now),
+            ControlEvent::Probed {
+                session,
+                endpoint,
+                rtt,
+                observed,
+                ..
+            } => self.path_answered(session, endpoint, rtt, observed, now),
             ControlEvent::Heard { session, from } => self.session_heard(session, from, now),
             ControlEvent::Failed { session, .. } => self.session_ended(session, now),
             ControlEvent::Closed { session, why } => {

@@ -9,9 +9,11 @@
 //! Ping       5                                    asks for a Pong
 //! Pong       6
 //! Close      7 | reason u8
+//! Able       2 | ff ff ff ff | abilities u32         as an Ack of a message that there never is
 //! ```
 //! Numbers are little-endian. Every fragment but a message's last holds [`FRAGMENT_BYTES`], so
-//! an index is a place.
+//! an index is a place. Able is passed over by who doesn't know it, as an acknowledgement of what was
+//! never sent is; so is a Pong that nobody asked for, which pads what is to have a certain size.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -77,6 +79,11 @@ impl From<CloseReason> for u8 {
     }
 }
 
+/// In [`ControlFrame::Able`]: datagrams may come in pieces ([`crate::split`]).
+pub const TAKES_PIECES: u32 = 1;
+/// The number that no message has.
+const NO_MESSAGE: u32 = u32::MAX;
+
 /// What ties an answer to its path challenge. Unpredictable.
 pub type ChallengeToken = [u8; 8];
 
@@ -116,6 +123,9 @@ pub enum ControlFrame<'a> {
     Pong,
     /// The session has ended.
     Close(CloseReason),
+    /// What the sender can do beside the first version: [`TAKES_PIECES`], and bits that mean
+    /// nothing yet.
+    Able(u32),
 }
 
 impl<'a> ControlFrame<'a> {
@@ -131,6 +141,9 @@ impl<'a> ControlFrame<'a> {
             2 => {
                 let (message, rest) = take_u32(rest)?;
                 let (fragments, rest) = take_u32(rest)?;
+                if message == NO_MESSAGE {
+                    return Ok((Self::Able(fragments), rest));
+                }
                 Ok((Self::Ack { message, fragments }, rest))
             }
             3 => {
@@ -184,7 +197,7 @@ impl<'a> ControlFrame<'a> {
     pub fn encoded_len(&self) -> usize {
         match self {
             Self::Fragment { bytes, .. } => FRAGMENT_HEADER_BYTES + bytes.len(),
-            Self::Ack { .. } | Self::PathChallenge(_) => 9,
+            Self::Ack { .. } | Self::Able(_) | Self::PathChallenge(_) => 9,
             Self::PathResponse { observed, .. } => match observed {
                 None => 10,
                 Some(SocketAddr::V4(_)) => 16,
@@ -223,6 +236,11 @@ impl<'a> ControlFrame<'a> {
                 writer.put(&[2])?;
                 writer.put(&message.to_le_bytes())?;
                 writer.put(&fragments.to_le_bytes())?;
+            }
+            Self::Able(abilities) => {
+                writer.put(&[2])?;
+                writer.put(&NO_MESSAGE.to_le_bytes())?;
+                writer.put(&abilities.to_le_bytes())?;
             }
             Self::PathChallenge(token) => {
                 writer.put(&[3])?;
@@ -342,6 +360,10 @@ mod tests {
         check_frame(ControlFrame::Pong, &[6]);
         check_frame(ControlFrame::Close(CloseReason::Revoked), &[7, 3]);
         check_frame(ControlFrame::Close(CloseReason::Other(200)), &[7, 200]);
+        check_frame(
+            ControlFrame::Able(TAKES_PIECES),
+            &[2, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0],
+        );
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Talk {
                 ControlEvent::Closed { .. } => self.is_over = Some("ended the conversation"),
                 ControlEvent::Delivered { .. }
                 | ControlEvent::PathAnswered { .. }
+                | ControlEvent::Probed { .. }
                 | ControlEvent::Heard { .. } => {}
             }
         }
