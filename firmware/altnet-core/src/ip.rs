@@ -9,6 +9,7 @@
 
 mod checksum;
 mod headers;
+pub mod mss;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -112,6 +113,11 @@ impl TcpFlags {
     /// No more data from the sender.
     pub const fn is_fin(self) -> bool {
         self.0 & 1 != 0
+    }
+
+    /// A connection begins.
+    pub const fn is_syn(self) -> bool {
+        self.0 & 2 != 0
     }
 
     /// The connection is reset.
@@ -256,6 +262,11 @@ impl PacketInfo {
             transport,
             transport_offset: chain.offset,
         })
+    }
+
+    /// Whether it begins a TCP connection, or agrees to one.
+    pub const fn is_syn(&self) -> bool {
+        matches!(self.transport, Transport::Tcp { flags, .. } if flags.is_syn())
     }
 
     /// The sender's port, of TCP and UDP.

@@ -51,6 +51,7 @@ mod relays;
 mod renewal;
 mod requests;
 mod sessions;
+mod sizes;
 mod state;
 mod storage;
 mod streams;
@@ -274,6 +275,7 @@ pub struct Node<A: Aead> {
     counters: Counters,
     intake: intake::Intake,
     lost: data::Lost,
+    sizes: sizes::Sizes,
     stun: stun::ShortAnswers,
     unheard: command::Unheard,
     held: gate::Held,
@@ -321,6 +323,10 @@ impl<A: Aead> Node<A> {
             guests: Guests::default(),
             bench: None,
             directory_epoch: rng.next_u64().max(1),
+            sizes: sizes::Sizes::new(
+                config.limits.split_datagrams,
+                u32::from_le_bytes(rng.array()),
+            ),
             config,
             rng,
             clock,

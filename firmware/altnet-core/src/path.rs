@@ -286,6 +286,11 @@ impl Path {
             .and_then(|d| d.rtt)
     }
 
+    /// The round-trip time by the relay in use, as last measured.
+    pub fn relayed_rtt(&self) -> Option<Duration> {
+        self.relays.first().and_then(|way| way.rtt)
+    }
+
     /// Takes the peer's candidates: new ones are tried, ones no longer named are forgotten
     /// unless they are alive, or in use and proven, or the peer was heard from there of late.
     pub fn set_candidates(&mut self, candidates: &[Candidate], now: Instant) {

@@ -89,6 +89,11 @@ impl Cutter {
         Ok(())
     }
 
+    /// Whether pieces of what was cut last are left.
+    pub const fn has_rest(&self) -> bool {
+        self.rest.is_some()
+    }
+
     /// Puts the next piece of what was cut last into the frame, and says whom it is for.
     pub fn next(&mut self, frame: &mut Frame<'_>) -> Option<Endpoint> {
         let Rest {

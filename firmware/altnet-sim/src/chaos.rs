@@ -17,6 +17,8 @@ use crate::world::{HostId, NatId, PORT, World};
 
 /// How often each home sends a packet.
 const EVERY: Duration = Duration::from_millis(20);
+/// Bytes of a packet before its data.
+const HEADERS: usize = 48;
 /// How often is looked for what arrived.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -219,7 +221,11 @@ impl Chaos {
         status.relays.iter().filter(|relay| relay.up).count()
     }
 
-    fn lan(&self, site: u16, host: u64) -> Ipv6Addr {
+    /// The address of a machine on a home's LAN.
+    ///
+    /// # Panics
+    /// If there is no such site.
+    pub fn lan(&self, site: u16, host: u64) -> Ipv6Addr {
         let network = self.founder.registry.network();
         let prefix = site_prefix(&network, SiteId::new(site).expect("a test's site id"));
         (u128::from(prefix.address()) | u128::from(host)).into()
@@ -227,6 +233,11 @@ impl Chaos {
 
     /// Lets packets flow both ways for so long. Returns the longest time in which none arrived.
     pub fn flow(&mut self, time: Duration) -> Gaps {
+        self.flow_of(52, time)
+    }
+
+    /// The same with packets of so many bytes, 52 at least.
+    pub fn flow_of(&mut self, bytes: usize, time: Duration) -> Gaps {
         let (a, b) = (self.lan(1, 0x11), self.lan(2, 0x80));
         let end = self.world.now().after(time);
         let mut next = self.world.now();
@@ -236,12 +247,13 @@ impl Chaos {
             if self.world.now() >= next {
                 next = next.after(EVERY);
                 self.sent += 1;
-                let number = self.sent.to_be_bytes();
+                let mut data = self.sent.to_be_bytes().to_vec();
+                data.resize(bytes - HEADERS, 0);
                 for (side, ends) in [((a, 4000), (b, 80)), ((b, 80), (a, 4000))]
                     .into_iter()
                     .enumerate()
                 {
-                    let packet = packet::udp(ends.0, ends.1, &number);
+                    let packet = packet::udp(ends.0, ends.1, &data);
                     // A node that finds no way says so, and the packet is lost.
                     let _ = self.world.send(self.homes[side], &packet);
                 }
@@ -250,7 +262,7 @@ impl Chaos {
             let now = self.world.now();
             for side in 0..2 {
                 let came = self.world.delivered(self.homes[side]);
-                let is_data = |p: &Vec<u8>| packet::payload(p).len() == 4;
+                let is_data = |p: &Vec<u8>| p.len() == bytes;
                 if came.iter().any(is_data) || now >= end {
                     longest[side] = longest[side].max(since(last[side], now));
                     last[side] = now;

@@ -102,6 +102,8 @@ pub struct World {
     wire: BinaryHeap<Reverse<(Instant, u64)>>,
     in_flight: BTreeMap<u64, InFlight>,
     blocked: Vec<(IpAddr, IpAddr)>,
+    /// The MTU of hosts' lines, in bytes, where it is smaller than Ethernet's.
+    mtus: BTreeMap<HostId, usize>,
     lost: fn(&[u8]) -> bool,
     /// Everything that passed the internet, while [`World::capture`] is on.
     pub captured: Vec<Captured>,
@@ -127,6 +129,7 @@ impl World {
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             blocked: Vec::new(),
+            mtus: BTreeMap::new(),
             lost: |_| false,
             captured: Vec::new(),
             capture: false,
@@ -553,7 +556,7 @@ impl World {
         let Some((host, port, from)) = self.route(passing) else {
             return;
         };
-        if self.asleep.contains(&host) {
+        if self.asleep.contains(&host) || !self.fits(host, from, bytes.len()) {
             return;
         }
         let now = self.now;
@@ -600,7 +603,7 @@ impl World {
             PortId::MAIN => PORT,
             PortId(port) => FURTHER_PORTS + port,
         };
-        if self.without_udp.contains(&host) {
+        if self.without_udp.contains(&host) || !self.fits(host, to, bytes.len()) {
             return;
         }
         let passing = self.net.depart(host.0, number, to, self.now);

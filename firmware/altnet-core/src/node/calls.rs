@@ -46,7 +46,9 @@ impl<A: Aead> Node<A> {
             return Instant::NEVER;
         };
         match peer.session {
-            Some(session) if self.sessions.contains_key(&session) => peer.path.deadline(now),
+            Some(session) if self.sessions.contains_key(&session) => {
+                peer.path.deadline(now).min(self.size_deadline(node, now))
+            }
             // The call says itself what became of it.
             Some(_) => Instant::NEVER,
             None => peer.retry_at,

@@ -130,6 +130,10 @@ pub struct Counters {
     pub relayed: u64,
     /// Answers to STUN requests.
     pub stun_answers: u64,
+    /// Datagrams sent in pieces, as their path doesn't carry them whole.
+    pub cut: u64,
+    /// Datagrams that came in pieces.
+    pub joined: u64,
     drops: [u64; DROP_REASONS],
 }
 

@@ -12,6 +12,7 @@ use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::mesh;
 use altnet_wire::relay::{self, RelayPacket};
+use altnet_wire::split::PIECE;
 use altnet_wire::stun;
 use altnet_wire::time::Instant;
 
@@ -23,6 +24,7 @@ use super::streams::stream_of;
 use super::{DropReason, Network, Node, Verdict};
 use crate::ip::PacketInfo;
 use crate::lan::icmp_error::ErrorKind;
+use crate::path::mtu::LEAST_INNER;
 use crate::policy;
 
 /// The first byte of WireGuard's handshake messages (whitepaper section 5.4).
@@ -82,6 +84,9 @@ impl<A: Aead> Node<A> {
                     return Ok(Verdict::LogIn);
                 }
                 let kind = match reason {
+                    DropReason::TooLarge => ErrorKind::PacketTooBig {
+                        mtu_bytes: self.inner_mtu_of(frame).into(),
+                    },
                     DropReason::NoRoute => ErrorKind::NoRoute,
                     DropReason::Denied | DropReason::ForeignSource => ErrorKind::Prohibited,
                     DropReason::NoPath => ErrorKind::AddressUnreachable,
@@ -116,7 +121,11 @@ impl<A: Aead> Node<A> {
             Route::Device(_) => self.tunnel_to(owner, now),
             Route::App(_, app, key) => self.app_tunnel(owner, AppEnd::Theirs(app), key, now),
         };
-        self.seal_to(owner, tunnel.ok_or(DropReason::NoPath)?, frame, now)
+        let tunnel = tunnel.ok_or(DropReason::NoPath)?;
+        if packet.is_syn() {
+            self.clamp(owner, frame, now);
+        }
+        self.seal_to(owner, tunnel, frame, now)
     }
 
     /// Seals the frame's packet for one of `owner`'s tunnels.
@@ -127,13 +136,18 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        if frame.len() > LEAST_INNER.into() && self.is_too_large(owner, frame.len(), now) {
+            self.sent(owner, now);
+            return Err(DropReason::TooLarge);
+        }
         let bytes = frame.len() as u64;
         match self.engine.seal(tunnel, frame, now) {
             Ok(Sealed::Transmit { to }) => {
                 self.counters.sealed += 1;
                 self.counters.sealed_bytes += bytes;
+                self.note_size(owner, to, frame.len(), now);
                 self.sent(owner, now);
-                self.direct(to, frame, now)
+                self.direct_to(owner, to, frame, now)
             }
             Ok(Sealed::Queued) => {
                 self.sent(owner, now);
@@ -218,9 +232,12 @@ impl<A: Aead> Node<A> {
                 .handle_stun_answer(port, frame.packet())
                 .map(|()| Verdict::Consumed)
                 .ok_or(DropReason::NotOurs),
-            [DATA, ..] | [1..=4, 0, 0, 0, ..] => {
+            [DATA | PIECE, ..] | [1..=4, 0, 0, 0, ..] => {
                 let verdict = self.handle_datagram(Endpoint::Direct(from), frame, now)?;
-                self.heard_at(port, from, now);
+                // A piece says nothing of its sender while others are waited for.
+                if !matches!(frame.packet(), [PIECE, ..]) {
+                    self.heard_at(port, from, now);
+                }
                 Ok(verdict)
             }
             _ => Err(DropReason::NotOurs),
@@ -238,6 +255,7 @@ impl<A: Aead> Node<A> {
             [1..=4, 0, 0, 0, ..] => self.handle_tunnel(from, frame, now),
             [0x20..=0x2f, ..] => self.handle_control(from, frame, now),
             [ECHO, ..] => self.handle_echo(from, frame, now),
+            [PIECE, ..] => self.handle_piece(from, frame, now),
             [0 | 1, ..] if stun::Message::is_stun(frame.packet()) => {
                 self.handle_stun(from, frame, now)
             }
@@ -355,6 +373,9 @@ impl<A: Aead> Node<A> {
         let verdict = self.policy.judge_inbound(&packet, &facts, now);
         if let Some(reason) = verdict.drop_reason() {
             return Err(refused(reason));
+        }
+        if packet.is_syn() {
+            self.clamp(node, frame, now);
         }
         self.counters.delivered += 1;
         self.counters.delivered_bytes += frame.len() as u64;
@@ -532,7 +553,7 @@ fn refused(reason: policy::DropReason) -> DropReason {
 
 /// An IPv4 peer of a socket that listens on both families shows as a mapped address
 /// (RFC 4291 section 2.5.5.2); candidates and tokens know it by its own.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(v4.into(), address.port()),

@@ -10,6 +10,7 @@ use altnet_wire::id::NodeId;
 use altnet_wire::time::Instant;
 
 use super::{Event, LinkId, Node, Slot};
+use crate::control::Cargo;
 use crate::relay::StreamId;
 
 /// What becomes of the packet in hand.
@@ -124,6 +125,10 @@ impl<A: Aead> Node<A> {
     /// `frame` is room for a datagram; what it held is lost.
     pub fn poll_output(&mut self, frame: &mut Frame<'_>, now: Instant) -> Output {
         loop {
+            // Nothing else may be cut before these are gone.
+            if let Some(output) = self.poll_pieces(frame, now) {
+                return output;
+            }
             if let Some(slot) = self.saves.poll() {
                 return Output::Save { slot };
             }
@@ -159,14 +164,15 @@ impl<A: Aead> Node<A> {
                 if self.takes_challenge(to, frame) {
                     continue;
                 }
-                if let Some(output) = self.sent_to(to, frame, now) {
+                let cargo = self.control.cargo();
+                if let Some(output) = self.sent_to(to, cargo, frame, now) {
                     return output;
                 }
                 continue;
             }
             match self.engine.poll_output(frame, now) {
                 EngineOutput::Transmit { to } => {
-                    if let Some(output) = self.sent_to(to, frame, now) {
+                    if let Some(output) = self.sent_to(to, Cargo::Usual, frame, now) {
                         return output;
                     }
                 }
@@ -194,10 +200,11 @@ impl<A: Aead> Node<A> {
     pub(super) fn sent_to(
         &mut self,
         to: Endpoint,
+        cargo: Cargo,
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Option<Output> {
-        match self.direct(to, frame, now) {
+        match self.direct_any(to, cargo, frame, now) {
             Ok(Verdict::Send { to, port }) => Some(Output::Send { to, port }),
             Ok(Verdict::ToRelay { relay, to }) => Some(Output::ToRelay { relay, to }),
             Ok(Verdict::ToClient { stream, from }) => Some(Output::ToClient { stream, from }),

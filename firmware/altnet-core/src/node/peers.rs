@@ -25,6 +25,7 @@ use super::traversal::Meeting;
 use super::{Deferred, Event, Node, Slot};
 use crate::control::{CloseReason, SessionId};
 use crate::path::Path;
+use crate::path::mtu::PathMtu;
 
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -59,6 +60,8 @@ pub(super) struct Peer {
     pub(super) apps: Vec<AppTunnel>,
     pub(super) session: Option<SessionId>,
     pub(super) path: Path,
+    /// How large a datagram its path carries.
+    pub(super) mtu: PathMtu,
     pub(super) meeting: Meeting,
     pub(super) used: Instant,
     /// When its session began: one of the two wanted it, and would again if it ended at once.
@@ -203,6 +206,7 @@ impl<A: Aead> Node<A> {
             apps: Vec::new(),
             session: None,
             path: Path::paced(node, self.pace().path, now),
+            mtu: PathMtu::new(),
             meeting: Meeting::default(),
             used: now,
             arrived: now,
@@ -466,6 +470,7 @@ impl<A: Aead> Node<A> {
             peer.retry = RETRY;
             peer.failures = 0;
             peer.arrived = now;
+            peer.mtu.begins_anew();
             // It counts its presences from its own start.
             peer.presence = 0;
             if let Some(endpoint) = endpoint {
@@ -580,6 +585,7 @@ impl<A: Aead> Node<A> {
             last = Some(node);
             self.seek_session(node, now);
             self.probe(node, now);
+            self.probe_size(node, now);
             self.follow_path(node, now);
             self.keep_last_path(node, now);
             self.retire_previous(node, now);
@@ -590,6 +596,7 @@ impl<A: Aead> Node<A> {
             if let Some(session) = peer.session {
                 if self.sessions.contains_key(&session) {
                     next = next.min(peer.path.deadline(now));
+                    next = next.min(self.size_deadline(node, now));
                     next = next.min(self.seek_meeting(node, now));
                 } else if peer.gives_up_call() > now {
                     next = next.min(peer.gives_up_call());

@@ -182,10 +182,16 @@ impl<A: Aead> Node<A> {
             ControlEvent::Probed {
                 session,
                 endpoint,
+                bytes,
+                takes_pieces,
                 rtt,
                 observed,
-                ..
-            } => self.path_answered(session, endpoint, rtt, observed, now),
+            } => {
+                self.path_answered(session, endpoint, rtt, observed, now);
+                if let Some(node) = self.member_at(session) {
+                    self.size_answered(node, endpoint, (bytes, takes_pieces), now);
+                }
+            }
             ControlEvent::Heard { session, from } => self.session_heard(session, from, now),
             ControlEvent::Failed { session, .. } => self.session_ended(session, now),
             ControlEvent::Closed { session, why } => {

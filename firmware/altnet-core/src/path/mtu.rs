@@ -23,6 +23,14 @@ pub const WHOLE: u16 = 1312;
 const SEAL_BYTES: u16 = 32;
 /// The smallest MTU of IPv6 (RFC 8200 section 5).
 pub const LEAST_INNER: u16 = 1280;
+/// A packet of so many bytes, sealed: filled up to a multiple of 16.
+pub const fn sealed_bytes(inner: u16) -> u16 {
+    inner
+        .div_ceil(16)
+        .saturating_mul(16)
+        .saturating_add(SEAL_BYTES)
+}
+
 /// Sizes that links have, with IP's header: behind tunnels, PPP and carriers' networks.
 const LINKS: [u16; 11] = [
     768, 1000, 1280, 1360, 1400, 1420, 1440, 1460, 1480, 1492, 1500,
@@ -359,7 +367,7 @@ impl PathMtu {
         }
     }
 
-    /// So many bytes don't fit our own link, or weren't answered.
+    /// So many bytes weren't answered.
     fn lost(&mut self, bytes: u16, now: Instant) {
         self.probe = None;
         if self.peer != Peer::TakesPieces {
@@ -367,14 +375,17 @@ impl PathMtu {
             self.rests_until = now.after(SILENT_PAUSE);
             return;
         }
-        self.too_large(bytes, now);
+        self.fell(bytes, now);
     }
 
-    /// A datagram of `bytes` was too large.
-    pub fn too_large(&mut self, bytes: u16, now: Instant) {
-        if bytes <= FLOOR {
-            return;
+    /// A datagram of `bytes` was too large for our own link to `endpoint`.
+    pub fn too_large(&mut self, endpoint: Endpoint, bytes: u16, now: Instant) {
+        if self.endpoint == Some(endpoint) && bytes > FLOOR {
+            self.fell(bytes, now);
         }
+    }
+
+    fn fell(&mut self, bytes: u16, now: Instant) {
         if self
             .fails
             .is_some_and(|(_, since)| now >= since.after(self.raise))

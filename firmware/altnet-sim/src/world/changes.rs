@@ -7,6 +7,9 @@ use altnet_wire::time::{Duration, Instant};
 use super::{HostId, PORT, World};
 use crate::net::{Line, NatId};
 
+/// What Ethernet carries, in bytes.
+const ETHERNET: usize = 1500;
+
 impl World {
     /// Has every datagram take at least so long from now on.
     pub const fn delay(&mut self, delay: Duration) {
@@ -33,6 +36,22 @@ impl World {
         } else {
             self.confined.remove(&host);
         }
+    }
+
+    /// Has a host's lines lose, without a word, every datagram that makes an IP packet of more than
+    /// `mtu` bytes, in both directions; none smaller than Ethernet's if there is no such number.
+    pub fn narrow(&mut self, host: HostId, mtu: Option<usize>) {
+        match mtu {
+            Some(mtu) => self.mtus.insert(host, mtu),
+            None => self.mtus.remove(&host),
+        };
+    }
+
+    /// Whether a datagram of so many bytes fits a host's line, to or from `address` as it sees it.
+    pub(super) fn fits(&self, host: HostId, address: SocketAddr, bytes: usize) -> bool {
+        let headers = if address.is_ipv4() { 28 } else { 48 };
+        let mtu = self.mtus.get(&host).copied().unwrap_or(ETHERNET);
+        bytes + headers <= mtu
     }
 
     /// Replaces a host's lines by these, and tells its node what netlink tells a daemon: every

@@ -190,7 +190,7 @@ fn another_path_begins_anew_and_after_a_narrow_one_in_pieces() {
     run.mtu.sent(way(2), OVERHEAD, WHOLE, at(run.now));
     assert_eq!(run.mtu.most(way(2)), Some(WHOLE));
     assert_eq!(run.mtu.most(way(1)), None);
-    run.mtu.too_large(1300, at(run.now));
+    run.mtu.too_large(way(2), 1300, at(run.now));
     run.mtu.sent(way(3), OVERHEAD, WHOLE, at(run.now));
     assert_eq!(run.mtu.most(way(3)), Some(FLOOR));
 }
@@ -200,7 +200,7 @@ fn a_link_that_refuses_a_size_is_believed_at_once() {
     let mut run = Run::new(1252);
     run.flow(200, 1200, 20);
     run.mtu.sent(way(1), OVERHEAD, WHOLE, at(run.now));
-    run.mtu.too_large(WHOLE, at(run.now));
+    run.mtu.too_large(way(1), WHOLE, at(run.now));
     run.flow(5_000, WHOLE, 20);
     assert!(run.lost.is_empty());
     assert_eq!(run.mtu.most(way(1)), Some(1252));
@@ -221,7 +221,7 @@ proptest! {
                 1 => mtu.wants(way(port), bytes % 80, bytes, at(now)),
                 2 => mtu.answered(way(port), bytes, true, at(now)),
                 3 => mtu.answered(way(port), bytes, false, at(now)),
-                4 => mtu.too_large(bytes, at(now)),
+                4 => mtu.too_large(way(port), bytes, at(now)),
                 5 => mtu.begins_anew(),
                 _ => {}
             }
