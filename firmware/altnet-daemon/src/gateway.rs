@@ -251,8 +251,11 @@ impl Gateway {
         self.host_apps();
         self.note_origin(&mut frame);
         let ended = loop {
-            let deadline = self.settle(&mut frame);
-            self.flush();
+            let mut deadline = self.settle(&mut frame);
+            if self.flush() {
+                deadline = self.settle(&mut frame);
+                self.flush();
+            }
             if self.state.is_tun_gone {
                 crate::error!("the TUN device was taken away; stopping");
                 break Err(Stopped);
@@ -446,6 +449,9 @@ impl Gateway {
                 self.drain(frame);
             }
         }
+        if self.node.has_pieces() {
+            self.drain(frame);
+        }
     }
 
     fn deliver(&mut self, packet: &[u8]) {
@@ -461,19 +467,24 @@ impl Gateway {
         }
     }
 
-    /// Sends what this turn of the loop has to send.
-    fn flush(&mut self) {
-        if let Err(sent) = self.ports.flush() {
-            self.note_lost(sent);
+    /// Sends what this turn of the loop has to send; whether the node was told something by that.
+    fn flush(&mut self) -> bool {
+        match self.ports.flush() {
+            Ok(()) => false,
+            Err(sent) => self.note_lost(sent),
         }
     }
 
-    fn note_lost(&mut self, sent: Sent) {
+    fn note_lost(&mut self, sent: Sent) -> bool {
         self.state.lost += sent.lost;
         if let Some((to, e)) = sent.why {
             let count = sent.lost;
             crate::debug!("{count} datagrams, the last to {to}, were not sent: {e}");
         }
+        if let Some((to, bytes)) = sent.too_large {
+            self.node.handle_too_large(to, bytes, clock::now());
+        }
+        sent.too_large.is_some()
     }
 
     /// Does what the node says until it waits; returns until when.

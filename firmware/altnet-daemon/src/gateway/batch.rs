@@ -224,6 +224,25 @@ pub struct Sent {
     pub lost: u64,
     /// Why, and where the last of them was to go.
     pub why: Option<(SocketAddr, io::Error)>,
+    /// Where the last was to go that was too large for our own link, and how many bytes it had.
+    pub too_large: Option<(SocketAddr, usize)>,
+}
+
+impl Sent {
+    /// One datagram that was lost.
+    pub fn lost(to: SocketAddr, bytes: usize, e: io::Error) -> Self {
+        let mut sent = Self::default();
+        sent.note(to, bytes, e);
+        sent
+    }
+
+    fn note(&mut self, to: SocketAddr, bytes: usize, e: io::Error) {
+        self.lost += 1;
+        if e.raw_os_error() == Some(libc::EMSGSIZE) {
+            self.too_large = Some((to, bytes));
+        }
+        self.why = Some((to, e));
+    }
 }
 
 impl Outbox {
@@ -334,8 +353,7 @@ impl Outbox {
         usize::try_from(went).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Sends a train that the kernel refused with `e` one datagram at a time: one that is longer than a
-    /// link's frames may pass in pieces, but not in a train.
+    /// Sends a train that the kernel refused with `e` one datagram at a time: some may pass.
     fn send_singly(&mut self, index: usize, e: io::Error, socket: BorrowedFd<'_>, sent: &mut Sent) {
         let Some(train) = &self.trains[index] else {
             return;
@@ -343,7 +361,11 @@ impl Outbox {
         let start = index * SLOT_BYTES;
         let datagrams = self.bytes[start..start + train.len].chunks(train.each);
         let is_train = train.len > train.each;
-        if !is_train || e.kind() == io::ErrorKind::WouldBlock {
+        if !is_train {
+            sent.note(train.to, train.len, e);
+            return;
+        }
+        if e.kind() == io::ErrorKind::WouldBlock {
             sent.lost += datagrams.len() as u64;
             sent.why = Some((train.to, e));
             return;
@@ -355,8 +377,7 @@ impl Outbox {
         let socket = socket2::SockRef::from(&socket);
         for datagram in datagrams {
             if let Err(e) = socket.send_to(datagram, &train.name) {
-                sent.lost += 1;
-                sent.why = Some((train.to, e));
+                sent.note(train.to, datagram.len(), e);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll};
 
 use altnet_wire::frame::Frame;
@@ -139,11 +139,40 @@ fn open(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(false)?;
     }
+    dont_fragment(&socket, domain);
     // Less than asked for is no fault.
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Has the kernel send datagrams whole or not at all, and remember no path's MTU: the node finds that
+/// out, and anybody could forge what the kernel goes by (ADR 0017). A kernel that can't cuts what is
+/// too large for a link.
+fn dont_fragment(socket: &Socket, domain: Domain) {
+    let set = |level, name, value: libc::c_int| {
+        let len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: both options are an `int`, and the pointer is to one that outlives the call.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                name,
+                (&raw const value).cast(),
+                len,
+            );
+        }
+    };
+    // IPv4 passes a socket of IPv6 too.
+    set(libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+    if domain == Domain::IPV6 {
+        set(
+            libc::SOL_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_PROBE,
+        );
+    }
 }
 
 #[cfg(test)]

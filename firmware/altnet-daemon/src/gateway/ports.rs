@@ -115,10 +115,8 @@ impl Ports {
             self.main.put(datagram, to, &mut self.outbox);
             return sent;
         }
-        self.send_further(datagram, to, from).map_err(|e| Sent {
-            lost: 1,
-            why: Some((to, e)),
-        })
+        let sent = self.send_further(datagram, to, from);
+        sent.map_err(|e| Sent::lost(to, datagram.len(), e))
     }
 
     /// Sends what waits; to be called before sleeping.
