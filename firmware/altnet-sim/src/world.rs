@@ -17,6 +17,7 @@ use crate::founder::FOUNDED;
 use crate::nat::Kind;
 pub use crate::net::NatId;
 use crate::net::{Line, Net, PREF64, Passing};
+use changes::Mtu;
 use streams::{Streamed, Streams};
 
 /// A node as it runs here.
@@ -103,12 +104,16 @@ pub struct World {
     in_flight: BTreeMap<u64, InFlight>,
     blocked: Vec<(IpAddr, IpAddr)>,
     /// The MTU of hosts' lines, in bytes, where it is smaller than Ethernet's.
-    mtus: BTreeMap<HostId, usize>,
+    mtus: BTreeMap<HostId, Mtu>,
+    /// Datagrams on the wire that IP may cut.
+    in_fragments: BTreeSet<u64>,
     lost: fn(&[u8]) -> bool,
     /// Everything that passed the internet, while [`World::capture`] is on.
     pub captured: Vec<Captured>,
     /// Whether what passes is kept.
     pub capture: bool,
+    /// Whether fragments of IP are lost on the way, as many NATs lose them.
+    pub loses_fragments: bool,
 }
 
 impl World {
@@ -130,9 +135,11 @@ impl World {
             in_flight: BTreeMap::new(),
             blocked: Vec::new(),
             mtus: BTreeMap::new(),
+            in_fragments: BTreeSet::new(),
             lost: |_| false,
             captured: Vec::new(),
             capture: false,
+            loses_fragments: false,
         }
     }
 
@@ -556,7 +563,8 @@ impl World {
         let Some((host, port, from)) = self.route(passing) else {
             return;
         };
-        if self.asleep.contains(&host) || !self.fits(host, from, bytes.len()) {
+        let is_whole = !self.in_fragments.remove(&sequence);
+        if self.asleep.contains(&host) || (is_whole && !self.fits(host, from, bytes.len())) {
             return;
         }
         let now = self.now;
@@ -600,17 +608,21 @@ impl World {
     fn launch(&mut self, host: HostId, port: PortId, to: SocketAddr, bytes: Vec<u8>) {
         self.hosts[host.0].ports.insert(port);
         let number = match port {
-            PortId::MAIN => PORT,
+            PortId::MAIN | PortId::FRAGMENTS => PORT,
             PortId(port) => FURTHER_PORTS + port,
         };
-        if self.without_udp.contains(&host) || !self.fits(host, to, bytes.len()) {
+        if self.without_udp.contains(&host) || !self.leaves(host, port, to, bytes.len()) {
             return;
         }
         let passing = self.net.depart(host.0, number, to, self.now);
         let is_let_out =
             |passing: &Passing| passing.realm.is_some() || !self.confined.contains(&host);
         if let Some(passing) = passing.filter(is_let_out) {
+            let before = self.sequence;
             self.pass(passing, bytes);
+            if port == PortId::FRAGMENTS && self.sequence > before && !self.loses_fragments {
+                self.in_fragments.insert(self.sequence);
+            }
         }
     }
 

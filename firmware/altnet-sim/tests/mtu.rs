@@ -5,10 +5,13 @@
 //! without loss and with 5 % too. Gaps are printed.
 
 use altnet_sim::chaos::{Chaos, Uplink};
-use altnet_sim::homes::seconds;
+use altnet_sim::founder::Founder;
+use altnet_sim::homes::{entry, invited, join, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
+use altnet_sim::world::World;
 use altnet_wire::control::DATA;
+use altnet_wire::record::Roles;
 use altnet_wire::time::Duration;
 
 /// A packet that every IPv6 link carries.
@@ -134,10 +137,10 @@ fn a_narrow_line_carries_whole_datagrams_again_once_it_is_wide() {
     assert_eq!(cut(&chaos), before);
 }
 
-/// Control data as small as a probe that asks what the peer can, or larger than any message.
+/// Control data as small as a probe that asks what the peer can, or as large as one that asks what passes.
 fn is_probe(datagram: &[u8]) -> bool {
     let is_control =
-        |datagram: &[u8]| datagram.first() == Some(&DATA) && matches!(datagram.len(), 50 | 1205..);
+        |datagram: &[u8]| datagram.first() == Some(&DATA) && matches!(datagram.len(), 50 | 520..);
     is_control(datagram) || datagram.get(28..).is_some_and(is_control)
 }
 
@@ -155,11 +158,12 @@ fn a_peer_that_answers_no_probe_is_sent_everything_whole_and_misses_nothing() {
 #[test]
 fn records_arrive_by_a_narrow_line_without_any_packet() {
     let mut chaos = begin(704, true, 0);
+    chaos.world.loses_fragments = true;
     let home = chaos.homes[0];
     chaos.world.power_off(home);
     chaos.world.narrow(home, Some(700));
     chaos.world.power_on(home);
-    chaos.world.run(seconds(20));
+    chaos.world.run(seconds(30));
     let story = chaos.story();
     assert_eq!(chaos.registered(0), 2, "{story}");
     assert!(cut(&chaos)[0] > 0, "{story}");
@@ -235,4 +239,44 @@ fn both_ends_of_a_connection_are_told_the_same_largest_segment() {
     came.retain(|packet| packet[6] == 6);
     assert_eq!(came.len(), 1);
     assert_eq!(came[0][60..64], [2, 4, 4, 0xc4], "1220 and 60 are 1280");
+}
+
+#[test]
+fn an_interface_that_says_what_fits_costs_a_packet_and_not_a_second() {
+    for is_direct in [true, false] {
+        let mut chaos = begin(707, is_direct, 0);
+        chaos.flow_of(FULL, seconds(3));
+        let home = chaos.homes[0];
+        chaos.world.narrow_interface(home, 1000);
+        let gaps = chaos.flow_of(FULL, seconds(5));
+        assert!(gaps.longest() < Duration::from_millis(200), "{gaps:?}");
+        assert!(cut(&chaos)[0] > 100, "{}", chaos.story());
+    }
+}
+
+#[test]
+fn a_peer_that_takes_no_pieces_gets_fragments_by_a_narrow_interface() {
+    let mut chaos = begin(708, true, 0);
+    chaos.world.lose_kind(is_probe);
+    let home = chaos.homes[0];
+    chaos.world.narrow_interface(home, 1000);
+    let gaps = chaos.flow_of(FULL, seconds(10));
+    assert!(gaps.longest() < Duration::from_millis(200), "{gaps:?}");
+    assert_eq!(cut(&chaos), [0, 0]);
+}
+
+#[test]
+fn a_gateway_joins_by_a_narrow_line() {
+    let mut world = World::new(709);
+    let mut founder = Founder::new("home", 7);
+    let relay = world.host("203.0.113.10", None);
+    join(&mut world, relay, founder.relay_bundle(entry()));
+    let nat = world.nat(Kind::PORT_RESTRICTED, "198.51.100.1");
+    let home = world.host("192.168.1.2", Some(nat));
+    world.narrow(home, Some(700));
+    let link = founder.invite("house-a", Roles::GATEWAY, Some(1), entry());
+    join(&mut world, home, invited(link));
+    world.run(seconds(10));
+    let status = world.node(home).status(world.now());
+    assert!(status.relays.iter().any(|relay| relay.up), "{status:?}");
 }

@@ -1,7 +1,7 @@
 //! What a node sends itself by a relay to measure it.
 //!
 //! ```text
-//! 0x30 | 0 0 0 | sequence u32 | padding | mac 16
+//! 0x31 | 0 0 0 | sequence u32 | padding | mac 16
 //! ```
 //! Numbers are big-endian. The mac is the first half of `H("altnet echo v1", key, everything before)`.
 //! The key is one run's, made at random, and known to the one node that both sends and takes it: so
@@ -11,7 +11,7 @@ use crate::frame::{Frame, NoRoom};
 use crate::hash::{self, HASH_BYTES};
 
 /// First byte.
-pub const ECHO: u8 = 0x30;
+pub const ECHO: u8 = 0x31;
 /// The least length, in bytes: without padding.
 pub const LEAST_BYTES: usize = HEADER_BYTES + MAC_BYTES;
 
@@ -82,7 +82,7 @@ mod tests {
         let bytes = written(&KEY, 0x0102_0304, 0);
         // Computed with Python's `hashlib.blake2s`.
         let expected = [
-            0x30, 0, 0, 0, 1, 2, 3, 4, 0xd1, 0x26, 0x46, 0xd1, 0xfc, 0xa9, 0x79, 0x6c, 0xf2, 0xae,
+            0x31, 0, 0, 0, 1, 2, 3, 4, 0xd1, 0x26, 0x46, 0xd1, 0xfc, 0xa9, 0x79, 0x6c, 0xf2, 0xae,
             0x36, 0x20, 0x79, 0xce, 0x23, 0x58,
         ];
         assert_eq!(bytes, expected);

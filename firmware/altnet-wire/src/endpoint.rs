@@ -15,6 +15,9 @@ pub struct PortId(pub u16);
 impl PortId {
     /// The port that everything comes to.
     pub const MAIN: Self = Self(0);
+    /// The same port, for a datagram that IP may cut, here and on its way: who it is for takes it in no
+    /// other pieces (ADR 0017).
+    pub const FRAGMENTS: Self = Self(u16::MAX);
 }
 
 /// One way for a datagram to reach a node.

@@ -63,7 +63,7 @@ pub enum Output {
         /// Where it goes.
         to: SocketAddr,
         /// From which of our UDP ports; one that wasn't used before is opened for it, at any
-        /// number. What comes there goes to [`Node::handle_wan_at`].
+        /// number, but for [`PortId::FRAGMENTS`]. What comes there goes to [`Node::handle_wan_at`].
         port: PortId,
     },
     /// Send the frame's datagram over our stream to a relay, as of [`Verdict::ToRelay`].

@@ -3,11 +3,13 @@
 //! How large a datagram may be on a path is found out by [`crate::path::mtu`], pieces are made and joined by
 //! [`crate::split`]; here they meet peers and their paths.
 
+use alloc::format;
+use alloc::string::String;
 use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::control::DATA;
-use altnet_wire::endpoint::Endpoint;
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::relay::SEND_HEADER_BYTES;
@@ -32,12 +34,25 @@ const RELAY_BYTES: u16 = SEND_HEADER_BYTES as u16;
 const SENDERS: usize = 8;
 const SENDER_LIFE: Duration = Duration::from_secs(10);
 
+/// Places that our own link was too narrow for, at a time, and for how long that is remembered.
+const NARROW: usize = 8;
+const NARROW_LIFE: Duration = Duration::from_secs(600);
+
+/// Where a datagram of so many bytes was too large for our own link.
+#[derive(Clone, Copy, Debug)]
+struct Narrow {
+    to: SocketAddr,
+    bytes: usize,
+    since: Instant,
+}
+
 /// What datagrams in pieces take.
 pub(super) struct Sizes {
     cutter: Cutter,
     joiner: Joiner,
     /// Where pieces of peers came from of late, and when that was looked up.
     senders: heapless::Vec<(Endpoint, Instant), SENDERS>,
+    narrow: heapless::Vec<Narrow, NARROW>,
 }
 
 impl Sizes {
@@ -47,7 +62,19 @@ impl Sizes {
             cutter: Cutter::new(id),
             joiner: Joiner::new(places),
             senders: heapless::Vec::new(),
+            narrow: heapless::Vec::new(),
         }
+    }
+
+    fn is_narrow(&mut self, to: SocketAddr, bytes: usize, now: Instant) {
+        let least = self.narrow.iter().find(|narrow| narrow.to == to);
+        let bytes = least.map_or(bytes, |narrow| narrow.bytes.min(bytes));
+        self.narrow.retain(|narrow| narrow.to != to);
+        if self.narrow.is_full() {
+            self.narrow.remove(0);
+        }
+        let since = now;
+        let _ = self.narrow.push(Narrow { to, bytes, since });
     }
 }
 
@@ -61,7 +88,9 @@ impl<A: Aead> Node<A> {
     /// A datagram of `bytes` was too large for our own link to `to`: what the socket said of one
     /// that was to go there.
     pub fn handle_too_large(&mut self, to: SocketAddr, bytes: usize, now: Instant) {
-        let to = self.traversal.inward(unmapped(to));
+        let to = unmapped(to);
+        self.sizes.is_narrow(to, bytes, now);
+        let to = self.traversal.inward(to);
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
         for peer in self.peers.values_mut() {
             match peer.path.current() {
@@ -122,7 +151,30 @@ impl<A: Aead> Node<A> {
         let peer = self.peers.get(&node).filter(|_| is_large);
         match peer.and_then(|peer| peer.mtu.most(to)) {
             Some(most) if frame.len() > most.into() => self.direct_cut(to, most, frame, now),
-            _ => self.direct(to, frame, now),
+            _ => {
+                let is_older = peer.is_some_and(|peer| peer.mtu.is_older());
+                let verdict = self.direct(to, frame, now)?;
+                match is_older {
+                    true => Ok(in_fragments(verdict)),
+                    false => Ok(self.let_fragment(verdict, frame.len(), now)),
+                }
+            }
+        }
+    }
+
+    /// Has IP cut a datagram of `bytes` that our own link is too narrow for, and that isn't cut here: a
+    /// stranger's, a relay's, or an older version's.
+    pub(super) fn let_fragment(&self, verdict: Verdict, bytes: usize, now: Instant) -> Verdict {
+        let Verdict::Send { to, .. } = verdict else {
+            return verdict;
+        };
+        let is_too_large = |narrow: &Narrow| {
+            let is_lasting = now.saturating_since(narrow.since) < NARROW_LIFE;
+            narrow.to == to && bytes >= narrow.bytes && is_lasting
+        };
+        match self.sizes.narrow.iter().any(is_too_large) {
+            true => in_fragments(verdict),
+            false => verdict,
         }
     }
 
@@ -137,15 +189,24 @@ impl<A: Aead> Node<A> {
         if cargo == Cargo::Probe || frame.len() <= usize::from(FLOOR) {
             return self.direct(to, frame, now);
         }
-        let Some(node) = self.peer_at(to) else {
-            return self.direct(to, frame, now);
+        let verdict = match self.peer_at(to) {
+            Some(node) => {
+                if cargo == Cargo::Again {
+                    // It may have been too large.
+                    self.note_size(node, to, frame.len(), now);
+                    self.timers.housekeeping_at(now);
+                }
+                self.direct_to(node, to, frame, now)?
+            }
+            None => {
+                let verdict = self.direct(to, frame, now)?;
+                self.let_fragment(verdict, frame.len(), now)
+            }
         };
-        if cargo == Cargo::Again {
-            // It may have been too large.
-            self.note_size(node, to, frame.len(), now);
-            self.timers.housekeeping_at(now);
+        match cargo {
+            Cargo::Again if !self.has_pieces() => Ok(in_fragments(verdict)),
+            _ => Ok(verdict),
         }
-        self.direct_to(node, to, frame, now)
     }
 
     fn direct_cut(
@@ -308,6 +369,28 @@ impl<A: Aead> Node<A> {
         }
     }
 
+    /// What is known of the size of a peer's path, in words.
+    pub(super) fn size_text(&self, node: NodeId) -> String {
+        let Some(peer) = self.peers.get(&node) else {
+            return String::new();
+        };
+        let inner = self.inner_mtu(node);
+        match peer.mtu.found() {
+            Some(found) if peer.mtu.is_cut() => format!(
+                "datagrams of {found} bytes pass; packets of up to {inner} bytes go in pieces"
+            ),
+            Some(found) => format!("datagrams of {found} bytes pass; packets have up to {inner}"),
+            None if peer.mtu.is_older() => {
+                format!(
+                    "it is of an older version, which is not probed; packets have up to {inner} bytes"
+                )
+            }
+            None => {
+                format!("not probed, as nothing large was sent; packets have up to {inner} bytes")
+            }
+        }
+    }
+
     /// Somebody would send packets of `bytes` to a peer.
     fn want_size(&mut self, node: NodeId, bytes: u16, now: Instant) {
         let bytes = bytes.min(self.config.engine.mtu_bytes);
@@ -320,5 +403,19 @@ impl<A: Aead> Node<A> {
             peer.mtu.wants(to, overhead, sealed_bytes(bytes), now);
             self.timers.housekeeping_at(now);
         }
+    }
+}
+
+/// Has IP cut a datagram where it has to be.
+const fn in_fragments(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Send {
+            to,
+            port: PortId::MAIN,
+        } => {
+            let port = PortId::FRAGMENTS;
+            Verdict::Send { to, port }
+        }
+        other => other,
     }
 }

@@ -173,6 +173,13 @@ pub struct PeerView<Word = &'static str> {
     pub rx_bytes: u64,
     /// The epoch of its tunnel key in use.
     pub tunnel_epoch: u32,
+    /// The largest packet that is sent to it, in bytes.
+    pub mtu_bytes: u16,
+    /// The largest datagram that is known to pass, in bytes of what UDP carries, without a relay's
+    /// header.
+    pub datagram_bytes: Option<u16>,
+    /// Whether full packets go to it in pieces.
+    pub in_pieces: bool,
 }
 
 /// A record.

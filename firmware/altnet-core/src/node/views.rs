@@ -255,6 +255,9 @@ impl<A: Aead> Node<A> {
             tx_bytes: stats.tx_bytes,
             rx_bytes: stats.rx_bytes,
             tunnel_epoch: record.map_or(0, |record| record.tunnel.epoch),
+            mtu_bytes: self.inner_mtu(node),
+            datagram_bytes: peer.mtu.found(),
+            in_pieces: peer.mtu.is_cut(),
         }
     }
 
@@ -407,6 +410,7 @@ impl<A: Aead> Node<A> {
             _ => format!("{name} has not answered a handshake"),
         };
         step("tunnel", stats.is_up, text);
+        step("size", true, self.size_text(member.id));
         step("nat", true, self.nats_text(peer));
         let is_direct = peer.path.current().is_some_and(|to| to.direct().is_some());
         step("addresses", is_direct, self.tried_text(peer));

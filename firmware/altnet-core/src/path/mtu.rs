@@ -160,6 +160,11 @@ impl PathMtu {
         self.peer == Peer::TakesPieces && self.size < WHOLE
     }
 
+    /// Whether the peer is of a version that says nothing of pieces.
+    pub fn is_older(&self) -> bool {
+        self.peer == Peer::Older
+    }
+
     /// A session begins: the peer may be of another version than before.
     pub fn begins_anew(&mut self) {
         if self.peer == Peer::Older {

@@ -517,8 +517,11 @@ mod tests {
         check(
             &node::PeerView::<&'static str>::default(),
             &[
+                "datagram_bytes",
                 "endpoint",
+                "in_pieces",
                 "last_handshake_s",
+                "mtu_bytes",
                 "name",
                 "node",
                 "path",

@@ -236,6 +236,13 @@ impl Sent {
         sent
     }
 
+    /// What became of another beside.
+    pub fn add(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.too_large = other.too_large.or(self.too_large);
+        self.why = other.why.or(self.why.take());
+    }
+
     fn note(&mut self, to: SocketAddr, bytes: usize, e: io::Error) {
         self.lost += 1;
         if e.raw_os_error() == Some(libc::EMSGSIZE) {

@@ -48,6 +48,16 @@ impl Gateway {
                 counters.stun_answers,
             ),
             (
+                "altnet_cut_datagrams_total",
+                "Datagrams sent in pieces.",
+                counters.cut,
+            ),
+            (
+                "altnet_joined_datagrams_total",
+                "Datagrams that came in pieces.",
+                counters.joined,
+            ),
+            (
                 "altnet_lost_total",
                 "Packets and datagrams the kernel did not take.",
                 self.state.lost,

@@ -122,6 +122,19 @@ impl Port {
         socket.send_to(datagram, &self.name(to).into()).map(|_| ())
     }
 
+    /// Sends what an outbox holds, in fragments of IP where it is too large for a link.
+    pub fn send_fragments(&self, outbox: &mut Outbox) -> Sent {
+        let socket = SockRef::from(&self.socket);
+        discover_mtu(
+            &socket,
+            self.is_v6,
+            [libc::IP_PMTUDISC_DONT, libc::IPV6_PMTUDISC_DONT],
+        );
+        let sent = self.send_batch(outbox);
+        discover_mtu(&socket, self.is_v6, WHOLE);
+        sent
+    }
+
     /// What the socket calls an address.
     fn name(&self, to: SocketAddr) -> SocketAddr {
         match to {
@@ -139,7 +152,7 @@ fn open(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(false)?;
     }
-    dont_fragment(&socket, domain);
+    discover_mtu(&socket, domain == Domain::IPV6, WHOLE);
     // Less than asked for is no fault.
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
@@ -148,9 +161,12 @@ fn open(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Has the kernel send datagrams whole or not at all, and remember no path's MTU: the node finds that
-/// out, and anybody could forge what the kernel goes by (ADR 0017). A kernel that can't cuts what is
-/// too large for a link.
-fn dont_fragment(socket: &Socket, domain: Domain) {
+/// out, and anybody could forge what the kernel goes by (ADR 0017).
+const WHOLE: [libc::c_int; 2] = [libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE];
+
+/// Says what the kernel does with what is too large, by IPv4 and by IPv6. One that can't goes on as it
+/// was.
+fn discover_mtu(socket: &Socket, is_v6: bool, [v4, v6]: [libc::c_int; 2]) {
     let set = |level, name, value: libc::c_int| {
         let len = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: both options are an `int`, and the pointer is to one that outlives the call.
@@ -165,19 +181,16 @@ fn dont_fragment(socket: &Socket, domain: Domain) {
         }
     };
     // IPv4 passes a socket of IPv6 too.
-    set(libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
-    if domain == Domain::IPV6 {
-        set(
-            libc::SOL_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_PROBE,
-        );
+    set(libc::SOL_IP, libc::IP_MTU_DISCOVER, v4);
+    if is_v6 {
+        set(libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER, v6);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use altnet_wire::endpoint::PortId;
     use altnet_wire::frame::FRAME_BYTES;
 
     #[tokio::test]
@@ -202,5 +215,41 @@ mod tests {
             let mut answer = [0; 8];
             assert_eq!(peer.recv(&mut answer).await.unwrap(), 4);
         }
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_link_is_refused_and_passes_in_fragments() {
+        let name = "what_is_too_large_for_a_link_is_refused_and_passes_in_fragments";
+        crate::testing::in_namespace(name, async {
+            for arguments in ["link set lo up", "link set lo mtu 1280"] {
+                let mut ip = std::process::Command::new("ip");
+                assert!(ip.args(arguments.split(' ')).status().unwrap().success());
+            }
+            let mut ports = crate::gateway::ports::Ports::from(Port::open(0).unwrap());
+            for (own, headers) in [("[::1]:0", 48), ("127.0.0.1:0", 28)] {
+                let peer = UdpSocket::bind(own).await.unwrap();
+                let to = peer.local_addr().unwrap();
+                let most = 1280 - headers;
+                let mut got = [0; 2000];
+                ports.send(&[1; 1280], to, PortId::MAIN).unwrap();
+                let sent = ports.flush().unwrap_err();
+                let (at, bytes) = sent.too_large.unwrap();
+                assert_eq!(
+                    (at.ip().to_canonical(), bytes, sent.lost),
+                    (to.ip(), 1280, 1)
+                );
+                for _ in 0..3 {
+                    ports.send(&[2; 1300], to, PortId::MAIN).unwrap();
+                }
+                let sent = ports.flush().unwrap_err();
+                assert_eq!((sent.too_large.unwrap().1, sent.lost), (1300, 3));
+                ports.send(&[3; 1300], to, PortId::FRAGMENTS).unwrap();
+                ports.flush().unwrap();
+                assert_eq!(peer.recv(&mut got).await.unwrap(), 1300);
+                ports.send(&vec![4; most], to, PortId::MAIN).unwrap();
+                ports.flush().unwrap();
+                assert_eq!((peer.recv(&mut got).await.unwrap(), got[0]), (most, 4));
+            }
+        });
     }
 }

@@ -19,6 +19,8 @@ pub struct Ports {
     main: Port,
     inbox: Inbox,
     outbox: Outbox,
+    /// What IP may cut, once there was something.
+    fragments: Option<Outbox>,
     /// The others, of any number, in the order they were opened in.
     further: Vec<(PortId, Port)>,
     /// The one that is read from next.
@@ -32,6 +34,7 @@ impl From<Port> for Ports {
             main,
             inbox,
             outbox,
+            fragments: None,
             further: Vec::new(),
             turn: 0,
         }
@@ -106,13 +109,13 @@ impl Ports {
     /// # Errors
     /// What the kernel says: that there is no route, or no further port.
     pub fn send(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> Result<(), Sent> {
-        if from == PortId::MAIN {
-            if self.main.put(datagram, to, &mut self.outbox) {
+        if from == PortId::MAIN || from == PortId::FRAGMENTS {
+            if self.put(datagram, to, from) {
                 return Ok(());
             }
             let sent = self.flush();
             // There is room now.
-            self.main.put(datagram, to, &mut self.outbox);
+            self.put(datagram, to, from);
             return sent;
         }
         let sent = self.send_further(datagram, to, from);
@@ -124,11 +127,25 @@ impl Ports {
     /// # Errors
     /// How many were lost, and why.
     pub fn flush(&mut self) -> Result<(), Sent> {
-        if self.outbox.is_empty() {
-            return Ok(());
+        let mut all = Sent::default();
+        if let Some(fragments) = self.fragments.as_mut().filter(|out| !out.is_empty()) {
+            all = self.main.send_fragments(fragments);
         }
-        let sent = self.main.send_batch(&mut self.outbox);
-        if sent.lost == 0 { Ok(()) } else { Err(sent) }
+        if !self.outbox.is_empty() {
+            all.add(self.main.send_batch(&mut self.outbox));
+        }
+        if all.lost == 0 { Ok(()) } else { Err(all) }
+    }
+
+    fn put(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> bool {
+        let outbox = match from {
+            PortId::FRAGMENTS => {
+                // What IP cuts goes one by one.
+                self.fragments.get_or_insert_with(|| Outbox::new(false))
+            }
+            _ => &mut self.outbox,
+        };
+        self.main.put(datagram, to, outbox)
     }
 
     fn send_further(&mut self, datagram: &[u8], to: SocketAddr, from: PortId) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use altnet_wire::endpoint::PortId;
 use altnet_wire::time::{Duration, Instant};
 
 use super::{HostId, PORT, World};
@@ -9,6 +10,18 @@ use crate::net::{Line, NatId};
 
 /// What Ethernet carries, in bytes.
 const ETHERNET: usize = 1500;
+
+/// How much a host's line carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mtu {
+    bytes: usize,
+    /// Whether the host is told of what is lost.
+    is_told: bool,
+}
+
+fn headers(address: SocketAddr) -> usize {
+    if address.is_ipv4() { 28 } else { 48 }
+}
 
 impl World {
     /// Has every datagram take at least so long from now on.
@@ -42,16 +55,48 @@ impl World {
     /// `mtu` bytes, in both directions; none smaller than Ethernet's if there is no such number.
     pub fn narrow(&mut self, host: HostId, mtu: Option<usize>) {
         match mtu {
-            Some(mtu) => self.mtus.insert(host, mtu),
+            Some(bytes) => {
+                let is_told = false;
+                self.mtus.insert(host, Mtu { bytes, is_told })
+            }
             None => self.mtus.remove(&host),
         };
     }
 
-    /// Whether a datagram of so many bytes fits a host's line, to or from `address` as it sees it.
+    /// The same for a host's own interface, whose kernel says so, and cuts what it may. What comes
+    /// the other way isn't lost.
+    pub fn narrow_interface(&mut self, host: HostId, bytes: usize) {
+        let is_told = true;
+        self.mtus.insert(host, Mtu { bytes, is_told });
+    }
+
+    /// Whether a datagram leaves a host.
+    pub(super) fn leaves(
+        &mut self,
+        host: HostId,
+        port: PortId,
+        to: SocketAddr,
+        bytes: usize,
+    ) -> bool {
+        let fits = bytes + headers(to) <= self.mtus.get(&host).map_or(ETHERNET, |mtu| mtu.bytes);
+        let is_told = self.mtus.get(&host).is_some_and(|mtu| mtu.is_told);
+        if fits || port == PortId::FRAGMENTS {
+            return true;
+        }
+        if !is_told {
+            return false;
+        }
+        let now = self.now;
+        if let Some(node) = &mut self.hosts[host.0].node {
+            node.handle_too_large(to, bytes, now);
+        }
+        false
+    }
+
+    /// Whether a datagram of so many bytes fits a host's line, from `address` as it sees it.
     pub(super) fn fits(&self, host: HostId, address: SocketAddr, bytes: usize) -> bool {
-        let headers = if address.is_ipv4() { 28 } else { 48 };
-        let mtu = self.mtus.get(&host).copied().unwrap_or(ETHERNET);
-        bytes + headers <= mtu
+        let mtu = self.mtus.get(&host).filter(|mtu| !mtu.is_told);
+        bytes + headers(address) <= mtu.map_or(ETHERNET, |mtu| mtu.bytes)
     }
 
     /// Replaces a host's lines by these, and tells its node what netlink tells a daemon: every
