@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use altnet_fuzz::{
-    TARGETS, audit, logins, machines, parsers, policies, portmap, relays, turn, world,
+    TARGETS, audit, logins, machines, parsers, policies, portmap, relays, sizes, turn, world,
 };
 
 fn main() -> std::io::Result<()> {
@@ -23,6 +23,7 @@ fn main() -> std::io::Result<()> {
             logins::seeds(name),
             turn::seeds(name),
             relays::seeds(name),
+            sizes::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

@@ -18,6 +18,7 @@ pub mod parsers;
 pub mod policies;
 pub mod portmap;
 pub mod relays;
+pub mod sizes;
 pub mod turn;
 pub mod world;
 
@@ -56,4 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("passkey", logins::passkey),
     ("derp", relays::derp),
     ("derp_server", relays::derp_server),
+    ("pieces", sizes::pieces),
+    ("clamped_syn", sizes::clamped_syn),
+    ("path_mtu", sizes::path_mtu),
 ];

@@ -100,4 +100,7 @@ targets! {
     passkey: 1000,
     derp: 2000,
     derp_server: 500,
+    pieces: 3000,
+    clamped_syn: 5000,
+    path_mtu: 5000,
 }

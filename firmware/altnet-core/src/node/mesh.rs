@@ -341,7 +341,7 @@ impl<A: Aead> Node<A> {
         }
         self.charge(relay, frame.len(), now)?;
         let passed = match self.relay.forward(to, frame.len(), now) {
-            Ok(way) => return Self::deliver(way, source, frame),
+            Ok(way) => return self.deliver(way, source, frame, now),
             Err(_) => self.send_on(source, to, (Some(relay), packet.hops), frame, now),
         };
         if passed != Err(DropReason::RelayNoSuchNode) {
@@ -414,18 +414,24 @@ impl<A: Aead> Node<A> {
     ) -> Result<Verdict, DropReason> {
         self.check_pass(from, to)?;
         match self.relay.forward(to, frame.len(), now) {
-            Ok(way) => Self::deliver(way, from, frame),
+            Ok(way) => self.deliver(way, from, frame, now),
             Err(RelayDrop::NoSuchNode) => self.send_on(from, to, (None, MAX_HOPS), frame, now),
             Err(RelayDrop::BadToken) => Err(DropReason::RelayToken),
         }
     }
 
-    fn deliver(way: Way, from: NodeId, frame: &mut Frame<'_>) -> Result<Verdict, DropReason> {
+    fn deliver(
+        &self,
+        way: Way,
+        from: NodeId,
+        frame: &mut Frame<'_>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
         match way {
             Way::Udp(to) => {
                 let receive = RelayPacket::Receive { from };
                 receive.push(frame).map_err(|_| DropReason::TooLarge)?;
-                Ok(to_main(to))
+                Ok(self.let_fragment(to_main(to), frame.len(), now))
             }
             Way::Stream(stream) => Ok(Verdict::ToClient { stream, from }),
         }
@@ -456,7 +462,8 @@ impl<A: Aead> Node<A> {
             to,
         };
         packet.push(frame).map_err(|_| DropReason::TooLarge)?;
-        Ok(to_main(self.traversal.outward(address)))
+        let to = to_main(self.traversal.outward(address));
+        Ok(self.let_fragment(to, frame.len(), now))
     }
 
     /// The links to other relays, if this is one.
