@@ -58,6 +58,7 @@ mod streams;
 mod stun;
 mod tls;
 mod traversal;
+mod turn;
 mod view;
 mod views;
 mod witness;
@@ -88,9 +89,10 @@ pub use relaying::{RelayClientView, RelayLinkView};
 pub use state::{Slot, Stored};
 pub use streams::WantedStream;
 pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
+pub use turn::{MAX_TURN_SERVERS, TurnServer, WantedTurn};
 pub use view::{
     AppView, CallerView, DirectoryView, InviteView, LoginView, MemberView, NetworkView, PeerView,
-    PolicyView, RecordView, RelayView, Status, Step, VerdictView,
+    PolicyView, RecordView, RelayView, Status, Step, TurnView, VerdictView,
 };
 
 use crate::clock::Clock;
@@ -262,6 +264,7 @@ pub struct Node<A: Aead> {
     uplinks: keeps::Uplinks,
     presence: OwnPresence,
     traversal: traversal::Traversal,
+    turn: turn::Turn,
     cursor: Cursor,
     /// Whose cursor it is.
     cursor_of: Option<NodeId>,
@@ -350,6 +353,7 @@ impl<A: Aead> Node<A> {
             uplinks: keeps::Uplinks::default(),
             presence: OwnPresence::default(),
             traversal: traversal::Traversal::default(),
+            turn: turn::Turn::default(),
             cursor: Cursor::default(),
             cursor_of: None,
             last_paths: BTreeMap::new(),
@@ -432,6 +436,7 @@ impl<A: Aead> Node<A> {
         self.wake(now);
         self.engine.handle_timeout(now);
         self.control.handle_timeout(now);
+        self.handle_turn_timeout(now);
         self.tend_search(now);
         self.housekeep(now);
     }

@@ -32,11 +32,11 @@ use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
 pub use pace::Pace;
-use relayed::Relays;
+use relayed::{Relays, is_foreign};
 pub use why::Why;
 
 /// The first pause between two of them; each next is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(300);
 /// How long a peer that was heard at an address is taken to be there.
 const HEARD: Duration = Duration::from_secs(60);
 /// How often a direct path in use is challenged while nothing else proves it.
@@ -273,6 +273,32 @@ impl Path {
         })
     }
 
+    /// Relays of our own that lead to the peer: not somebody else's servers.
+    pub fn own_relays(&self) -> usize {
+        let own = self.relays.iter().filter(|way| !is_foreign(way.relay));
+        own.count()
+    }
+
+    /// The first of those.
+    pub fn own_relay(&self) -> Option<NodeId> {
+        let mut relays = self.relays.iter().map(|way| way.relay);
+        relays.find(|relay| !is_foreign(*relay))
+    }
+
+    /// Whether somebody else's server is the way to the peer now.
+    pub fn is_by_turn(&self) -> bool {
+        matches!(self.current, Some(Endpoint::Relayed { relay, .. }) if is_foreign(relay))
+    }
+
+    /// An address that was told turns out to be none of the peer's own. Whether a round trip to it
+    /// was seen.
+    pub fn drop_direct(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let was_proven = self.is_proven_at(address);
+        self.directs.retain(|d| d.address != address);
+        self.choose(now);
+        was_proven
+    }
+
     /// Whether something was sent to the peer just now: worth looking for a way through NATs.
     pub fn is_sent_to(&self, now: Instant) -> bool {
         now.saturating_since(self.last_sent) <= SENT_TO
@@ -423,6 +449,7 @@ impl Path {
                 if let Some(way) = self.relays.at_mut(relay) {
                     way.heard(now);
                     way.rtt = Some(rtt);
+                    self.relays.return_to(relay);
                 }
             }
         }
@@ -690,7 +717,9 @@ impl Path {
             return (Some(Endpoint::Direct(direct.address)), why);
         }
         if let Some(way) = self.relays.first() {
-            let why = if self.directs.is_empty() {
+            let why = if is_foreign(way.relay) {
+                Why::Turn
+            } else if self.directs.is_empty() {
                 Why::RelayNoCandidates
             } else if self.lost_once {
                 Why::RelayDirectLost

@@ -17,11 +17,13 @@ use crate::tun::MIN_MTU_BYTES;
 
 mod check;
 mod file;
+mod turn;
 
 use check::{
     audit_bytes, interface, lans, mac, machines, mtu, port, proxy, public_addresses, vlan,
 };
 pub use file::ConfigError;
+pub use turn::{Password, PasswordError, Transport, Turn};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/altnet/altnet.toml";
@@ -58,6 +60,9 @@ pub struct Config {
     /// `http://[user:password@]host:port`.
     #[serde(deserialize_with = "proxy")]
     pub proxy: Option<String>,
+    /// Other people's TURN servers, by which peers are reached where nothing better is left.
+    #[serde(deserialize_with = "turn::servers")]
+    pub turn: Vec<Turn>,
     /// The network.
     pub network: Network,
     /// The TUN device.
@@ -299,6 +304,7 @@ impl Default for Config {
             api: Api::default(),
             metrics: Metrics::default(),
             proxy: None,
+            turn: Vec::new(),
             relay: Relay::default(),
             login: Login::default(),
             tls: Tls::default(),
@@ -403,6 +409,7 @@ impl Config {
         );
         check("metered", self.metered == old.metered);
         check("proxy", self.proxy == old.proxy);
+        check("[[turn]]", self.turn == old.turn);
         check("[network]", self.network == old.network);
         check("[tun]", self.tun == old.tun);
         check("[dns]", self.dns == old.dns);
@@ -435,6 +442,36 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_server_has_a_name_a_user_and_one_password() {
+        let turn = |text: &str| parse(&format!("[[turn]]\n{text}")).unwrap_err().to_string();
+        for (text, expected) in [
+            (
+                "server = \"turn:a\"\nusername = \"a\"\npassword = \"b\"",
+                "is no TURN server",
+            ),
+            (
+                "server = \"a\"\nusername = \"\"\npassword = \"b\"",
+                "the username of TURN server a",
+            ),
+            (
+                "server = \"a\"\nusername = \"a\"",
+                "needs either a password or a password_file",
+            ),
+            (
+                "server = \"a\"\nusername = \"a\"\npassword = \"\"",
+                "the password of TURN server a",
+            ),
+            (
+                "server = \"a\"\nusername = \"a\"\npassword = \"b\"\npassword_file = \"c\"",
+                "needs either a password or a password_file",
+            ),
+        ] {
+            let said = turn(text);
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_a_good_one() {
         let config = parse("").unwrap();
         assert_eq!(config, Config::default());
@@ -451,6 +488,15 @@ mod tests {
             listen_port = 4500
             public_addresses = ["203.0.113.5:4500"]
             metered = true
+            [[turn]]
+            server = "turn.example.net"
+            username = "anna"
+            password = "sesame"
+            [[turn]]
+            server = "[2001:db8::5]:443"
+            transport = "tcp"
+            username = "anna"
+            password_file = "/etc/altnet/turn.password"
             [network]
             petname = "home"
             [tun]
@@ -494,6 +540,8 @@ mod tests {
             "#,
         )
         .unwrap();
+        assert_eq!(config.turn[1].transport, Transport::Tcp);
+        assert!(config.turn[0].credentials().is_ok());
         assert_eq!(config.lan[0].advertise, Advertise::Router);
         assert_eq!(config.lan[1].site, SiteId::new(7));
         assert_eq!(config.machines[0].port.as_deref(), Some("lan4"));
@@ -508,7 +556,10 @@ mod tests {
         assert_eq!(Config::default().relay.quotas(), Quotas::default());
         assert!(config.metered && !Config::default().metered);
         assert!(!config.port_mapping.enabled && Config::default().port_mapping.enabled);
-        assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let mut shown = parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_ne!(shown, config, "the password is not shown");
+        shown.turn[0].password.clone_from(&config.turn[0].password);
+        assert_eq!(shown, config);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use altnet_core::audit::Limits;
+use altnet_core::node::TurnServer;
+use altnet_core::turn::Transport;
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::io::unix::AsyncFd;
@@ -46,6 +48,7 @@ use crate::store::directory::Directory;
 use crate::store::writer::Writer;
 use crate::streams::Streams;
 use crate::tun::Tun;
+use crate::turn::TurnServers;
 
 /// What altnetd goes on needing: routes and addresses come and go, a LAN interface that comes back
 /// needs a new ICMPv6 socket, and a new listener on port 53.
@@ -149,6 +152,8 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     // What is noted of the start is dated.
     node.handle_clock(clock::calendar(), clock::now());
 
+    node.handle_turn_servers(turn_servers(&config)?, clock::now());
+
     let port = Port::open(config.listen_port).with_context(|| {
         let port = config.listen_port;
         format!("can't open UDP port {port}; choose another listen_port, or stop what has it")
@@ -182,6 +187,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     streams
         .serve(&config.relay, &relay)
         .context("can't relay over TLS")?;
+    let turn = TurnServers::new(&config.turn);
     let machines = Machines::new(&config).context("can't watch netlink")?;
 
     let (solicited_to, solicited) = mpsc::channel(INBOX);
@@ -237,6 +243,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         config,
         ports: port.into(),
         streams,
+        turn,
         nat64: Nat64::default(),
         tun,
         links,
@@ -264,6 +271,21 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         place,
         state: State::default(),
     })
+}
+
+/// The TURN servers, with their passwords.
+fn turn_servers(config: &Config) -> Result<Vec<TurnServer>, config::PasswordError> {
+    let servers = config.turn.iter().map(|turn| {
+        Ok(TurnServer {
+            name: turn.server.clone(),
+            transport: match turn.transport {
+                config::Transport::Udp => Transport::Datagram,
+                config::Transport::Tcp => Transport::Stream,
+            },
+            credentials: turn.credentials()?,
+        })
+    });
+    servers.collect()
 }
 
 /// Makes the directory of the API's socket, and gives it to `owner` if it is ours alone: what is

@@ -40,6 +40,7 @@ use crate::store::directory::Directory;
 use crate::store::writer::{Done, Writer};
 use crate::streams::{Came, Streams};
 use crate::tun::Tun;
+use crate::turn::{self as turned, TurnServers};
 use crate::{clock, log};
 
 mod apps;
@@ -63,6 +64,7 @@ pub mod saving;
 pub mod signals;
 mod streams;
 mod tls;
+mod turn;
 
 use audit::Audit;
 use batch::Sent;
@@ -121,6 +123,8 @@ pub struct Gateway {
     pub ports: Ports,
     /// Relaying over TLS.
     pub streams: Streams,
+    /// Other people's TURN servers.
+    pub turn: TurnServers,
     /// The way to IPv4 without IPv4.
     pub nat64: Nat64,
     /// The TUN device.
@@ -223,6 +227,7 @@ enum Input {
     Change,
     Prefix(Option<Ipv6Addr>),
     Streamed(Came),
+    Turned(turned::Came),
     Mapped,
     Machines,
     Signal(Signal),
@@ -283,6 +288,7 @@ impl Gateway {
                 Input::Audited(outcome) => self.audit.appended(outcome),
                 Input::Machines => self.hear_machines(&mut frame),
                 Input::Streamed(came) => self.take_streamed(came, &mut frame),
+                Input::Turned(came) => self.take_turned(came, &mut frame),
                 Input::Prefix(answer) => {
                     let prefix = self.nat64.take(answer, clock::now());
                     self.node.handle_pref64(prefix, clock::now());
@@ -337,6 +343,7 @@ impl Gateway {
             deadline = self.drain(frame);
         }
         let streams = self.tend_streams(now);
+        self.tend_turn();
         deadline = deadline.min(self.drain(frame));
         let pending = self.expire_calls(now).min(self.machines.deadline());
         let audit = loop {
@@ -385,6 +392,7 @@ impl Gateway {
             result = self.machines.heard() => ready(Input::Machines, result, "netlink"),
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
             came = self.streams.came() => Input::Streamed(came),
+            came = self.turn.came() => Input::Turned(came),
             answer = self.nat64.answered() => Input::Prefix(answer),
             Ok(()) = ways.changed() => Input::Mapped,
             signal = signals.next() => Input::Signal(signal),
@@ -438,6 +446,7 @@ impl Gateway {
             Verdict::ToRelay { .. } | Verdict::ToClient { .. } => {
                 self.send_streamed(verdict, frame)
             }
+            Verdict::ToTurn => self.turn.send(frame.packet()),
             Verdict::Deliver => self.deliver(frame.packet()),
             // It was for the node itself, which may want to answer.
             Verdict::App { .. } => {
@@ -499,6 +508,7 @@ impl Gateway {
                     self.streams.to_client(stream, from, frame.packet());
                 }
                 Output::CloseClient { stream } => self.streams.close_client(stream),
+                Output::ToTurn => self.turn.send(frame.packet()),
                 Output::ClosePort { port } => self.ports.close(port),
                 Output::Deliver => self.carry_out(Verdict::Deliver, frame),
                 Output::App { app } => self.carry_out(Verdict::App { app }, frame),
@@ -694,6 +704,7 @@ impl Gateway {
         // The first of the goodbyes leaves at once; the next would keep us for seconds.
         self.node.close_links(clock::now());
         self.node.keep_heads();
+        self.node.close_turn(clock::now());
         self.drain(frame);
         self.flush();
         self.complain(Links::undo);

@@ -29,3 +29,4 @@ pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tun;
+pub mod turn;

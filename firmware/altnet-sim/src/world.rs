@@ -2,6 +2,7 @@
 
 mod changes;
 mod streams;
+pub mod turn;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -49,6 +50,7 @@ struct Host {
     ports: BTreeSet<PortId>,
     clock: Option<UnixTime>,
     wake: Instant,
+    turn_attempt: Option<u32>,
     delivered: Vec<Vec<u8>>,
     to_apps: Vec<(Ipv6Addr, Vec<u8>)>,
     to_login_page: Vec<Vec<u8>>,
@@ -82,6 +84,7 @@ pub struct Captured {
 enum InFlight {
     Datagram { passing: Passing, bytes: Vec<u8> },
     Streamed(Streamed),
+    Turned { host: HostId, bytes: Vec<u8> },
 }
 
 /// Everything there is.
@@ -94,6 +97,7 @@ pub struct World {
     hosts: Vec<Host>,
     net: Net,
     streams: Streams,
+    turn: Option<turn::Server>,
     /// Lines on which no UDP passes.
     without_udp: BTreeSet<HostId>,
     /// Hosts that are suspended.
@@ -128,6 +132,7 @@ impl World {
             hosts: Vec::new(),
             net: Net::default(),
             streams: Streams::default(),
+            turn: None,
             without_udp: BTreeSet::new(),
             asleep: BTreeSet::new(),
             confined: BTreeSet::new(),
@@ -225,6 +230,7 @@ impl World {
             ports: BTreeSet::new(),
             clock: Some(FOUNDED),
             wake: Instant::NEVER,
+            turn_attempt: None,
             delivered: Vec::new(),
             to_apps: Vec::new(),
             to_login_page: Vec::new(),
@@ -338,6 +344,7 @@ impl World {
         }
         state.node = Some(node);
         state.ports.clear();
+        state.turn_attempt = None;
         self.tell_interfaces(host);
         self.drain(host);
     }
@@ -456,6 +463,7 @@ impl World {
             Verdict::Send { to, port } => self.launch(host, port, to, bytes),
             Verdict::ToRelay { relay, to } => self.stream_to_relay(host, relay, to, bytes),
             Verdict::ToClient { stream, from } => self.stream_to_client(host, stream, from, bytes),
+            Verdict::ToTurn => self.send_to_turn(host, &bytes),
             Verdict::Deliver => self.hosts[host.0].delivered.push(bytes),
             Verdict::App { app } => self.hosts[host.0].to_apps.push((app, bytes)),
             Verdict::LogIn => self.hosts[host.0].to_login_page.push(bytes),
@@ -558,8 +566,12 @@ impl World {
         let (passing, bytes) = match self.in_flight.remove(&sequence) {
             Some(InFlight::Datagram { passing, bytes }) => (passing, bytes),
             Some(InFlight::Streamed(streamed)) => return self.arrive_streamed(streamed),
+            Some(InFlight::Turned { host, bytes }) => return self.arrive_turned(host, &bytes),
             None => return,
         };
+        if !self.is_blocked(passing) && self.turn_takes(passing, &bytes) {
+            return;
+        }
         let Some((host, port, from)) = self.route(passing) else {
             return;
         };
@@ -584,14 +596,15 @@ impl World {
         self.drain(host);
     }
 
+    fn is_blocked(&self, passing: Passing) -> bool {
+        let (a, b) = (passing.from.ip(), passing.to.ip());
+        let mut blocked = self.blocked.iter();
+        blocked.any(|pair| *pair == (a, b) || *pair == (b, a))
+    }
+
     /// The host a datagram reaches, at which of its ports, and from where it seems to come.
     fn route(&mut self, passing: Passing) -> Option<(HostId, PortId, SocketAddr)> {
-        let (a, b) = (passing.from.ip(), passing.to.ip());
-        let blocked = &self.blocked;
-        if blocked
-            .iter()
-            .any(|pair| *pair == (a, b) || *pair == (b, a))
-        {
+        if self.is_blocked(passing) {
             return None;
         }
         let (line, port, from) = self.net.arrive(passing, self.now)?;
@@ -672,6 +685,10 @@ impl World {
                     self.stream_to_client(host, stream, from, bytes);
                 }
                 Output::CloseClient { stream } => self.close_client(stream),
+                Output::ToTurn => {
+                    let bytes = frame.packet().to_vec();
+                    self.send_to_turn(host, &bytes);
+                }
                 Output::ClosePort { port } => {
                     state.ports.remove(&port);
                 }
@@ -693,7 +710,9 @@ impl World {
                 Output::Wait(deadline) => {
                     state.wake = deadline;
                     self.tend_streams(host);
-                    return;
+                    if !self.reach_turn(host) {
+                        return;
+                    }
                 }
             }
         }

@@ -344,6 +344,12 @@ pub enum Notice<'a> {
     /// A relay to another, or to a client of its own.
     #[serde(borrow)]
     Mesh(MeshNotice<'a>),
+    /// Which of the addresses that the sender tells leads to it through somebody else's TURN server
+    /// (RFC 8656), and so is worth less than any other. Said before its presence.
+    Turn {
+        /// The relayed transport address; none if no server relays for it.
+        relayed: Option<SocketAddr>,
+    },
 }
 
 /// Within how many seconds both have to ask a relay to [`Request::Meet`].
@@ -595,6 +601,17 @@ mod tests {
             &Message::Notice(Notice::Presence(presence)),
             &[3, 1, 7, 2, 0, 192, 0, 2, 1, 1, 1, 0, 192, 0, 2, 1, 2, 3, 0],
         );
+    }
+
+    #[test]
+    fn what_leads_through_a_turn_server_is_said_in_these_bytes() {
+        let relayed = "192.0.2.5:258".parse().ok();
+        check(
+            &Message::Notice(Notice::Turn { relayed }),
+            &[3, 7, 1, 0, 192, 0, 2, 5, 0x82, 2],
+        );
+        let relayed = None;
+        check(&Message::Notice(Notice::Turn { relayed }), &[3, 7, 0]);
     }
 
     proptest! {

@@ -90,6 +90,8 @@ impl Fact {
             | Event::DirectoryLost { .. }
             | Event::Certified { .. }
             | Event::Benched { .. }
+            | Event::TurnUp { .. }
+            | Event::TurnDown { .. }
             | Event::Pong { .. } => return None,
         })
     }

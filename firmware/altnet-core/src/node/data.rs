@@ -21,6 +21,7 @@ use super::facts::View;
 use super::peers::Peer;
 use super::relays::Carrier;
 use super::streams::stream_of;
+use super::turn::Side;
 use super::{DropReason, Network, Node, Verdict};
 use crate::ip::PacketInfo;
 use crate::lan::icmp_error::ErrorKind;
@@ -195,6 +196,7 @@ impl<A: Aead> Node<A> {
         let from = self.traversal.inward(unmapped(from));
         let result = match frame.packet().first() {
             _ if port != PortId::MAIN => self.handle_further(port, from, frame, now),
+            Some(_) if self.turn.is_from(from) => self.take_turned(frame, now),
             Some(&(relay::SEND..=relay::KEPT)) => self.handle_relay(from, frame, now),
             Some(&(mesh::FORWARD..=mesh::GONE_ON)) => self.handle_mesh(from, frame, now),
             Some(_) => self.handle_datagram(Endpoint::Direct(from), frame, now),
@@ -397,6 +399,7 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) -> Option<NodeId> {
         let node = *self.tunnels.get(&tunnel)?;
+        let from = self.turned(node, from, now);
         let peer = self.peers.get_mut(&node)?;
         let answers = match kind {
             INITIATION => false,
@@ -463,6 +466,9 @@ impl<A: Aead> Node<A> {
             Endpoint::Relayed { relay, node } => (relay, node),
         };
         self.counters.relayed += 1;
+        if let Some(side) = Side::of(relay) {
+            return self.send_turned(side, node, frame, now);
+        }
         let own = self.network.as_ref().map(|network| network.own.node);
         if own == Some(relay) {
             // This node is the relay: its client is reached as any client is.

@@ -13,8 +13,8 @@ use altnet_wire::time::UnixTime;
 use super::Decision;
 use super::advice::words_of;
 use crate::audit::proof::{Rewrite, Witnessed};
-use crate::path::Change;
 use crate::path::search::Ended;
+use crate::path::{Change, Why};
 use crate::policy::RulesError;
 use crate::relay::bench::Report;
 
@@ -93,6 +93,20 @@ pub enum Event {
     RelayDown {
         /// Which relay.
         relay: NodeId,
+    },
+    /// A TURN server relays for this node.
+    TurnUp {
+        /// Its host and port.
+        server: alloc::string::String,
+        /// What peers send to.
+        relayed: SocketAddr,
+    },
+    /// A TURN server that is needed doesn't relay for this node.
+    TurnDown {
+        /// Its host and port.
+        server: alloc::string::String,
+        /// Why, for people.
+        why: alloc::string::String,
     },
     /// A directory's records are here.
     DirectorySynced {
@@ -232,6 +246,8 @@ impl Event {
             Self::SearchEnded { .. } => "search-ended",
             Self::RelayUp { .. } => "relay-up",
             Self::RelayDown { .. } => "relay-down",
+            Self::TurnUp { .. } => "turn-up",
+            Self::TurnDown { .. } => "turn-down",
             Self::DirectorySynced { .. } => "directory-synced",
             Self::DirectoryLost { .. } => "directory-lost",
             Self::Pong { .. } => "pong",
@@ -286,6 +302,9 @@ impl Event {
                 let (node, why) = (name(*node), change.why);
                 match change.to {
                     Some(Endpoint::Direct(to)) => write!(f, "path to {node} is {to}: {why}"),
+                    Some(Endpoint::Relayed { .. }) if why == Why::Turn => {
+                        write!(f, "path to {node} is a TURN server: {why}")
+                    }
                     Some(Endpoint::Relayed { relay, .. }) => {
                         write!(f, "path to {node} is relay {}: {why}", name(relay))
                     }
@@ -305,6 +324,13 @@ impl Event {
                 }
                 write!(f, "relay {relay} forwards for us and sees us at {observed}")
             }
+            Self::TurnUp { server, relayed } => {
+                write!(f, "TURN server {server} relays for us at {relayed}")
+            }
+            Self::TurnDown { server, why } => write!(
+                f,
+                "TURN server {server} does not relay for us: {why}; check its entry in the configuration, or remove it"
+            ),
             Self::RelayDown { relay } => write!(f, "relay {} does not answer", name(*relay)),
             Self::DirectorySynced { directory } => {
                 write!(f, "in step with directory {}", name(*directory))

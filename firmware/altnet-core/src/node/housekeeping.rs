@@ -91,6 +91,7 @@ impl<A: Aead> Node<A> {
         // What couldn't be called before may be reached by now.
         self.retry_servers(now);
         self.keep_anew(now);
+        self.refresh_turn(now);
         self.presence_changed(now);
     }
 
@@ -116,6 +117,7 @@ impl<A: Aead> Node<A> {
         self.tend_app_tunnels(now);
         self.tend_witnesses(now);
         let peers = self.tend_peers(now).min(self.tend_gates(now));
+        let peers = peers.min(self.tend_turn(now));
         let next = peers.min(self.tend_logins(now)).min(self.tend_mesh(now));
         let next = next.min(self.tend_load(now));
         self.timers.housekeeping_at(next);

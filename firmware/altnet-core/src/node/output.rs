@@ -39,6 +39,8 @@ pub enum Verdict {
         /// Who it is from: another client, or this node.
         from: NodeId,
     },
+    /// Send the frame's message over our stream to the TURN server ([`Node::wanted_turn`]).
+    ToTurn,
     /// Hand the frame's IP packet to our side.
     Deliver,
     /// Hand the frame's IP packet to the app on this device with this address.
@@ -85,6 +87,8 @@ pub enum Output {
         /// Its stream.
         stream: StreamId,
     },
+    /// Send the frame's message over our stream to the TURN server, as of [`Verdict::ToTurn`].
+    ToTurn,
     /// Close a UDP port: nothing that comes there is wanted any more.
     ClosePort {
         /// Which.
@@ -147,6 +151,9 @@ impl<A: Aead> Node<A> {
             if let Some(output) = self.poll_guests(now) {
                 return output;
             }
+            if let Some(output) = self.poll_turn(frame, now) {
+                return output;
+            }
             if let Some(output) = self.poll_bench(frame, now) {
                 return output;
             }
@@ -189,6 +196,7 @@ impl<A: Aead> Node<A> {
                         .min(self.guests_deadline())
                         .min(self.bench_deadline())
                         .min(self.traversal.deadline())
+                        .min(self.turn.deadline())
                         .min(self.links_deadline());
                     return Output::Wait(deadline);
                 }
@@ -208,6 +216,7 @@ impl<A: Aead> Node<A> {
             Ok(Verdict::Send { to, port }) => Some(Output::Send { to, port }),
             Ok(Verdict::ToRelay { relay, to }) => Some(Output::ToRelay { relay, to }),
             Ok(Verdict::ToClient { stream, from }) => Some(Output::ToClient { stream, from }),
+            Ok(Verdict::ToTurn) => Some(Output::ToTurn),
             // Nothing else comes of an endpoint.
             Ok(_) => None,
             Err(reason) => {

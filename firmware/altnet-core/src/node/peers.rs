@@ -328,6 +328,9 @@ impl<A: Aead> Node<A> {
             *relay != node && self.relays.get(relay).is_some_and(|l| l.load >= BUSY)
         };
         relays.sort_by_key(is_busy);
+        for turn in self.turns_to(node) {
+            let _ = relays.push(turn);
+        }
         relays
     }
 
@@ -464,6 +467,7 @@ impl<A: Aead> Node<A> {
         {
             self.relay.came_over(node, stream);
         }
+        endpoint = endpoint.map(|endpoint| self.turn_shook(node, endpoint, now));
         let mut former = None;
         if let Some(peer) = self.peers.get_mut(&node) {
             former = peer.session.replace(session).filter(|s| *s != session);
@@ -636,7 +640,8 @@ impl<A: Aead> Node<A> {
             peer.is_kept = true;
             return;
         }
-        if is_kept || peer.wanted || is_server {
+        // By somebody else's server it would not be found again.
+        if is_kept || peer.wanted || is_server || peer.path.is_by_turn() {
             return;
         }
         let is_new = now.saturating_since(peer.arrived) < SESSION_LEAST;

@@ -52,10 +52,11 @@ impl<A: Aead> Node<A> {
         }
         peer.presence = presence.sequence;
         peer.told_relays = presence.relays.clone();
-        let ours = self.config.limits.candidates_per_peer.into();
-        let count = presence.candidates.len().min(ours);
-        let candidates = presence.candidates.get(..count).unwrap_or(&[]);
-        peer.path.set_candidates(candidates, now);
+        let ours = usize::from(self.config.limits.candidates_per_peer);
+        let all = presence.candidates.iter().copied();
+        let its_own = all.filter(|told| !self.turn.is_turned_at(node, told.address));
+        let candidates: heapless::Vec<_, MAX_CANDIDATES> = its_own.take(ours).collect();
+        peer.path.set_candidates(&candidates, now);
         self.want_gateways_of(node, now);
         if let Some(record) = self.record_of(node) {
             let relays = self.relays_to(node, &record, now);
@@ -126,6 +127,7 @@ impl<A: Aead> Node<A> {
         if self.sessions.get(&session).is_none_or(|s| !s.greeted) {
             return;
         }
+        self.tell_turn_to(node, now);
         let presence = self.own_presence();
         if self.presence.late {
             // This one learns what the others don't know yet: all are told again.
@@ -158,8 +160,23 @@ impl<A: Aead> Node<A> {
         {
             add(observed, CandidateKind::Reflexive);
         }
+        if let Some(mapped) = self.turn.mapped() {
+            add(mapped, CandidateKind::Reflexive);
+        }
         for address in &self.presence.interfaces {
             add(*address, CandidateKind::Host);
+        }
+        if let Some(relayed) = self.turn.relayed() {
+            // Older peers know no kind of its own for it.
+            let kind = CandidateKind::Reflexive;
+            let candidate = Candidate {
+                address: relayed,
+                kind,
+            };
+            if let Err(candidate) = presence.candidates.push(candidate) {
+                presence.candidates.pop();
+                let _ = presence.candidates.push(candidate);
+            }
         }
         for relay in self.homes() {
             let _ = presence.relays.push(relay);

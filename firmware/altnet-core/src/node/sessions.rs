@@ -19,6 +19,7 @@ use altnet_wire::time::{Duration, Instant};
 
 use super::intake::Carrier;
 use super::membership::pack_into;
+use super::turn::Side;
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::{CloseReason, ClosedWhy, ControlEvent, MessageId, Pattern, SessionId};
 use crate::path::search::Run;
@@ -452,6 +453,7 @@ impl<A: Aead> Node<A> {
             }
             Notice::Presence(presence) => self.handle_presence(node, presence, now),
             Notice::Logins { logins } => self.handle_logins(session, node, *logins, now),
+            Notice::Turn { relayed } => self.peer_turns(node, *relayed, now),
             Notice::Nat { mapping } => self.peer_maps(node, *mapping, now),
             Notice::Meeting { with, address } => self.handle_meeting(node, *with, *address, now),
             Notice::Ports { last, step } => {
@@ -574,6 +576,13 @@ impl<A: Aead> Node<A> {
         let Some(Standing::Member(node)) = self.sessions.get(&session).map(|s| s.standing) else {
             return;
         };
+        let from = self.turned(node, from, now);
+        if self.control.endpoint(session) == Some(from) {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.path.heard(from, now);
+            }
+            return;
+        }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.heard(from, now);
             // It is answered elsewhere than it is: its addresses are worth a challenge.
@@ -629,6 +638,11 @@ impl<A: Aead> Node<A> {
             }
             // Where a peer sees us, for when no relay says so.
             self.presence.observed = observed.or(self.presence.observed);
+        }
+        if let Endpoint::Relayed { relay, .. } = endpoint
+            && let Some(side) = Side::of(relay)
+        {
+            self.turn_answered(node, side, now);
         }
         let state = self.sessions.get_mut(&session);
         let moved = state.and_then(|state| state.moving.take_if(|moving| *moving == endpoint));

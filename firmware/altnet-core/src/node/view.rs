@@ -21,6 +21,8 @@ pub struct Status<Word = &'static str> {
     pub relays: Vec<RelayView>,
     /// The directories it follows.
     pub directories: Vec<DirectoryView>,
+    /// Other people's TURN servers that may be used.
+    pub turn: Vec<TurnView>,
     /// Peers with a tunnel or a path.
     pub peers: usize,
     /// Whether the calendar is known.
@@ -131,6 +133,20 @@ pub struct RelayView {
     pub refused_s: u64,
 }
 
+/// A TURN server that a person entered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TurnView {
+    /// Its host and port.
+    pub server: String,
+    /// `idle` while none is needed, `asked`, `up`, or `failed`.
+    pub state: String,
+    /// What peers send to while it relays.
+    pub relayed: Option<String>,
+    /// Why it failed.
+    pub why: Option<String>,
+}
+
 /// A directory as a subscriber sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -153,7 +169,7 @@ pub struct PeerView<Word = &'static str> {
     pub node: String,
     /// Its site's number.
     pub site: Option<u16>,
-    /// `direct`, `relay` or `none`.
+    /// `direct`, `relay`, `turn` or `none`.
     pub path: Word,
     /// Where datagrams go.
     pub endpoint: Option<String>,

@@ -50,6 +50,7 @@ impl<A: Aead> Node<A> {
             network: self.network_view(now),
             relays: self.relay_views(now),
             directories: self.directory_views(),
+            turn: self.turn_views(),
             peers: self.peers.len(),
             time_known: matches!(estimate, Estimate::Running(_)),
             time: estimate.time().to_string(),
@@ -241,10 +242,11 @@ impl<A: Aead> Node<A> {
             site: site.map(altnet_wire::id::SiteId::as_u16),
             path: match endpoint {
                 Some(Endpoint::Direct(_)) => "direct",
+                Some(Endpoint::Relayed { .. }) if peer.path.is_by_turn() => "turn",
                 Some(Endpoint::Relayed { .. }) => "relay",
                 None => "none",
             },
-            endpoint: endpoint.map(|endpoint| endpoint.to_string()),
+            endpoint: endpoint.map(|endpoint| self.endpoint_text(endpoint)),
             why: peer.path.why().id(),
             why_text: peer.path.why().to_string(),
             rtt_us: rtt.map(micros),
@@ -389,7 +391,9 @@ impl<A: Aead> Node<A> {
             return steps;
         };
         let text = match peer.path.current() {
-            Some(endpoint) => format!("{} ({endpoint})", peer.path.why()),
+            Some(endpoint) => {
+                format!("{} ({})", peer.path.why(), self.endpoint_text(endpoint))
+            }
             None => peer.path.why().to_string(),
         };
         step("path", peer.path.current().is_some(), text);

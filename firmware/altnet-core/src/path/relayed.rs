@@ -16,6 +16,12 @@ const ABSENT: Duration = Duration::from_secs(2);
 /// How often it doubles.
 const DOUBLINGS: u8 = 5;
 
+/// Whether an id stands for a way by somebody else's server rather than for a relay of ours: no node
+/// has a multicast address (RFC 4291 section 2.7).
+pub(super) const fn is_foreign(relay: NodeId) -> bool {
+    relay.0[0] == 0xff
+}
+
 /// One relay, as a way to the peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
@@ -128,6 +134,7 @@ impl Relays {
             && now.saturating_since(used.heard) < FRESH
             && relays.first() != Some(&peer)
             && self.left != Some(used.relay)
+            && !is_foreign(used.relay)
         {
             self.prefer(used.relay);
         }
@@ -174,6 +181,14 @@ impl Relays {
             && let Some(front) = self.ways.get_mut(..=place)
         {
             front.rotate_right(1);
+        }
+    }
+
+    /// Has a relay of ours used that answers, rather than somebody else's server.
+    pub(super) fn return_to(&mut self, relay: NodeId) {
+        let is_away = self.first().is_some_and(|way| is_foreign(way.relay));
+        if is_away && !is_foreign(relay) {
+            self.prefer(relay);
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Why {
     RelayNoAnswer,
     /// The direct path went silent.
     RelayDirectLost,
+    /// No direct address answers, and no relay of ours carries.
+    Turn,
     /// There is neither a direct address nor a relay in common.
     NoWay,
 }
@@ -37,6 +39,7 @@ impl Why {
             Self::RelayTrying => "relay-trying",
             Self::RelayNoAnswer => "relay-no-answer",
             Self::RelayDirectLost => "relay-direct-lost",
+            Self::Turn => "turn",
             Self::NoWay => "no-way",
         }
     }
@@ -61,6 +64,9 @@ impl fmt::Display for Why {
                 "by relay: no direct address answers (both NATs may change ports, or UDP is blocked)"
             }
             Self::RelayDirectLost => "by relay: the direct path went silent",
+            Self::Turn => {
+                "by somebody else's TURN server: no direct address answers, and no relay of this network carries"
+            }
             Self::NoWay => {
                 "no way: no address of it answers and no relay serves both; a network needs one reachable relay"
             }

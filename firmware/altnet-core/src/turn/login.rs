@@ -33,13 +33,13 @@ const FEATURE_ALGORITHMS: u8 = 1;
 const FEATURE_ANONYMITY: u8 = 2;
 
 /// Who may use a server.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Credentials {
     username: Secret,
     password: Secret,
 }
 
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 struct Secret {
     bytes: [u8; MAX_TEXT_BYTES],
     length: usize,

@@ -107,6 +107,15 @@ pub fn status(status: &Status) -> String {
         };
         lines.push(("relay", text));
     }
+    for turn in &status.node.turn {
+        let text = match (&turn.relayed, &turn.why) {
+            (Some(at), _) => format!("{} relays for us at {at}", turn.server),
+            (None, Some(why)) => format!("{} does not: {why}", turn.server),
+            _ if turn.state == "idle" => format!("{}, not needed now", turn.server),
+            _ => format!("{} is asked", turn.server),
+        };
+        lines.push(("turn server", text));
+    }
     for directory in &status.node.directories {
         let state = if directory.synced {
             "in step"

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use altnet_service::mistake::{self, Mistake};
 
+use super::turn::{PasswordError, refuse_exposed};
 use super::{Config, MAX_FILE_BYTES};
 
 /// Why a file is not a configuration.
@@ -29,6 +30,9 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// It holds a password, and everybody may read it.
+    #[error(transparent)]
+    Exposed(#[from] PasswordError),
     /// Something in it is wrong.
     #[error(transparent)]
     Wrong(#[from] Mistake),
@@ -47,7 +51,11 @@ impl Config {
         if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
             return Err(ConfigError::TooLarge { path: path.into() });
         }
-        Self::parse(path, &fs::read_to_string(path).map_err(unreadable)?)
+        let config = Self::parse(path, &fs::read_to_string(path).map_err(unreadable)?)?;
+        if config.turn.iter().any(|turn| turn.password.is_some()) {
+            refuse_exposed(path)?;
+        }
+        Ok(config)
     }
 
     /// Reads and checks `text`; `path` is named in errors.

@@ -1,0 +1,89 @@
+"""Homes that only somebody else's TURN server connects: coturn's."""
+
+from lab import homes
+from lab.altnet import Story, altnet, path_between_homes
+from lab.places import Lab, Place, wait_for
+
+from .traversal import TURN_PORT, TURN_SERVER, TurnServer, prepare
+
+USERS = {"gateway-a": ("anna", "sesame"), "gateway-b": ("ben", "open")}
+# Run at a gateway: nothing leaves or enters by UDP any more.
+NO_UDP = """
+table inet dark {
+    chain out { type filter hook output priority 0; oifname "wan" meta l4proto udp drop; }
+    chain in { type filter hook input priority 0; iifname "wan" meta l4proto udp drop; }
+}
+"""
+
+
+def build(lab: Lab, transport: str) -> tuple[Story, list[Place]]:
+    """Two homes behind NATs that need a relay, each with a user at coturn, that talk by the relay until both have an address there."""
+    prepare()
+    story = Story(lab, "symmetric", "symmetric")
+    TurnServer(homes.server(lab, story.internet.bridge, "turn", TURN_SERVER))
+    gateways = [home.gateway for home in story.internet.homes]
+
+    def enter(step) -> None:
+        user = USERS.get(step.place)
+        if user is None or not step.daemon:
+            return
+        config = story.place(step.place).folder / "altnet.toml"
+        config.write_text(config.read_text() + f"""
+[[turn]]
+server = "{TURN_SERVER}:{TURN_PORT}"
+transport = "{transport}"
+username = "{user[0]}"
+password = "{user[1]}"
+""")
+        config.chmod(0o600)
+
+    story.tell(before=enter)
+    assert story.fetch(), "no page by the relay"
+    for gateway in gateways:
+        # Talked to now and then, so that it stays needed.
+        served = lambda gateway=gateway: story.fetch(15) and state(gateway)["state"] == "up"
+        wait_for(f"{gateway.name} to have an address at coturn", served, timeout_s=60, every_s=1)
+        print(f"{gateway.name}: {state(gateway)}")
+    assert path_between_homes(story) == "relay", "a TURN server was preferred to a relay that works"
+    return story, gateways
+
+
+def state(gateway: Place) -> dict:
+    """What a gateway says of its TURN server."""
+    return altnet(gateway, "status")["turn"][0]
+
+
+def goes_on(story: Story) -> None:
+    """The homes reach each other by coturn alone; pings pass, and tools say so."""
+    assert story.fetch(timeout_s=30), "no page by coturn"
+    wait_for("the path to be by a TURN server", lambda: story.fetch(15) and path_between_homes(story) == "turn", timeout_s=60)
+    said = story.internet.a.client.run("ping", "-6", "-c", "20", "-i", "0.2", "-W", "2", "wiki.home.alt", check=False).stdout
+    print(said.strip().splitlines()[-2])
+    assert " 0% packet loss" in said, f"pings were lost by coturn\n{said}"
+    why = story.internet.a.gateway.run("altnet", "why", "wiki").stdout
+    print(why)
+    assert "TURN server" in why, "`altnet why` does not call it what it is"
+    peer = next(peer for peer in altnet(story.internet.a.gateway, "peers")["peers"] if peer["name"] == "house-b")
+    assert (peer["path"], peer["why"]) == ("turn", "turn"), peer
+
+
+def only_coturn_connects() -> None:
+    """Two homes behind symmetric NATs lose their only relay and go on by coturn over UDP; they go back once it is there again."""
+    with Lab() as lab:
+        story, _ = build(lab, "udp")
+        story.stop(story.internet.relay)
+        goes_on(story)
+        story.start(story.internet.relay)
+        wait_for("the path to be by the relay again", lambda: story.fetch(15) and path_between_homes(story) == "relay", timeout_s=120, every_s=1)
+
+
+def only_coturn_connects_and_no_udp_passes() -> None:
+    """Two homes that no UDP leaves any more, and that no relay serves over TLS, go on by coturn over TCP."""
+    with Lab() as lab:
+        story, gateways = build(lab, "tcp")
+        for gateway in gateways:
+            gateway.run("nft", "-f", "-", stdin=NO_UDP)
+        goes_on(story)
+
+
+SCENARIOS = [only_coturn_connects, only_coturn_connects_and_no_udp_passes]
