@@ -254,6 +254,7 @@ KINDS = {
         ("subject", fixed), ("request", varint), ("authority", fixed), ("expires", varint),
         ("certificate", counted),
     ]),
+    "derp": (19, [("key", fixed)]),
 }
 
 

@@ -15,8 +15,8 @@ use altnet_tunnel::key::TunnelSecret;
 use altnet_wire::envelope::{MAX_POLICY_BYTES, MAX_RECORD_BYTES, RecordKind};
 use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, RecordId, Serial, SiteId, network_id};
 use altnet_wire::record::{
-    AppRecord, Body, Genesis, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead,
-    NodeRecord, OwnerChange, Revocation, RevocationTarget, Rights, Roles, TunnelEpoch,
+    AppRecord, Body, DerpRecord, Genesis, HostRecord, Invite, IssuerCertificate, Membership,
+    NetworkHead, NodeRecord, OwnerChange, Revocation, RevocationTarget, Rights, Roles, TunnelEpoch,
 };
 use altnet_wire::time::UnixTime;
 use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
@@ -208,6 +208,7 @@ fn make_network() -> Network {
         };
         records.push(signed(owner, id, &answer, 1));
     }
+    records.push(signed(device, id, &DerpRecord { key: [21; 32] }, 1));
     Network { keys, id, records }
 }
 

@@ -19,8 +19,8 @@ use altnet_wire::mesh::{HEADER_BYTES, MAX_HOPS, MeshPacket};
 use altnet_wire::message::{self, Packed};
 use altnet_wire::policy::Run;
 use altnet_wire::record::{
-    self, AppRecord, Genesis, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead,
-    NodeRecord, OwnerChange, Revocation,
+    self, AppRecord, DerpRecord, Genesis, HostRecord, Invite, IssuerCertificate, Membership,
+    NetworkHead, NodeRecord, OwnerChange, Revocation,
 };
 use altnet_wire::relay::RelayPacket;
 use altnet_wire::stun::attribute::{self, Attribute};
@@ -66,6 +66,7 @@ fn bodies(body: &[u8]) {
     let _ = record::decode::<TlsAuthority>(body);
     let _ = record::decode::<TlsRequest>(body);
     let _ = record::decode::<TlsCertificate>(body);
+    let _ = record::decode::<DerpRecord>(body);
 }
 
 /// Reads a control message, and the bytes as packed records.

@@ -23,6 +23,7 @@ mod command;
 mod counters;
 mod data;
 mod decisions;
+mod derpers;
 mod directory;
 mod event;
 mod facts;
@@ -78,6 +79,7 @@ pub use apps::MAX_NOTE_BYTES;
 pub use command::{Command, CommandError};
 pub use counters::{Counters, DROP_REASONS, DropReason};
 pub use decisions::Decision;
+pub use derpers::MAX_DERPERS;
 pub use event::{Event, JoinError};
 pub use identity::{BadIdentity, Identity};
 pub use join::read_invitation;
@@ -91,8 +93,8 @@ pub use streams::WantedStream;
 pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
 pub use turn::{MAX_TURN_SERVERS, TurnServer, WantedTurn};
 pub use view::{
-    AppView, CallerView, DirectoryView, InviteView, LoginView, MemberView, NetworkView, PeerView,
-    PolicyView, RecordView, RelayView, Status, Step, TurnView, VerdictView,
+    AppView, CallerView, DerperView, DirectoryView, InviteView, LoginView, MemberView, NetworkView,
+    PeerView, PolicyView, RecordView, RelayView, Status, Step, TurnView, VerdictView,
 };
 
 use crate::clock::Clock;
@@ -227,6 +229,8 @@ enum Deferred {
     Announce,
     /// The device's keys are on disk: an invite may be spent on them.
     Call,
+    /// The key for DERP servers is on disk.
+    DerpKey,
 }
 
 /// One device's mind. `A` is the AEAD its tunnels use.
@@ -265,6 +269,7 @@ pub struct Node<A: Aead> {
     presence: OwnPresence,
     traversal: traversal::Traversal,
     turn: turn::Turn,
+    derpers: derpers::Derpers,
     cursor: Cursor,
     /// Whose cursor it is.
     cursor_of: Option<NodeId>,
@@ -354,6 +359,7 @@ impl<A: Aead> Node<A> {
             presence: OwnPresence::default(),
             traversal: traversal::Traversal::default(),
             turn: turn::Turn::default(),
+            derpers: derpers::Derpers::default(),
             cursor: Cursor::default(),
             cursor_of: None,
             last_paths: BTreeMap::new(),
@@ -486,6 +492,7 @@ impl<A: Aead> Node<A> {
             Deferred::Push => self.push_changes(now),
             Deferred::Announce => self.announce_own(now),
             Deferred::Call => self.begin_call(now),
+            Deferred::DerpKey => self.derp_key_kept(now),
         }
     }
 

@@ -32,7 +32,7 @@ use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
 pub use pace::Pace;
-use relayed::{Relays, is_foreign};
+use relayed::{Relays, foreign_why, is_foreign};
 pub use why::Why;
 
 /// The first pause between two of them; each next is twice as long.
@@ -286,7 +286,7 @@ impl Path {
     }
 
     /// Whether somebody else's server is the way to the peer now.
-    pub fn is_by_turn(&self) -> bool {
+    pub fn is_foreign(&self) -> bool {
         matches!(self.current, Some(Endpoint::Relayed { relay, .. }) if is_foreign(relay))
     }
 
@@ -718,7 +718,7 @@ impl Path {
         }
         if let Some(way) = self.relays.first() {
             let why = if is_foreign(way.relay) {
-                Why::Turn
+                foreign_why(way.relay)
             } else if self.directs.is_empty() {
                 Why::RelayNoCandidates
             } else if self.lost_once {

@@ -48,6 +48,7 @@
 //! and of their requests for certificates, eight invites that nobody came in by, and four records
 //! that aren't understood. Look-ups don't allocate; applying does.
 
+mod derp;
 mod error;
 mod held;
 mod judge;
@@ -544,7 +545,8 @@ fn changes_of(body: &Body) -> Changes {
         Body::Policy => changes.policy = true,
         Body::Head(_) => changes.heads = true,
         Body::TlsAuthority(_) | Body::TlsRequest(_) | Body::TlsCertificate(_) => changes.tls = true,
-        Body::Unknown => {}
+        // Looked up whenever it is needed.
+        Body::Derp(_) | Body::Unknown => {}
     }
     changes
 }

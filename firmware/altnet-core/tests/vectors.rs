@@ -231,6 +231,12 @@ fn device_cases(town: &Town) -> Vec<Case> {
             bytes: town.sign(&device, &node, 2),
         },
         Case {
+            label: "derp",
+            seed: 20,
+            fields: fields(&[("key", hex(&[7; 32]))]),
+            bytes: town.sign(&device, &DerpRecord { key: [7; 32] }, 1),
+        },
+        Case {
             label: "host",
             seed: 20,
             fields: fields(&[

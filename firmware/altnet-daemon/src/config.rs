@@ -16,12 +16,15 @@ use crate::log::Level;
 use crate::tun::MIN_MTU_BYTES;
 
 mod check;
+mod derp;
 mod file;
+mod host;
 mod turn;
 
 use check::{
     audit_bytes, interface, lans, mac, machines, mtu, port, proxy, public_addresses, vlan,
 };
+pub use derp::Derp;
 pub use file::ConfigError;
 pub use turn::{Password, PasswordError, Transport, Turn};
 
@@ -63,6 +66,9 @@ pub struct Config {
     /// Other people's TURN servers, by which peers are reached where nothing better is left.
     #[serde(deserialize_with = "turn::servers")]
     pub turn: Vec<Turn>,
+    /// Other people's DERP servers, by which members are reached that use them too.
+    #[serde(deserialize_with = "derp::servers")]
+    pub derp: Vec<Derp>,
     /// The network.
     pub network: Network,
     /// The TUN device.
@@ -305,6 +311,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             proxy: None,
             turn: Vec::new(),
+            derp: Vec::new(),
             relay: Relay::default(),
             login: Login::default(),
             tls: Tls::default(),
@@ -410,6 +417,7 @@ impl Config {
         check("metered", self.metered == old.metered);
         check("proxy", self.proxy == old.proxy);
         check("[[turn]]", self.turn == old.turn);
+        check("[[derp]]", self.derp == old.derp);
         check("[network]", self.network == old.network);
         check("[tun]", self.tun == old.tun);
         check("[dns]", self.dns == old.dns);
@@ -472,6 +480,20 @@ mod tests {
     }
 
     #[test]
+    fn a_derp_server_has_a_name_and_maybe_a_pin() {
+        for (text, expected) in [
+            ("server = \"https://derp\"", "is no DERP server"),
+            (
+                "server = \"derp\"\npin = \"12\"",
+                "the pin of DERP server derp",
+            ),
+        ] {
+            let said = parse(&format!("[[derp]]\n{text}")).unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_a_good_one() {
         let config = parse("").unwrap();
         assert_eq!(config, Config::default());
@@ -497,6 +519,11 @@ mod tests {
             transport = "tcp"
             username = "anna"
             password_file = "/etc/altnet/turn.password"
+            [[derp]]
+            server = "derp.example.net"
+            [[derp]]
+            server = "192.0.2.7:8443"
+            pin = "sha256-raw:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
             [network]
             petname = "home"
             [tun]
@@ -540,6 +567,10 @@ mod tests {
             "#,
         )
         .unwrap();
+        assert_eq!(
+            config.derp[0].host_and_port(),
+            Some(("derp.example.net", 443))
+        );
         assert_eq!(config.turn[1].transport, Transport::Tcp);
         assert!(config.turn[0].credentials().is_ok());
         assert_eq!(config.lan[0].advertise, Advertise::Router);

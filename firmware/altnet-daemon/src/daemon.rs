@@ -26,6 +26,7 @@ use crate::audit::keeper::Keeper;
 use crate::audit::{self, Files};
 use crate::clock;
 use crate::config::{self, Config, Others};
+use crate::derpers::Derpers;
 use crate::dns::{self, upstream};
 use crate::gateway::audit::Audit;
 use crate::gateway::birth;
@@ -153,6 +154,8 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     node.handle_clock(clock::calendar(), clock::now());
 
     node.handle_turn_servers(turn_servers(&config)?, clock::now());
+    let derpers = config.derp.iter().map(|derp| derp.server.clone());
+    node.handle_derpers(derpers.collect(), clock::now());
 
     let port = Port::open(config.listen_port).with_context(|| {
         let port = config.listen_port;
@@ -182,12 +185,13 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         (None, watch::channel(Vec::new()).1)
     };
     let proxy = config.proxy.as_deref().and_then(|url| url.parse().ok());
-    let mut streams = Streams::new(proxy).context("the kernel gives no random bytes")?;
+    let mut streams = Streams::new(proxy.clone()).context("the kernel gives no random bytes")?;
     let relay = config.state_directory.join("relay");
     streams
         .serve(&config.relay, &relay)
         .context("can't relay over TLS")?;
     let turn = TurnServers::new(&config.turn);
+    let derpers = Derpers::new(&config.derp, proxy.clone());
     let machines = Machines::new(&config).context("can't watch netlink")?;
 
     let (solicited_to, solicited) = mpsc::channel(INBOX);
@@ -244,6 +248,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         ports: port.into(),
         streams,
         turn,
+        derpers,
         nat64: Nat64::default(),
         tun,
         links,

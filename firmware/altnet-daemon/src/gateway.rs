@@ -31,6 +31,7 @@ use crate::apps::tls::{KeyMade, Tls};
 use crate::apps::{Apps, Packet, WhoIs};
 use crate::clock::Alarm;
 use crate::config::Config;
+use crate::derpers::{self as derped, Derpers};
 use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
 use crate::metrics::Wish;
@@ -49,6 +50,7 @@ pub mod batch;
 mod bench;
 pub mod birth;
 mod calls;
+mod derpers;
 mod invites;
 pub mod lan;
 mod logins;
@@ -125,6 +127,8 @@ pub struct Gateway {
     pub streams: Streams,
     /// Other people's TURN servers.
     pub turn: TurnServers,
+    /// Other people's DERP servers.
+    pub derpers: Derpers,
     /// The way to IPv4 without IPv4.
     pub nat64: Nat64,
     /// The TUN device.
@@ -228,6 +232,7 @@ enum Input {
     Prefix(Option<Ipv6Addr>),
     Streamed(Came),
     Turned(turned::Came),
+    Derped(derped::Came),
     Mapped,
     Machines,
     Signal(Signal),
@@ -289,6 +294,7 @@ impl Gateway {
                 Input::Machines => self.hear_machines(&mut frame),
                 Input::Streamed(came) => self.take_streamed(came, &mut frame),
                 Input::Turned(came) => self.take_turned(came, &mut frame),
+                Input::Derped(came) => self.take_derped(came, &mut frame),
                 Input::Prefix(answer) => {
                     let prefix = self.nat64.take(answer, clock::now());
                     self.node.handle_pref64(prefix, clock::now());
@@ -342,7 +348,7 @@ impl Gateway {
             self.pass_waiting(now, frame);
             deadline = self.drain(frame);
         }
-        let streams = self.tend_streams(now);
+        let streams = self.tend_streams(now).min(self.tend_derpers(now));
         self.tend_turn();
         deadline = deadline.min(self.drain(frame));
         let pending = self.expire_calls(now).min(self.machines.deadline());
@@ -393,6 +399,7 @@ impl Gateway {
             result = changed(&self.changes) => ready(Input::Change, result, "netlink"),
             came = self.streams.came() => Input::Streamed(came),
             came = self.turn.came() => Input::Turned(came),
+            came = self.derpers.came() => Input::Derped(came),
             answer = self.nat64.answered() => Input::Prefix(answer),
             Ok(()) = ways.changed() => Input::Mapped,
             signal = signals.next() => Input::Signal(signal),
@@ -446,6 +453,7 @@ impl Gateway {
             Verdict::ToRelay { .. } | Verdict::ToClient { .. } => {
                 self.send_streamed(verdict, frame)
             }
+            Verdict::ToDerper { server, to } => self.derpers.send(server, &to, frame.packet()),
             Verdict::ToTurn => self.turn.send(frame.packet()),
             Verdict::Deliver => self.deliver(frame.packet()),
             // It was for the node itself, which may want to answer.
@@ -508,6 +516,9 @@ impl Gateway {
                     self.streams.to_client(stream, from, frame.packet());
                 }
                 Output::CloseClient { stream } => self.streams.close_client(stream),
+                Output::ToDerper { server, to } => {
+                    self.derpers.send(server, &to, frame.packet());
+                }
                 Output::ToTurn => self.turn.send(frame.packet()),
                 Output::ClosePort { port } => self.ports.close(port),
                 Output::Deliver => self.carry_out(Verdict::Deliver, frame),

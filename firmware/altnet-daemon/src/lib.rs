@@ -16,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod derpers;
 pub mod dns;
 pub mod gateway;
 pub mod icmp6;

@@ -1,6 +1,7 @@
 //! Hosts, wires and time.
 
 mod changes;
+mod derp;
 mod streams;
 pub mod turn;
 
@@ -85,6 +86,7 @@ enum InFlight {
     Datagram { passing: Passing, bytes: Vec<u8> },
     Streamed(Streamed),
     Turned { host: HostId, bytes: Vec<u8> },
+    Derped { host: HostId, derped: derp::Derped },
 }
 
 /// Everything there is.
@@ -98,6 +100,7 @@ pub struct World {
     net: Net,
     streams: Streams,
     turn: Option<turn::Server>,
+    derper: derp::Derper,
     /// Lines on which no UDP passes.
     without_udp: BTreeSet<HostId>,
     /// Hosts that are suspended.
@@ -133,6 +136,7 @@ impl World {
             net: Net::default(),
             streams: Streams::default(),
             turn: None,
+            derper: derp::Derper::default(),
             without_udp: BTreeSet::new(),
             asleep: BTreeSet::new(),
             confined: BTreeSet::new(),
@@ -313,6 +317,7 @@ impl World {
         self.hosts[host.0].node = None;
         self.hosts[host.0].wake = Instant::NEVER;
         self.end_streams(host);
+        self.end_derped(host);
         for write in core::mem::take(&mut self.hosts[host.0].unsynced) {
             if self.random() & 1 == 0 {
                 put(&mut self.hosts[host.0].disk, &write);
@@ -463,6 +468,7 @@ impl World {
             Verdict::Send { to, port } => self.launch(host, port, to, bytes),
             Verdict::ToRelay { relay, to } => self.stream_to_relay(host, relay, to, bytes),
             Verdict::ToClient { stream, from } => self.stream_to_client(host, stream, from, bytes),
+            Verdict::ToDerper { to, .. } => self.send_derped(host, to, bytes),
             Verdict::ToTurn => self.send_to_turn(host, &bytes),
             Verdict::Deliver => self.hosts[host.0].delivered.push(bytes),
             Verdict::App { app } => self.hosts[host.0].to_apps.push((app, bytes)),
@@ -566,6 +572,7 @@ impl World {
         let (passing, bytes) = match self.in_flight.remove(&sequence) {
             Some(InFlight::Datagram { passing, bytes }) => (passing, bytes),
             Some(InFlight::Streamed(streamed)) => return self.arrive_streamed(streamed),
+            Some(InFlight::Derped { host, derped }) => return self.arrive_derped(host, derped),
             Some(InFlight::Turned { host, bytes }) => return self.arrive_turned(host, &bytes),
             None => return,
         };
@@ -685,6 +692,10 @@ impl World {
                     self.stream_to_client(host, stream, from, bytes);
                 }
                 Output::CloseClient { stream } => self.close_client(stream),
+                Output::ToDerper { to, .. } => {
+                    let bytes = frame.packet().to_vec();
+                    self.send_derped(host, to, bytes);
+                }
                 Output::ToTurn => {
                     let bytes = frame.packet().to_vec();
                     self.send_to_turn(host, &bytes);
@@ -710,6 +721,7 @@ impl World {
                 Output::Wait(deadline) => {
                     state.wake = deadline;
                     self.tend_streams(host);
+                    self.tend_derper(host);
                     if !self.reach_turn(host) {
                         return;
                     }

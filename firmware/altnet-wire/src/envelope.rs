@@ -65,6 +65,8 @@ impl RecordKind {
     pub const TLS_REQUEST: Self = Self(17);
     /// [`crate::tls::TlsCertificate`].
     pub const TLS_CERTIFICATE: Self = Self(18);
+    /// [`crate::record::DerpRecord`].
+    pub const DERP: Self = Self(19);
 
     /// The largest envelope of this kind in bytes.
     pub const fn max_bytes(self) -> usize {
@@ -92,6 +94,7 @@ impl RecordKind {
             Self::TLS_AUTHORITY => "tls-authority",
             Self::TLS_REQUEST => "tls-request",
             Self::TLS_CERTIFICATE => "tls-certificate",
+            Self::DERP => "derp",
             _ => "unknown",
         }
     }

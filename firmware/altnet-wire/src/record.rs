@@ -208,6 +208,14 @@ pub struct NodeRecord {
 }
 body!(NodeRecord, NODE);
 
+/// By which key other people's DERP servers name a device. Signed by the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DerpRecord {
+    /// X25519, used for nothing else ([`crate::derp::PublicKey`]).
+    pub key: [u8; 32],
+}
+body!(DerpRecord, DERP);
+
 /// A machine on a site's LAN. Signed by the site's gateway, or by an issuer with
 /// [`Rights::HOSTS`] for that site; the subject is `name`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

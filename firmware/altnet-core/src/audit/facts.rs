@@ -92,6 +92,8 @@ impl Fact {
             | Event::Benched { .. }
             | Event::TurnUp { .. }
             | Event::TurnDown { .. }
+            | Event::DerperUp { .. }
+            | Event::DerperDown { .. }
             | Event::Pong { .. } => return None,
         })
     }

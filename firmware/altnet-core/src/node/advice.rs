@@ -62,7 +62,7 @@ impl<A: Aead> Node<A> {
         let name = self.name_of(node);
         let relay = match peer.path.current() {
             Some(Endpoint::Direct(_)) => return None,
-            Some(Endpoint::Relayed { relay, .. }) if !peer.path.is_by_turn() => Some(relay),
+            Some(Endpoint::Relayed { relay, .. }) if !peer.path.is_foreign() => Some(relay),
             _ => None,
         };
         let link = relay.and_then(|relay| self.relays.get(&relay));

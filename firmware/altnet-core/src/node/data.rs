@@ -17,6 +17,7 @@ use altnet_wire::stun;
 use altnet_wire::time::Instant;
 
 use super::apps::{AppEnd, Route, Via, is_devices};
+use super::derpers::derper_of;
 use super::facts::View;
 use super::peers::Peer;
 use super::relays::Carrier;
@@ -468,6 +469,9 @@ impl<A: Aead> Node<A> {
         self.counters.relayed += 1;
         if let Some(side) = Side::of(relay) {
             return self.send_turned(side, node, frame, now);
+        }
+        if let Some(server) = derper_of(relay) {
+            return self.send_derped(server, node);
         }
         let own = self.network.as_ref().map(|network| network.own.node);
         if own == Some(relay) {

@@ -85,7 +85,7 @@ impl<A: Aead> Node<A> {
         for (slot, bytes) in network.registry.iter() {
             use altnet_wire::envelope::RecordKind;
             let is_said = match slot.kind() {
-                RecordKind::HOST | RecordKind::APP | RecordKind::INVITE => true,
+                RecordKind::HOST | RecordKind::APP | RecordKind::INVITE | RecordKind::DERP => true,
                 // What is asked for an app that is gone would be refused, and said again.
                 RecordKind::TLS_REQUEST => {
                     let subject = altnet_wire::id::SigningKey(*slot.subject());

@@ -108,6 +108,18 @@ pub enum Event {
         /// Why, for people.
         why: alloc::string::String,
     },
+    /// A DERP server of others admitted this node.
+    DerperUp {
+        /// Its host and port.
+        server: alloc::string::String,
+    },
+    /// A DERP server that is needed can't be reached, or doesn't admit this node.
+    DerperDown {
+        /// Its host and port.
+        server: alloc::string::String,
+        /// Why, for people.
+        why: alloc::string::String,
+    },
     /// A directory's records are here.
     DirectorySynced {
         /// Which directory.
@@ -248,6 +260,8 @@ impl Event {
             Self::RelayDown { .. } => "relay-down",
             Self::TurnUp { .. } => "turn-up",
             Self::TurnDown { .. } => "turn-down",
+            Self::DerperUp { .. } => "derper-up",
+            Self::DerperDown { .. } => "derper-down",
             Self::DirectorySynced { .. } => "directory-synced",
             Self::DirectoryLost { .. } => "directory-lost",
             Self::Pong { .. } => "pong",
@@ -302,6 +316,9 @@ impl Event {
                 let (node, why) = (name(*node), change.why);
                 match change.to {
                     Some(Endpoint::Direct(to)) => write!(f, "path to {node} is {to}: {why}"),
+                    Some(Endpoint::Relayed { .. }) if why == Why::Derp => {
+                        write!(f, "path to {node} is a DERP server: {why}")
+                    }
                     Some(Endpoint::Relayed { .. }) if why == Why::Turn => {
                         write!(f, "path to {node} is a TURN server: {why}")
                     }
@@ -324,6 +341,11 @@ impl Event {
                 }
                 write!(f, "relay {relay} forwards for us and sees us at {observed}")
             }
+            Self::DerperUp { server } => write!(f, "DERP server {server} admitted us"),
+            Self::DerperDown { server, why } => write!(
+                f,
+                "DERP server {server} is of no use: {why}; check its entry in the configuration, or remove it"
+            ),
             Self::TurnUp { server, relayed } => {
                 write!(f, "TURN server {server} relays for us at {relayed}")
             }

@@ -117,7 +117,7 @@ impl<A: Aead> Node<A> {
         self.tend_app_tunnels(now);
         self.tend_witnesses(now);
         let peers = self.tend_peers(now).min(self.tend_gates(now));
-        let peers = peers.min(self.tend_turn(now));
+        let peers = peers.min(self.tend_turn(now)).min(self.tend_derpers(now));
         let next = peers.min(self.tend_logins(now)).min(self.tend_mesh(now));
         let next = next.min(self.tend_load(now));
         self.timers.housekeeping_at(next);

@@ -143,6 +143,7 @@ impl Intake {
 fn replaced<'r>(envelope: &Envelope<'_>, registry: &'r Registry) -> Option<&'r [u8]> {
     let slot = match envelope.header().kind {
         RecordKind::NODE => RecordSlot::node(envelope.header().signer),
+        RecordKind::DERP => RecordSlot::derp(envelope.header().signer),
         RecordKind::HOST => {
             let body: HostRecord = record::decode(envelope.body()).ok()?;
             RecordSlot::host(body.site, &body.name)

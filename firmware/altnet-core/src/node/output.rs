@@ -4,6 +4,7 @@ use core::net::{Ipv6Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
 use altnet_tunnel::engine::Output as EngineOutput;
+use altnet_wire::derp::PublicKey;
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
@@ -38,6 +39,13 @@ pub enum Verdict {
         stream: StreamId,
         /// Who it is from: another client, or this node.
         from: NodeId,
+    },
+    /// Send the frame's datagram by a DERP server of others ([`Node::wanted_derpers`]).
+    ToDerper {
+        /// Its place among those that were entered.
+        server: usize,
+        /// To the client with this key.
+        to: PublicKey,
     },
     /// Send the frame's message over our stream to the TURN server ([`Node::wanted_turn`]).
     ToTurn,
@@ -86,6 +94,13 @@ pub enum Output {
     CloseClient {
         /// Its stream.
         stream: StreamId,
+    },
+    /// Send the frame's datagram by a DERP server of others, as of [`Verdict::ToDerper`].
+    ToDerper {
+        /// Its place among those that were entered.
+        server: usize,
+        /// To the client with this key.
+        to: PublicKey,
     },
     /// Send the frame's message over our stream to the TURN server, as of [`Verdict::ToTurn`].
     ToTurn,
@@ -217,6 +232,7 @@ impl<A: Aead> Node<A> {
             Ok(Verdict::ToRelay { relay, to }) => Some(Output::ToRelay { relay, to }),
             Ok(Verdict::ToClient { stream, from }) => Some(Output::ToClient { stream, from }),
             Ok(Verdict::ToTurn) => Some(Output::ToTurn),
+            Ok(Verdict::ToDerper { server, to }) => Some(Output::ToDerper { server, to }),
             // Nothing else comes of an endpoint.
             Ok(_) => None,
             Err(reason) => {

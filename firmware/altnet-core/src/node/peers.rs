@@ -328,8 +328,8 @@ impl<A: Aead> Node<A> {
             *relay != node && self.relays.get(relay).is_some_and(|l| l.load >= BUSY)
         };
         relays.sort_by_key(is_busy);
-        for turn in self.turns_to(node) {
-            let _ = relays.push(turn);
+        for server in self.turns_to(node).chain(self.derpers_to(node)) {
+            let _ = relays.push(server);
         }
         relays
     }
@@ -641,7 +641,7 @@ impl<A: Aead> Node<A> {
             return;
         }
         // By somebody else's server it would not be found again.
-        if is_kept || peer.wanted || is_server || peer.path.is_by_turn() {
+        if is_kept || peer.wanted || is_server || peer.path.is_foreign() {
             return;
         }
         let is_new = now.saturating_since(peer.arrived) < SESSION_LEAST;

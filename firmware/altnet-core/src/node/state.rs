@@ -35,6 +35,8 @@ pub enum Slot {
     App(SigningKey),
     /// The key for TLS of the app with this key, or of this device's login page. Holds secrets.
     Tls(SigningKey),
+    /// The key by which DERP servers of others name this device. Holds a secret.
+    Derp,
     /// The heads of other members' audit logs that this node vouched for.
     Witnessed,
     /// A record.
@@ -52,6 +54,7 @@ impl fmt::Display for Slot {
             Self::Floor => f.write_str("floor"),
             Self::Cursor => f.write_str("cursor"),
             Self::Witnessed => f.write_str("witnessed"),
+            Self::Derp => f.write_str("derp"),
             Self::Tai(key) => {
                 f.write_str("tai-")?;
                 base32_fmt(key, f)

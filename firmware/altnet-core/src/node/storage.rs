@@ -66,6 +66,7 @@ impl<A: Aead> Node<A> {
     pub(super) fn load(&mut self, stored: &Stored, now: Instant) {
         self.load_apps(stored);
         self.load_tls(stored);
+        self.load_derp_key(stored);
         self.take_up(stored, now);
         if self.network.is_some() {
             self.tend_tls();
@@ -204,6 +205,7 @@ impl<A: Aead> Node<A> {
             Slot::App(key) => self.app_bytes(key)?,
             Slot::Tls(subject) => self.tls_bytes(subject)?,
             Slot::Witnessed => self.witnesses.bytes()?,
+            Slot::Derp => self.derp_key_bytes()?,
             Slot::Stray(_) => return None,
             Slot::Record(slot) => {
                 let registry = match (&self.network, &self.joining) {

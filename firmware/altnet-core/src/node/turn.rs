@@ -24,6 +24,7 @@ use altnet_wire::message::{Message, Notice};
 use altnet_wire::record::Roles;
 use altnet_wire::time::{Duration, Instant};
 
+use super::derpers::derper_of;
 use super::view::TurnView;
 use super::{DropReason, Event, Node, Output, Verdict};
 use crate::path::Why;
@@ -102,9 +103,11 @@ pub(super) struct Turn {
     attempt: u32,
     ways: Ways,
     permitted: heapless::Vec<SocketAddr, PERMITTED>,
-    /// Since when a server is needed, or no more.
+    /// Since when somebody else's server is needed, or no more.
     since: Instant,
     is_needed: bool,
+    /// Whether it has been for so long that one is asked, or was so lately.
+    is_wanted: bool,
     wait: Instant,
     relays_asked: Instant,
 }
@@ -142,6 +145,11 @@ impl Turn {
     pub(super) fn is_from(&self, from: SocketAddr) -> bool {
         matches!(&self.link, Link::Up { at, server, .. }
             if *at == from && self.transport(*server) == Transport::Datagram)
+    }
+
+    /// Whether somebody else's server is wanted now, whatever it speaks.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -265,7 +273,8 @@ impl<A: Aead> Node<A> {
 
     /// Something authentic of `node`'s came from `from`: what that is thought of as.
     pub(super) fn turned(&mut self, node: NodeId, from: Endpoint, now: Instant) -> Endpoint {
-        self.turn.ways.authentic(node, from, now)
+        let from = self.turn.ways.authentic(node, from, now);
+        self.derped(node, from)
     }
 
     /// What to do with a datagram that goes by a TURN server.
@@ -438,7 +447,7 @@ impl<A: Aead> Node<A> {
     pub(super) fn tend_turn(&mut self, now: Instant) -> Instant {
         let peers = &self.peers;
         self.turn.ways.retain(|node| peers.contains_key(&node));
-        let next = self.tend_turn_server(now);
+        let next = self.tend_need(now).min(self.tend_turn_server(now));
         let mut last = None;
         let mut deadline = next;
         while let Some(node) = self.peer_after(last) {
@@ -448,37 +457,47 @@ impl<A: Aead> Node<A> {
         deadline
     }
 
-    fn tend_turn_server(&mut self, now: Instant) -> Instant {
-        if self.turn.servers.is_empty() {
+    /// Whether somebody else's server is wanted. Returns when that may change.
+    fn tend_need(&mut self, now: Instant) -> Instant {
+        if self.turn.servers.is_empty() && !self.has_derpers() {
             return Instant::NEVER;
         }
-        let is_needed = self.needs_turn(now);
+        let is_needed = self.needs_others(now);
         if is_needed != self.turn.is_needed {
             self.turn.is_needed = is_needed;
             self.turn.since = now;
         }
-        let for_long = now.saturating_since(self.turn.since);
-        match (self.turn.in_use(), is_needed) {
-            (None, true) if for_long >= PATIENCE => {
+        if is_needed == self.turn.is_wanted {
+            return Instant::NEVER;
+        }
+        let changes = self
+            .turn
+            .since
+            .after(if is_needed { PATIENCE } else { KEEP });
+        if changes > now {
+            return changes;
+        }
+        self.turn.is_wanted = is_needed;
+        Instant::NEVER
+    }
+
+    fn tend_turn_server(&mut self, now: Instant) -> Instant {
+        match (self.turn.in_use(), self.turn.is_wanted) {
+            (None, true) => {
                 let servers = self.turn.servers.iter();
                 let ready = servers.enumerate().find(|(_, one)| one.retry_at <= now);
-                match ready.map(|(at, _)| at) {
-                    Some(server) => {
-                        self.turn.attempt = self.turn.attempt.wrapping_add(1);
-                        self.turn.link = Link::Wanted(server);
-                        Instant::NEVER
-                    }
-                    None => {
-                        let servers = self.turn.servers.iter();
-                        servers
-                            .map(|one| one.retry_at)
-                            .min()
-                            .unwrap_or(Instant::NEVER)
-                    }
+                if let Some(server) = ready.map(|(at, _)| at) {
+                    self.turn.attempt = self.turn.attempt.wrapping_add(1);
+                    self.turn.link = Link::Wanted(server);
+                    return Instant::NEVER;
                 }
+                let servers = self.turn.servers.iter();
+                servers
+                    .map(|one| one.retry_at)
+                    .min()
+                    .unwrap_or(Instant::NEVER)
             }
-            (None, true) => self.turn.since.after(PATIENCE),
-            (Some(_), false) if for_long >= KEEP => {
+            (Some(_), false) => {
                 match self.turn.client() {
                     Some(client) => client.close(now),
                     None => self.turn_off(now),
@@ -486,14 +505,13 @@ impl<A: Aead> Node<A> {
                 self.turn.wait = now;
                 Instant::NEVER
             }
-            (Some(_), false) => self.turn.since.after(KEEP),
             _ => Instant::NEVER,
         }
     }
 
     /// Whether no relay of ours forwards, so that nobody finds this node otherwise; or somebody who
     /// is talked to is reached by one relay at most and by nothing else.
-    fn needs_turn(&self, now: Instant) -> bool {
+    fn needs_others(&self, now: Instant) -> bool {
         if self.network.is_none() {
             return false;
         }
@@ -523,7 +541,7 @@ impl<A: Aead> Node<A> {
         if peer.wanted || rests || is_direct {
             return Instant::NEVER;
         }
-        let by_turn = peer.path.is_by_turn();
+        let by_turn = peer.path.is_foreign();
         if let Some(Endpoint::Relayed { relay, .. }) = peer.path.current()
             && let Some(side) = Side::of(relay)
             && peer.path.is_sent_to(now)
@@ -569,7 +587,7 @@ impl<A: Aead> Node<A> {
             }
         }
         if any_lost {
-            self.turn_ways_changed(node, now);
+            self.ways_changed(node, now);
         }
         self.turn.ways.deadline(node)
     }
@@ -593,8 +611,8 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Which ways lead to a peer by TURN servers may be others now.
-    fn turn_ways_changed(&mut self, node: NodeId, now: Instant) {
+    /// Which ways lead to a peer by servers of others may be others now.
+    pub(super) fn ways_changed(&mut self, node: NodeId, now: Instant) {
         let Some(record) = self.record_of(node) else {
             return;
         };
@@ -611,7 +629,7 @@ impl<A: Aead> Node<A> {
             if let Some(address) = self.turn.ways.address(side, node) {
                 self.probes.answered(address.ip());
             }
-            self.turn_ways_changed(node, now);
+            self.ways_changed(node, now);
         }
     }
 
@@ -650,7 +668,7 @@ impl<A: Aead> Node<A> {
                 self.turn.ways.proves(Side::Theirs, node, now);
             }
         }
-        self.turn_ways_changed(node, now);
+        self.ways_changed(node, now);
         self.timers.housekeeping_at(now);
     }
 
@@ -676,6 +694,9 @@ impl<A: Aead> Node<A> {
         let Endpoint::Relayed { relay, node } = endpoint else {
             return endpoint.to_string();
         };
+        if let Some(server) = derper_of(relay) {
+            return alloc::format!("by DERP server {}", self.derper_name(server));
+        }
         match Side::of(relay) {
             Some(Side::Ours) => {
                 let in_use = self.turn.in_use();

@@ -23,6 +23,10 @@ pub struct Status<Word = &'static str> {
     pub directories: Vec<DirectoryView>,
     /// Other people's TURN servers that may be used.
     pub turn: Vec<TurnView>,
+    /// The key by which they know this node, as lists of admitted clients have it.
+    pub derp_key: Option<String>,
+    /// Other people's DERP servers that may be used.
+    pub derpers: Vec<DerperView>,
     /// Peers with a tunnel or a path.
     pub peers: usize,
     /// Whether the calendar is known.
@@ -147,6 +151,18 @@ pub struct TurnView {
     pub why: Option<String>,
 }
 
+/// A DERP server that a person entered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DerperView {
+    /// Its host and port.
+    pub server: String,
+    /// `idle` while none is needed, `asked`, `up`, or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub why: Option<String>,
+}
+
 /// A directory as a subscriber sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -169,7 +185,7 @@ pub struct PeerView<Word = &'static str> {
     pub node: String,
     /// Its site's number.
     pub site: Option<u16>,
-    /// `direct`, `relay`, `turn` or `none`.
+    /// `direct`, `relay`, `turn`, `derp` or `none`.
     pub path: Word,
     /// Where datagrams go.
     pub endpoint: Option<String>,

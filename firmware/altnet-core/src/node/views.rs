@@ -16,6 +16,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::view::{DirectoryView, NetworkView, PeerView, RecordView, RelayView, Status, Step};
 use super::{Node, peers::Peer};
 use crate::clock::Estimate;
+use crate::path::Why;
 use crate::registry::Subject;
 
 fn micros(duration: Duration) -> u64 {
@@ -51,6 +52,8 @@ impl<A: Aead> Node<A> {
             relays: self.relay_views(now),
             directories: self.directory_views(),
             turn: self.turn_views(),
+            derp_key: self.derp_key_text(),
+            derpers: self.derper_views(),
             peers: self.peers.len(),
             time_known: matches!(estimate, Estimate::Running(_)),
             time: estimate.time().to_string(),
@@ -242,7 +245,8 @@ impl<A: Aead> Node<A> {
             site: site.map(altnet_wire::id::SiteId::as_u16),
             path: match endpoint {
                 Some(Endpoint::Direct(_)) => "direct",
-                Some(Endpoint::Relayed { .. }) if peer.path.is_by_turn() => "turn",
+                Some(Endpoint::Relayed { .. }) if peer.path.why() == Why::Derp => "derp",
+                Some(Endpoint::Relayed { .. }) if peer.path.is_foreign() => "turn",
                 Some(Endpoint::Relayed { .. }) => "relay",
                 None => "none",
             },
@@ -310,6 +314,12 @@ impl<A: Aead> Node<A> {
                 let network = self.network.as_ref()?;
                 let member = network.registry.by_device(&device)?;
                 format!("keys of {}", member.membership.name)
+            }
+            RecordKind::DERP => {
+                let device = envelope.header().signer;
+                let network = self.network.as_ref()?;
+                let member = network.registry.by_device(&device)?;
+                format!("the key of {} at DERP servers", member.membership.name)
             }
             RecordKind::INVITE => {
                 let body: Invite = record::decode(body).ok()?;

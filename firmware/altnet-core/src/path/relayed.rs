@@ -8,6 +8,8 @@ use altnet_wire::message::MAX_PRESENCE_RELAYS;
 use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
+use super::Why;
+
 /// A relay that was heard by so lately stays in use when others are offered.
 const FRESH: Duration = Duration::from_secs(2);
 /// How long a relay is not tried again that said that the peer isn't there; each next time twice as
@@ -21,6 +23,17 @@ const DOUBLINGS: u8 = 5;
 pub(super) const fn is_foreign(relay: NodeId) -> bool {
     relay.0[0] == 0xff
 }
+
+/// Why such a way is taken.
+pub(super) const fn foreign_why(relay: NodeId) -> Why {
+    match relay.0[1] {
+        DERP => Why::Derp,
+        _ => Why::Turn,
+    }
+}
+
+/// The second byte of what stands for DERP servers; TURN servers have others.
+const DERP: u8 = 4;
 
 /// One relay, as a way to the peer.
 #[derive(Clone, Copy, Debug)]

@@ -24,6 +24,8 @@ pub enum Why {
     RelayDirectLost,
     /// No direct address answers, and no relay of ours carries.
     Turn,
+    /// The same, and no TURN server either.
+    Derp,
     /// There is neither a direct address nor a relay in common.
     NoWay,
 }
@@ -40,6 +42,7 @@ impl Why {
             Self::RelayNoAnswer => "relay-no-answer",
             Self::RelayDirectLost => "relay-direct-lost",
             Self::Turn => "turn",
+            Self::Derp => "derp",
             Self::NoWay => "no-way",
         }
     }
@@ -66,6 +69,9 @@ impl fmt::Display for Why {
             Self::RelayDirectLost => "by relay: the direct path went silent",
             Self::Turn => {
                 "by somebody else's TURN server: no direct address answers, and no relay of this network carries"
+            }
+            Self::Derp => {
+                "by somebody else's DERP server: no direct address answers, and no relay of this network carries"
             }
             Self::NoWay => {
                 "no way: no address of it answers and no relay serves both; a network needs one reachable relay"

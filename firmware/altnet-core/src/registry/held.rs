@@ -7,8 +7,8 @@ use altnet_wire::envelope::{Envelope, Header, RecordKind};
 use altnet_wire::id::{NodeId, RecordId};
 use altnet_wire::policy::Policy;
 use altnet_wire::record::{
-    self, AppRecord, Body as _, HostRecord, Invite, IssuerCertificate, Membership, NetworkHead,
-    NodeRecord, OwnerChange, Revocation,
+    self, AppRecord, Body as _, DerpRecord, HostRecord, Invite, IssuerCertificate, Membership,
+    NetworkHead, NodeRecord, OwnerChange, Revocation,
 };
 use altnet_wire::time::UnixTime;
 use altnet_wire::tls::{TlsAuthority, TlsCertificate, TlsRequest};
@@ -32,6 +32,7 @@ pub(super) enum Body {
     TlsAuthority(Box<TlsAuthority>),
     TlsRequest(Box<TlsRequest>),
     TlsCertificate(Box<TlsCertificate>),
+    Derp(DerpRecord),
     Unknown,
 }
 
@@ -105,6 +106,7 @@ impl Body {
             RecordKind::TLS_CERTIFICATE => {
                 Self::TlsCertificate(Box::new(record::decode(bytes).map_err(bad)?))
             }
+            RecordKind::DERP => Self::Derp(record::decode(bytes).map_err(bad)?),
             _ => Self::Unknown,
         })
     }
@@ -125,6 +127,7 @@ impl Body {
             Self::TlsAuthority(_) => Slot::TLS_AUTHORITY,
             Self::TlsRequest(body) => Slot::tls_request(body.subject(&header.signer)),
             Self::TlsCertificate(body) => Slot::tls_certificate(body.subject),
+            Self::Derp(_) => Slot::derp(header.signer),
             Self::Unknown => Slot::unknown(header.kind, id),
         }
     }
@@ -144,6 +147,7 @@ impl Body {
             | Self::App(_)
             | Self::TlsRequest(_)
             | Self::TlsCertificate(_)
+            | Self::Derp(_)
             | Self::Policy
             | Self::Unknown => None,
         }

@@ -52,6 +52,7 @@ impl Registry {
             Body::TlsAuthority(body) => self.judge_tls_authority(signer, body),
             Body::TlsRequest(body) => self.judge_tls_request(signer, body),
             Body::TlsCertificate(body) => self.judge_tls_certificate(signer, body),
+            Body::Derp(_) => self.judge_device(signer, Roles::empty()),
             Body::Unknown => self.judge_unknown(signer),
         }
     }

@@ -194,7 +194,7 @@ impl Registry {
             _ if unknown => limits.unknown_records,
             RecordKind::OWNER_CHANGE => limits.owner_changes,
             RecordKind::ISSUER_CERTIFICATE | RecordKind::NETWORK_HEAD => limits.issuers,
-            RecordKind::MEMBERSHIP | RecordKind::NODE => limits.members,
+            RecordKind::MEMBERSHIP | RecordKind::NODE | RecordKind::DERP => limits.members,
             RecordKind::HOST => limits.hosts,
             RecordKind::APP => limits.apps,
             RecordKind::REVOCATION => limits.revocations,

@@ -19,7 +19,7 @@ pub struct Slot {
     subject: [u8; 32],
 }
 
-const KINDS: [RecordKind; 14] = [
+const KINDS: [RecordKind; 15] = [
     RecordKind::GENESIS,
     RecordKind::OWNER_CHANGE,
     RecordKind::ISSUER_CERTIFICATE,
@@ -34,6 +34,7 @@ const KINDS: [RecordKind; 14] = [
     RecordKind::TLS_AUTHORITY,
     RecordKind::TLS_REQUEST,
     RecordKind::TLS_CERTIFICATE,
+    RecordKind::DERP,
 ];
 
 impl Slot {
@@ -117,6 +118,11 @@ impl Slot {
     /// Of the certificate of an app, or of a device's login page.
     pub const fn tls_certificate(subject: SigningKey) -> Self {
         Self::of(RecordKind::TLS_CERTIFICATE, subject.0)
+    }
+
+    /// Of what other people's DERP servers know `device` by.
+    pub const fn derp(device: SigningKey) -> Self {
+        Self::of(RecordKind::DERP, device.0)
     }
 
     /// Of a record that isn't understood.

@@ -150,7 +150,8 @@ impl Registry {
             | (Body::Head(_), Body::Head(_))
             | (Body::TlsAuthority(_), Body::TlsAuthority(_))
             | (Body::TlsRequest(_), Body::TlsRequest(_))
-            | (Body::TlsCertificate(_), Body::TlsCertificate(_)) => true,
+            | (Body::TlsCertificate(_), Body::TlsCertificate(_))
+            | (Body::Derp(_), Body::Derp(_)) => true,
             _ => false,
         }
     }
@@ -196,6 +197,7 @@ impl Registry {
             | Body::TlsAuthority(_)
             | Body::TlsRequest(_)
             | Body::TlsCertificate(_)
+            | Body::Derp(_)
             | Body::Unknown => true,
             Body::OwnerChange(_) | Body::Certificate(_) => false,
         }
@@ -243,6 +245,7 @@ impl Registry {
             RecordKind::TLS_AUTHORITY,
             RecordKind::TLS_REQUEST,
             RecordKind::TLS_CERTIFICATE,
+            RecordKind::DERP,
         ] {
             self.settle_kind(kind, |_, _| true);
         }
@@ -258,7 +261,12 @@ impl Registry {
         for held in self.records.values() {
             match held.body {
                 Body::Membership(..) if !held.standing => members += 1,
-                Body::Node(_) | Body::Host(_) | Body::App(_) | Body::Invite(_) | Body::Unknown
+                Body::Node(_)
+                | Body::Host(_)
+                | Body::App(_)
+                | Body::Invite(_)
+                | Body::Derp(_)
+                | Body::Unknown
                     if !held.in_force =>
                 {
                     devices += 1;
@@ -418,7 +426,7 @@ impl Registry {
             || !devices.contains(signer) || self.is_revoked(&RevocationTarget::Device(*signer));
         match &held.body {
             Body::Membership(body, _) => self.is_revoked(&RevocationTarget::Member(body.member)),
-            Body::Node(_) | Body::App(_) | Body::TlsRequest(_) => is_gone(),
+            Body::Node(_) | Body::App(_) | Body::TlsRequest(_) | Body::Derp(_) => is_gone(),
             Body::Invite(_) => is_gone() && self.is_device_key(signer),
             Body::Host(_) => is_gone() && !self.records.contains_key(&Slot::certificate(*signer)),
             _ => false,

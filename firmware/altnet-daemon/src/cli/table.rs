@@ -116,6 +116,18 @@ pub fn status(status: &Status) -> String {
         };
         lines.push(("turn server", text));
     }
+    if let Some(key) = &status.node.derp_key {
+        lines.push(("DERP key", key.clone()));
+    }
+    for derper in &status.node.derpers {
+        let text = match (derper.state.as_str(), &derper.why) {
+            ("up", _) => format!("{} relays for us", derper.server),
+            ("failed", Some(why)) => format!("{} does not: {why}", derper.server),
+            ("idle", _) => format!("{}, not needed now", derper.server),
+            _ => format!("{} is asked", derper.server),
+        };
+        lines.push(("DERP server", text));
+    }
     for directory in &status.node.directories {
         let state = if directory.synced {
             "in step"

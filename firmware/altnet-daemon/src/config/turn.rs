@@ -11,6 +11,8 @@ use altnet_core::turn::{Credentials, MAX_TEXT_BYTES};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use super::host::split;
+
 /// The port of TURN over UDP and TCP (RFC 8656 section 3).
 const PORT: u16 = 3478;
 /// Others on this machine may read a file with one of these bits.
@@ -100,7 +102,7 @@ pub enum PasswordError {
 impl Turn {
     /// The host's name or address, and the port.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
-        split(&self.server)
+        split(&self.server, PORT)
     }
 
     /// Who this gateway is at the server.
@@ -150,28 +152,6 @@ pub fn refuse_exposed(path: &Path) -> Result<(), PasswordError> {
     Ok(())
 }
 
-/// `host`, `host:port`, `192.0.2.1:port`, `[2001:db8::1]:port`.
-fn split(server: &str) -> Option<(&str, u16)> {
-    let (host, port) = match server.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']')?;
-            (host, rest.strip_prefix(':'))
-        }
-        None => match server.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (server, None),
-        },
-    };
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-    let is_address = server.starts_with('[');
-    let is_host = match is_address {
-        true => host.parse::<std::net::Ipv6Addr>().is_ok(),
-        false => !host.is_empty() && host.len() <= 253 && host.bytes().all(is_name),
-    };
-    let port = port.map_or(Ok(PORT), str::parse).ok()?;
-    (is_host && port != 0).then_some((host, port))
-}
-
 pub(super) fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Turn>, D::Error> {
     let wrong = |what: &dyn fmt::Display| Err(serde::de::Error::custom(what));
     let all = Vec::<Turn>::deserialize(deserializer)?;
@@ -213,33 +193,6 @@ pub(super) fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-
-    fn check(server: &str, expected: Option<(&str, u16)>) {
-        assert_eq!(split(server), expected, "{server}");
-    }
-
-    #[test]
-    fn a_server_is_a_host_and_maybe_a_port() {
-        check("turn.example.net", Some(("turn.example.net", 3478)));
-        check("turn.example.net:5000", Some(("turn.example.net", 5000)));
-        check("192.0.2.5:3478", Some(("192.0.2.5", 3478)));
-        check("[2001:db8::5]:3478", Some(("2001:db8::5", 3478)));
-        check("[2001:db8::5]", Some(("2001:db8::5", 3478)));
-        for wrong in [
-            "",
-            ":1",
-            "host:",
-            "host:0",
-            "host:70000",
-            "2001:db8::5",
-            "[host]:1",
-            "[::1",
-            "a b",
-            "turn:host:3478",
-        ] {
-            check(wrong, None);
-        }
-    }
 
     #[test]
     fn a_password_is_read_from_its_file_which_others_may_not_read() {

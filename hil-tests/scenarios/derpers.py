@@ -1,0 +1,81 @@
+"""Homes that only somebody else's DERP server connects: altnet-derp, run by somebody who isn't a member."""
+
+import json
+
+from lab import homes
+from lab.altnet import BINARIES, Story, altnet, path_between_homes
+from lab.places import Lab, Place, wait_for
+
+from .turn import NO_UDP
+
+DERPER = "203.0.113.7"
+PORT = 8443
+
+
+def serve(place: Place, admitted: str) -> str:
+    """Starts a DERP server; returns the pin of its certificate."""
+    place.start(str(BINARIES / "altnet-derp"), "--listen", f"{DERPER}:{PORT}", "--self-signed", "derp", "--admit", admitted, "--json",
+                log="derper.log")
+    log = place.lab.dir / "derper.log"
+    said = wait_for("the DERP server", lambda: next((line for line in log.read_text().splitlines() if line.startswith("{")), None))
+    return json.loads(said)["pin"]
+
+
+def build(lab: Lab) -> tuple[Story, Place, list[Place]]:
+    """Two homes behind NATs that need a relay, which both may use a DERP server that knows their keys."""
+    story = Story(lab, "symmetric", "symmetric")
+    derper = homes.server(lab, story.internet.bridge, "derper", DERPER)
+    (derper.folder / "keys").touch()
+    pin = serve(derper, "keys")
+    gateways = [home.gateway for home in story.internet.homes]
+
+    def enter(step) -> None:
+        if step.daemon and step.place.startswith("gateway-"):
+            config = story.place(step.place).folder / "altnet.toml"
+            config.write_text(config.read_text() + f'\n[[derp]]\nserver = "{DERPER}:{PORT}"\npin = "{pin}"\n')
+
+    story.tell(before=enter)
+    keys = [wait_for("its key", lambda gateway=gateway: altnet(gateway, "status")["derp_key"]) for gateway in gateways]
+    (derper.folder / "keys").write_text("\n".join(keys) + "\n")
+    for gateway in (*gateways, story.internet.relay):
+        knows = lambda gateway=gateway: sum(record["kind"] == "derp" for record in altnet(gateway, "records")["records"]) == 2
+        wait_for(f"{gateway.name} to know both keys", knows, timeout_s=30)
+    return story, derper, gateways
+
+
+def goes_on(story: Story) -> None:
+    """The homes reach each other by the DERP server alone; pings pass, and tools say so."""
+    assert story.fetch(timeout_s=60), "no page by the DERP server"
+    wait_for("the path to be by the DERP server", lambda: story.fetch(15) and path_between_homes(story) == "derp", timeout_s=60)
+    said = story.internet.a.client.run("ping", "-6", "-c", "20", "-i", "0.2", "-W", "2", "wiki.home.alt", check=False).stdout
+    print(said.strip().splitlines()[-2])
+    assert " 0% packet loss" in said, f"pings were lost by the DERP server\n{said}"
+    why = story.internet.a.gateway.run("altnet", "why", "wiki").stdout
+    print(why)
+    assert f"DERP server {DERPER}:{PORT}" in why, "`altnet why` does not call it what it is"
+
+
+def only_a_derp_server_connects() -> None:
+    """Two homes that never talked lose their only relay, restart, and meet by a DERP server of somebody else's, by keys in records alone, without UDP."""
+    with Lab() as lab:
+        story, derper, gateways = build(lab)
+        story.stop(story.internet.relay)
+        for gateway in gateways:
+            story.stop(gateway)
+            # Neither the relay nor the other home can be heard by UDP any more.
+            gateway.run("nft", "-f", "-", stdin=NO_UDP)
+            story.start(gateway)
+        for gateway in gateways:
+            admitted = lambda gateway=gateway: altnet(gateway, "status")["derpers"][0]["state"] == "up"
+            wait_for(f"{gateway.name} to be admitted", admitted, timeout_s=60)
+        goes_on(story)
+        # Who isn't admitted any more is told so, once.
+        (derper.folder / "keys").write_text("")
+        story.stop(gateways[0])
+        story.start(gateways[0])
+        failed = lambda: altnet(gateways[0], "status")["derpers"][0]["state"] == "failed"
+        wait_for("gateway A to say that it isn't admitted", failed, timeout_s=60)
+        print(altnet(gateways[0], "status")["derpers"][0])
+
+
+SCENARIOS = [only_a_derp_server_connects]
