@@ -17,7 +17,7 @@ listen = "0.0.0.0:443"
 
 
 def found(net: Net, owner: Place, relays: list[Place], homes: list[Place], policy: str) -> None:
-    """Makes the network, and has everybody join; where no UDP is to pass, none does from then on."""
+    """Makes the network, and has everybody join; where no UDP is to pass, none does from the start."""
     owner.run("altnet-provision", "network", "create", "home")
     for place in relays:
         roles = "--role relay --role directory --admit" if place is relays[0] else "--role relay"
@@ -31,10 +31,10 @@ def found(net: Net, owner: Place, relays: list[Place], homes: list[Place], polic
     invite = owner.run("altnet-provision", "invite", "create", "--uses", str(len(homes)), "--no-qr").stdout.strip()
     for place in homes:
         start(place)
-    at_once([lambda place=place: place.run("altnet", "join", "--name", place.name, invite) for place in homes])
     for place in homes:
         if "udp-blocked" in place.name:
             net.say(f"udp {place.name} off")
+    at_once([lambda place=place: place.run("altnet", "join", "--name", place.name, invite) for place in homes])
     for place in homes:
         wait_for(f"{place.name} to be served by every relay", lambda place=place: served(place) == len(relays), timeout_s=60)
         wait_for(f"{place.name} to know everybody", lambda place=place: len(ask(place, "members")["members"]) >= len(homes) + len(relays), timeout_s=60)

@@ -25,6 +25,7 @@ mod data;
 mod decisions;
 mod derpers;
 mod directory;
+mod door;
 mod event;
 mod facts;
 mod gate;
@@ -241,6 +242,7 @@ pub struct Node<A: Aead> {
     identity: Identity,
     network: Option<Network>,
     joining: Option<Joining>,
+    door: door::Door,
     issuer: Option<Issuer>,
     engine: Engine<A>,
     local_key: LocalKeyId,
@@ -341,6 +343,7 @@ impl<A: Aead> Node<A> {
             identity,
             network: None,
             joining: None,
+            door: door::Door::default(),
             issuer: None,
             engine,
             local_key,

@@ -126,19 +126,37 @@ impl Homes {
     /// # Panics
     /// If somebody is not let in.
     pub fn new(seed: u64, nat_a: Kind, nat_b: Kind) -> Self {
-        let config = Config {
-            has_login_page: true,
-            ..Config::router(FOUNDED)
-        };
-        Self::with(seed, [nat_a, nat_b], config)
+        Self::build(seed, [nat_a, nat_b], Self::usual(), false)
     }
 
     /// The same, with gateways of this configuration.
     ///
     /// # Panics
     /// If somebody is not let in.
-    pub fn with(seed: u64, [nat_a, nat_b]: [Kind; 2], config: Config) -> Self {
+    pub fn with(seed: u64, nats: [Kind; 2], config: Config) -> Self {
+        Self::build(seed, nats, config, false)
+    }
+
+    /// The same where no UDP leaves either home from the start, and the relay serves streams.
+    ///
+    /// # Panics
+    /// If somebody is not let in.
+    pub fn without_udp(seed: u64) -> Self {
+        Self::build(seed, [Kind::PORT_RESTRICTED; 2], Self::usual(), true)
+    }
+
+    fn usual() -> Config {
+        Config {
+            has_login_page: true,
+            ..Config::router(FOUNDED)
+        }
+    }
+
+    fn build(seed: u64, [nat_a, nat_b]: [Kind; 2], config: Config, is_dark: bool) -> Self {
         let mut world = World::new(seed);
+        if is_dark {
+            world.serve_streams();
+        }
         let mut founder = Founder::new("home", 7);
         let relay = world.host(RELAY, None);
         let bundle = founder.relay_bundle(entry());
@@ -148,6 +166,7 @@ impl Homes {
         let a = world.host_with("192.168.1.2", Some(nat_a), config.clone());
         let b = world.host_with("192.168.1.2", Some(nat_b), config);
         for (host, name, site) in [(a, "house-a", 1), (b, "house-b", 2)] {
+            world.block_udp(host, is_dark);
             let roles = Roles::GATEWAY | Roles::APPS;
             let link = founder.invite(name, roles, Some(site), entry());
             join(&mut world, host, invited(link));

@@ -18,6 +18,7 @@ use altnet_wire::time::Instant;
 
 use super::apps::{AppEnd, Route, Via, is_devices};
 use super::derpers::derper_of;
+use super::door::is_door;
 use super::facts::View;
 use super::peers::Peer;
 use super::relays::Carrier;
@@ -469,6 +470,9 @@ impl<A: Aead> Node<A> {
         self.counters.relayed += 1;
         if let Some(side) = Side::of(relay) {
             return self.send_turned(side, node, frame, now);
+        }
+        if is_door(relay) {
+            return self.send_to_door(relay);
         }
         if let Some(server) = derper_of(relay) {
             return self.send_derped(server, node);

@@ -218,7 +218,7 @@ impl<A: Aead> Node<A> {
             }
             if roles.contains(Roles::RELAY) && !self.relays.contains_key(&node) {
                 let session = self.peers.get(&node).and_then(|peer| peer.session);
-                let address = self.direct_to(node);
+                let address = self.address_of(node);
                 let link = self.relays.entry(node).or_default();
                 link.address = address;
                 link.session = session.filter(|s| self.sessions.get(s).is_some_and(|s| s.greeted));

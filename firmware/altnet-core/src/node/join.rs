@@ -181,12 +181,41 @@ impl<A: Aead> Node<A> {
         joining.next_entry += 1;
         joining.gives_up = now.after(PATIENCE * 2);
         joining.registry = None;
+        let place = joining.next_entry - 1;
         joining.session = Some(
             self.control
                 .connect(None, Endpoint::Direct(entry), now)
                 .map_err(|_| JoinError::UnderWay)?,
         );
+        self.door_called(place, now);
         Ok(())
+    }
+
+    pub(super) const fn is_joining(&self) -> bool {
+        self.joining.is_some()
+    }
+
+    /// The entry at this place, if it is called and hasn't answered yet.
+    pub(super) fn entry_without_answer(&self, place: usize) -> Option<SocketAddr> {
+        let joining = self.joining.as_ref()?;
+        let session = joining.session.filter(|s| !self.sessions.contains_key(s));
+        let is_called = session.is_some() && joining.next_entry.checked_sub(1) == Some(place);
+        let entry = joining.link.entries().get(place).copied();
+        entry.filter(|_| is_called)
+    }
+
+    /// Calls the entry that is called by UDP in another way instead.
+    pub(super) fn call_entry_over(&mut self, endpoint: Endpoint, now: Instant) {
+        let Some(joining) = &mut self.joining else {
+            return;
+        };
+        let Ok(session) = self.control.connect(None, endpoint, now) else {
+            return;
+        };
+        joining.gives_up = now.after(PATIENCE * 2);
+        if let Some(former) = joining.session.replace(session) {
+            self.control.close(former, CloseReason::Done, now);
+        }
     }
 
     /// Who answered shows who it is. Returns whether the Hello was for this attempt.
@@ -276,6 +305,7 @@ impl<A: Aead> Node<A> {
         let Some(joining) = self.joining.take() else {
             return;
         };
+        self.door_leaves(now);
         let Some(registry) = joining.registry else {
             return;
         };
@@ -338,6 +368,7 @@ impl<A: Aead> Node<A> {
     }
 
     fn join_failed(&mut self, why: JoinError, now: Instant) {
+        self.door_leaves(now);
         if let Some(session) = self.joining.take().and_then(|joining| joining.session) {
             self.control.close(session, CloseReason::Done, now);
             self.sessions.remove(&session);

@@ -341,7 +341,7 @@ impl<A: Aead> Node<A> {
     }
 
     /// Where a member is known to be, without a relay between.
-    pub(super) fn direct_to(&self, node: NodeId) -> Option<SocketAddr> {
+    pub(super) fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
         let path = self.peers.get(&node).map(|peer| &peer.path);
         let path = path.filter(|path| path.is_proven())?.current();
         let session = self.stands(node).and_then(|s| self.control.endpoint(s));

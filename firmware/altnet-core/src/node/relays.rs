@@ -312,7 +312,7 @@ impl<A: Aead> Node<A> {
     ) {
         let pace = self.pace();
         let is_near = self.nearby.gateway() == Some(relay);
-        let address = self.direct_to(relay);
+        let address = self.address_of(relay);
         let Some(link) = self.relays.get_mut(&relay) else {
             return;
         };

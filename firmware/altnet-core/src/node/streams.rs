@@ -14,6 +14,7 @@ use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::time::{Duration, Instant};
 
+use super::door::is_door;
 use super::peers::RETRY;
 use super::{DropReason, Node, Output, Verdict};
 use crate::control::CloseReason;
@@ -21,7 +22,7 @@ use crate::path::Change;
 use crate::relay::{RelayFull, StreamId};
 
 /// How long a relay may be out of reach by UDP before a stream to it is wanted.
-const WITHOUT_UDP: Duration = Duration::from_secs(2);
+pub(super) const WITHOUT_UDP: Duration = Duration::from_secs(2);
 /// How long UDP has to carry again before the stream is let go.
 const WITH_UDP: Duration = Duration::from_secs(60);
 
@@ -90,14 +91,15 @@ impl<A: Aead> Node<A> {
             let carriers = &link.carriers;
             carriers.wants_stream(link.token.is_some(), now)
         });
-        wanted.filter_map(|(relay, _)| {
+        let wanted = wanted.filter_map(|(relay, _)| {
             let record = self.record_of(*relay)?;
             let addresses = record.fixed_endpoints.iter();
             Some(WantedStream {
                 relay: *relay,
                 addresses: addresses.map(|to| self.traversal.outward(*to)).collect(),
             })
-        })
+        });
+        wanted.chain(self.wanted_door(now))
     }
 
     /// When a stream may be wanted that isn't yet.
@@ -111,6 +113,9 @@ impl<A: Aead> Node<A> {
 
     /// A stream to a relay stands, or has ended.
     pub fn handle_stream(&mut self, relay: NodeId, is_up: bool, now: Instant) {
+        if is_door(relay) {
+            return self.handle_door(relay, is_up, now);
+        }
         let Some(link) = self.relays.get_mut(&relay) else {
             return;
         };
@@ -188,6 +193,9 @@ impl<A: Aead> Node<A> {
         let result = match frame.packet().first() {
             // A relayed header inside could make a loop of relays.
             None | Some(0x10..=0x1f) => Err(DropReason::NotOurs),
+            Some(_) if is_door(relay) => self
+                .door_endpoint(relay)
+                .and_then(|from| self.handle_datagram(from, frame, now)),
             Some(_) if !has_stream => Err(DropReason::RelayUnknown),
             Some(_) => self.handle_datagram(Endpoint::Relayed { relay, node }, frame, now),
         };
@@ -221,7 +229,7 @@ impl<A: Aead> Node<A> {
         }
         let own = self.relay_node().ok_or(DropReason::RelayToken)?;
         let sender = self.relay.streamer(stream, now);
-        if to == own {
+        if to == own || is_door(to) {
             let node = sender.unwrap_or_else(|| guest(stream));
             let from = Endpoint::Relayed { relay: own, node };
             return self.handle_datagram(from, frame, now);

@@ -616,7 +616,7 @@ impl<A: Aead> Node<A> {
         let Some(record) = self.record_of(node) else {
             return;
         };
-        let relays = self.relays_to(node, &record);
+        let relays = self.relays_to(node, &record, now);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.set_relays(&relays, now);
         }
