@@ -608,10 +608,10 @@ mod tests {
         let relayed = "192.0.2.5:258".parse().ok();
         check(
             &Message::Notice(Notice::Turn { relayed }),
-            &[3, 7, 1, 0, 192, 0, 2, 5, 0x82, 2],
+            &[3, 8, 1, 0, 192, 0, 2, 5, 0x82, 2],
         );
         let relayed = None;
-        check(&Message::Notice(Notice::Turn { relayed }), &[3, 7, 0]);
+        check(&Message::Notice(Notice::Turn { relayed }), &[3, 8, 0]);
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use altnet_wire::id::NodeId;
 use altnet_wire::time::Instant;
 
 use super::{CommandError, DropReason, Event, Node, Output, Verdict};
+use crate::control::Cargo;
 use crate::relay::bench::{Bench, Step};
 
 /// A run.
@@ -64,7 +65,7 @@ impl<A: Aead> Node<A> {
                     let to = Endpoint::Relayed { relay, node };
                     // What finds no way is lost, as on any line.
                     if written.is_ok()
-                        && let Some(output) = self.sent_to(to, frame, now)
+                        && let Some(output) = self.sent_to(to, Cargo::Probe, frame, now)
                     {
                         return Some(output);
                     }

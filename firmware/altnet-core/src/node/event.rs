@@ -344,7 +344,7 @@ impl Event {
             Self::DerperUp { server } => write!(f, "DERP server {server} admitted us"),
             Self::DerperDown { server, why } => write!(
                 f,
-                "DERP server {server} is of no use: {why}; check its entry in the configuration, or remove it"
+                "DERP server {server} is of no use: {why}; check its entry in the configuration, and that it admits the key that 'altnet status' shows"
             ),
             Self::TurnUp { server, relayed } => {
                 write!(f, "TURN server {server} relays for us at {relayed}")

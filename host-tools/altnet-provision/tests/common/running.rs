@@ -174,8 +174,13 @@ impl Driver {
                         let _ = self.socket.send_to(frame.packet(), to);
                     }
                     Ok(Verdict::Deliver) => self.deliver(&frame),
-                    // Nobody here is reached over a stream.
-                    Ok(Verdict::ToRelay { .. } | Verdict::ToClient { .. }) => {}
+                    // Nobody here is reached over a stream, or by a server of others.
+                    Ok(
+                        Verdict::ToRelay { .. }
+                        | Verdict::ToClient { .. }
+                        | Verdict::ToDerper { .. }
+                        | Verdict::ToTurn,
+                    ) => {}
                     Ok(Verdict::App { .. } | Verdict::LogIn | Verdict::Consumed) | Err(_) => {}
                 }
             }
@@ -194,7 +199,9 @@ impl Driver {
                     // Nobody listens any more once it has joined.
                     let _ = self.told.send(event);
                 }
-                Output::ToRelay { .. } | Output::ToClient { .. } | Output::ClosePort { .. } => {}
+                Output::ToRelay { .. } | Output::ToClient { .. } => {}
+                Output::ToDerper { .. } | Output::ToTurn => {}
+                Output::CloseClient { .. } | Output::ClosePort { .. } => {}
                 Output::Deliver => self.deliver(frame),
                 Output::App { .. } | Output::Advertise { .. } => {}
                 Output::Wait(_) => return,
