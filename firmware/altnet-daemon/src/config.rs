@@ -222,6 +222,8 @@ pub struct Metrics {
 pub struct Relay {
     /// The most members relayed for at a time, when this node's membership makes it a relay.
     pub clients: u16,
+    /// Whether a gateway relays for members on its LANs, whether or not its membership makes it a relay.
+    pub lan: bool,
     /// Where TLS is served, as `[::]:443`, for those whose networks pass no UDP. Without it, nowhere.
     pub listen: Option<SocketAddr>,
     /// The certificate and its chain, a PEM file. Without one, one that is made once and signed by
@@ -369,6 +371,7 @@ impl Default for Relay {
     fn default() -> Self {
         Self {
             clients: Limits::ROUTER.relay_clients,
+            lan: true,
             listen: None,
             certificate: None,
             key: None,
@@ -558,6 +561,7 @@ mod tests {
             rate_mbit = 20
             monthly_gb = 500
             uplink_mbit = 100
+            lan = false
             [tls]
             command = "/usr/libexec/altnet-tls"
             [audit]
@@ -585,6 +589,7 @@ mod tests {
         assert_eq!(quotas.month_bytes, 500_000_000_000);
         assert_eq!(quotas.uplink_bytes_per_s, 12_500_000);
         assert_eq!(Config::default().relay.quotas(), Quotas::default());
+        assert!(!config.relay.lan && Config::default().relay.lan);
         assert!(config.metered && !Config::default().metered);
         assert!(!config.port_mapping.enabled && Config::default().port_mapping.enabled);
         let mut shown = parse(&toml::to_string(&config).unwrap()).unwrap();

@@ -65,6 +65,7 @@ pub mod ports;
 pub mod saving;
 pub mod signals;
 mod streams;
+mod surroundings;
 mod tls;
 mod turn;
 
@@ -642,33 +643,6 @@ impl Gateway {
             }
         }
         self.state.complaints = complaints;
-    }
-
-    /// Tells the node where this machine can be reached: on every side but the LANs and the
-    /// tunnel first, then on the LANs.
-    fn tell_interfaces(&mut self, now: Instant) {
-        let (Ok(found), Ok(port)) = (self.netlink.reachable_addresses(), self.ports.number())
-        else {
-            return;
-        };
-        let own = self.node.setup().map(|setup| setup.network);
-        let is_own = |ip: std::net::IpAddr| match (own, ip) {
-            (Some(own), std::net::IpAddr::V6(ip)) => own.contains(ip),
-            _ => false,
-        };
-        let lans = self.lans.interfaces();
-        let (inside, outside): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .filter(|(interface, ip)| *interface != self.tun.index() && !is_own(*ip))
-            .partition(|(interface, _)| lans.contains(interface));
-        let prefix = self.nat64.look(outside.iter().map(|(_, ip)| *ip), now);
-        let addresses: Vec<SocketAddr> = outside
-            .into_iter()
-            .chain(inside)
-            .map(|(_, ip)| SocketAddr::new(ip, port))
-            .collect();
-        self.node.handle_pref64(prefix, now);
-        self.node.handle_interfaces(&addresses, now);
     }
 
     fn answer(&self, inquiry: Inquiry) {

@@ -6,7 +6,6 @@
 //! Source: rtnetlink(7), netlink(7).
 
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ mod kinds;
 mod message;
 pub mod neighbour;
 
-pub use kinds::{Act, Address, Route, Rule, Via};
+pub use kinds::{Act, Address, Reachable, Route, Rule, Via};
 use kinds::{IFA_FLAGS, IFA_PROTO};
 use message::{Attributes, Message, acknowledged, split_message};
 
@@ -186,7 +185,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn reachable_addresses(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
+    pub fn reachable_addresses(&mut self) -> io::Result<Vec<Reachable>> {
         let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16);
         message.bytes(&[libc::AF_UNSPEC as u8, 0, 0, 0, 0, 0, 0, 0]);
         let mut found = Vec::new();

@@ -1,12 +1,14 @@
 //! A laptop behind a gateway that relays for its LAN (ADR 0019).
 
-use altnet_core::node::{Config, Subnet, Surroundings};
+use altnet_core::node::{Config, DropReason, RelayView, Subnet, Surroundings};
 use altnet_sim::founder::FOUNDED;
-use altnet_sim::homes::{HOUSE_A, Homes, RELAY, entry, invited, join, seconds};
+use altnet_sim::homes::{HOUSE_A, HOUSE_B, Homes, entry, invited, join, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::packet;
-use altnet_sim::world::HostId;
+use altnet_sim::world::{Captured, HostId};
+use altnet_wire::message::Mapping;
 use altnet_wire::record::Roles;
+use altnet_wire::relay::SEND;
 
 /// Two homes, and a laptop on the LAN of home A.
 struct Scene {
@@ -107,17 +109,6 @@ impl Scene {
         up.sort_by_key(|relay| !relay.home);
         up.into_iter().map(|relay| relay.name).collect()
     }
-
-    /// How the laptop reaches home B.
-    fn way(&self) -> String {
-        let peers = self
-            .homes
-            .world
-            .node(self.laptop)
-            .peer_views(self.homes.world.now());
-        let peer = peers.into_iter().find(|peer| peer.name == "house-b");
-        peer.and_then(|peer| peer.endpoint).unwrap_or_default()
-    }
 }
 
 const KINDS: [Kind; 2] = [Kind::PORT_RESTRICTED; 2];
@@ -141,6 +132,93 @@ fn a_laptop_that_may_not_send_out_reaches_another_home_through_its_gateway() {
         scene.homes.world.run(seconds(600));
         assert!(scene.asks(10), "{}", scene.homes.story());
     }
+}
+
+#[test]
+fn a_laptop_that_leaves_uses_the_networks_relays_and_its_gateway_again_when_it_is_back() {
+    let mut scene = Scene::new(16_021, KINDS, true);
+    scene.arrive();
+    scene.homes.world.run(seconds(5));
+    assert_eq!(scene.relays(), ["house-a", "relay1"]);
+    assert!(scene.asks(10), "{}", scene.homes.story());
+    scene.leave();
+    assert!(scene.asks(5), "{}", scene.homes.story());
+    assert_eq!(scene.relays(), ["relay1"]);
+    let home = [("192.168.1.3".to_owned(), Some(scene.homes.nat_a))];
+    let laptop = scene.laptop;
+    scene.homes.world.rewire(laptop, &home);
+    scene.arrive();
+    assert!(scene.asks(5), "{}", scene.homes.story());
+    scene.homes.world.run(seconds(5));
+    assert_eq!(scene.relays(), ["house-a", "relay1"]);
+}
+
+#[test]
+fn what_the_gateway_sees_of_its_lan_is_told_to_nobody() {
+    let mut scene = Scene::new(16_031, KINDS, true);
+    scene.arrive();
+    scene.homes.world.run(seconds(60));
+    assert!(scene.asks(10));
+    let now = scene.homes.world.now();
+    let status = scene.homes.world.node(scene.laptop).status(now);
+    let seen = |name: &str| {
+        let relay = status.relays.iter().find(|relay| relay.name == name);
+        relay.and_then(|relay| relay.observed.clone())
+    };
+    assert_eq!(seen("house-a"), None);
+    assert!(seen("relay1").is_some_and(|seen| seen.starts_with(HOUSE_A)));
+    // Nor does it take the two for two views of one NAT.
+    let mapping = scene.homes.world.node(scene.laptop).mapping();
+    assert_ne!(mapping, Mapping::EndpointDependent);
+}
+
+#[test]
+fn a_gateway_forwards_from_and_to_its_lan_alone() {
+    let mut scene = Scene::new(16_041, KINDS, true);
+    scene.homes.world.confine(scene.laptop, true);
+    scene.homes.world.restart(scene.laptop);
+    scene.arrive();
+    scene.homes.world.run(seconds(5));
+    // Home B and the relay are registered at home A's gateway by now.
+    scene.homes.world.capture = true;
+    assert!(scene.asks(10), "{}", scene.homes.story());
+    let is_sent = |c: &&Captured| {
+        let ends = (c.from.ip().to_string(), c.to.ip().to_string());
+        c.bytes.first() == Some(&SEND) && ends == (HOUSE_B.into(), HOUSE_A.into())
+    };
+    let captured = core::mem::take(&mut scene.homes.world.captured);
+    let sent = captured
+        .iter()
+        .find(is_sent)
+        .expect("home B's way to the laptop");
+    let (a, b) = (scene.homes.a, scene.homes.b);
+    let now = scene.homes.world.now();
+    let status = scene.homes.world.node(b).status(now);
+    let is_there = |relay: &RelayView| relay.name == "house-a" && relay.up;
+    assert!(status.relays.iter().any(is_there), "{status:?}");
+    // None of them takes it for a relay of its own.
+    assert!(
+        status
+            .relays
+            .iter()
+            .all(|relay| relay.name != "house-a" || !relay.home)
+    );
+    // What one of them sends another through it gets nowhere.
+    let relay = scene.homes.world.node(scene.homes.relay);
+    let relay = relay.status(now).network.unwrap().address;
+    let relay: std::net::Ipv6Addr = relay.parse().unwrap();
+    let mut stray = vec![SEND, 0, 0, 0];
+    stray.extend(&sent.bytes[4..12]);
+    stray.extend(relay.octets());
+    stray.extend([4, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let dropped = |scene: &Scene| {
+        let counters = scene.homes.world.node(a).counters();
+        counters.dropped(DropReason::RelayToken)
+    };
+    let before = dropped(&scene);
+    scene.homes.world.inject(sent.from, sent.to, stray);
+    scene.homes.world.run(seconds(1));
+    assert_eq!(dropped(&scene), before + 1);
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub fn make_node(config: &Config, mut stored: Stored) -> anyhow::Result<Node<Rin
     node.quotas = config.relay.quotas();
     node.has_login_page = config.login.group.is_some();
     node.metered = config.metered;
+    node.relays_for_lan = config.relay.lan;
     node.engine.mtu_bytes = config.tun.mtu_bytes;
     node.fixed_endpoints = config.public_addresses.iter().copied().collect();
     let mut seed = Zeroizing::new([0; 32]);

@@ -159,7 +159,18 @@ pub(super) fn address_and_owner(body: &[u8]) -> Option<(Address, bool)> {
     Some((address, is_own))
 }
 
-pub(super) fn reachable_address(body: &[u8]) -> Option<(u32, IpAddr)> {
+/// An address of this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reachable {
+    /// The index of the interface it is on.
+    pub interface: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// How many of its first bits those on the link share.
+    pub bits: u8,
+}
+
+pub(super) fn reachable_address(body: &[u8]) -> Option<Reachable> {
     let (fixed, attributes) = body.split_at_checked(8)?;
     let mut flags = u32::from(fixed[2]);
     let (mut address, mut local) = (None, None);
@@ -184,7 +195,11 @@ pub(super) fn reachable_address(body: &[u8]) -> Option<(u32, IpAddr)> {
         return None;
     }
     let interface = u32::from_ne_bytes(fixed[4..].try_into().ok()?);
-    Some((interface, local.or(address)?))
+    Some(Reachable {
+        interface,
+        ip: local.or(address)?,
+        bits: fixed[1],
+    })
 }
 
 pub(super) fn ip_address(value: &[u8]) -> Option<IpAddr> {

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::igd::ssdp;
+use crate::netlink::Reachable;
 use crate::netlink::gateway::Gateway;
 
 /// The group of all hosts on a link, to which routers announce that they started anew.
@@ -98,7 +99,7 @@ impl Sockets {
 }
 
 /// Our address on the way to a gateway.
-pub(super) fn own_address(gateway: &Gateway, addresses: &[(u32, IpAddr)]) -> Option<IpAddr> {
+pub(super) fn own_address(gateway: &Gateway, addresses: &[Reachable]) -> Option<IpAddr> {
     if gateway.address.is_ipv4() {
         let probe = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         probe
@@ -107,14 +108,14 @@ pub(super) fn own_address(gateway: &Gateway, addresses: &[(u32, IpAddr)]) -> Opt
         return Some(probe.local_addr().ok()?.ip());
     }
     // The gateway's is link-local, and so would be the one that the kernel chooses towards it.
-    let reachable = |(_, ip): &&(u32, IpAddr)| ip.is_ipv6() && is_public(*ip);
-    let there = |(interface, _): &&(u32, IpAddr)| *interface == gateway.interface;
+    let reachable = |found: &&Reachable| found.ip.is_ipv6() && is_public(found.ip);
+    let there = |found: &&Reachable| found.interface == gateway.interface;
     let mut on_link = addresses.iter().filter(there).filter(reachable);
     let mut anywhere = addresses.iter().filter(reachable);
     on_link
         .next()
         .or_else(|| anywhere.next())
-        .map(|(_, ip)| *ip)
+        .map(|found| found.ip)
 }
 
 fn server(gateway: IpAddr, interface: u32) -> SocketAddr {
