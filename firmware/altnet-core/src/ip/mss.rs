@@ -89,7 +89,7 @@ mod tests {
     fn segment(flags: u8, options: &[u8]) -> Vec<u8> {
         let mut bytes = tcp(4000, 80, flags);
         bytes.extend(options);
-        while bytes.len() % 4 != 0 {
+        while !bytes.len().is_multiple_of(4) {
             bytes.push(END);
         }
         bytes[12] = (bytes.len() as u8 / 4) << 4;

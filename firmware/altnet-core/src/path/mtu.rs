@@ -4,8 +4,9 @@
 //! the largest datagram that is sent whole. A size is that of a datagram which is sealed for the
 //! peer, in bytes, without a relay's header and those of UDP and IP.
 //!
-//! Nothing is probed while nothing larger than [`FLOOR`] is sent. What isn't known yet is taken to
-//! be [`WHOLE`], and probed as soon as something large is sent. A size that was answered once is
+//! Nothing is probed while nothing larger than [`FLOOR`] is sent. As long as a peer isn't known to take
+//! pieces its paths are taken to carry [`WHOLE`], else [`FLOOR`]; either is probed as soon as something large
+//! is sent. A size that was answered once is
 //! confirmed while large datagrams flow (RFC 8899 section 4.3, black hole detection); one that is
 //! answered no more has everything cut to [`FLOOR`] bytes, and a larger size searched for.
 //!
@@ -201,15 +202,18 @@ impl PathMtu {
         self.large = now;
     }
 
-    /// Begins anew on another path. One that follows a narrow one is likely to be as narrow: what
-    /// narrows may be our own line.
+    /// Begins anew on another path. Who takes pieces gets pieces until a probe was answered there, a
+    /// round trip later: what was lost on the path before may have been too large for this one too.
     fn follow(&mut self, endpoint: Endpoint, overhead: u16) {
         self.overhead = overhead;
         if self.endpoint == Some(endpoint) {
             return;
         }
         self.endpoint = Some(endpoint);
-        self.size = if self.is_cut() { FLOOR } else { WHOLE };
+        self.size = match self.peer {
+            Peer::TakesPieces => FLOOR,
+            Peer::Unknown | Peer::Older => WHOLE,
+        };
         self.shown = 0;
         self.fails = None;
         self.raise = RAISE;

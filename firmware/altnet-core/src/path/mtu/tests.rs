@@ -184,15 +184,16 @@ fn who_answers_nothing_is_asked_less_and_sent_everything_whole() {
 }
 
 #[test]
-fn another_path_begins_anew_and_after_a_narrow_one_in_pieces() {
+fn another_path_begins_in_pieces_and_goes_whole_after_one_round_trip() {
     let mut run = Run::new(1472);
     run.flow(1_000, WHOLE, 20);
     run.mtu.sent(way(2), OVERHEAD, WHOLE, at(run.now));
-    assert_eq!(run.mtu.most(way(2)), Some(WHOLE));
     assert_eq!(run.mtu.most(way(1)), None);
-    run.mtu.too_large(way(2), 1300, at(run.now));
-    run.mtu.sent(way(3), OVERHEAD, WHOLE, at(run.now));
-    assert_eq!(run.mtu.most(way(3)), Some(FLOOR));
+    assert_eq!(run.mtu.most(way(2)), Some(FLOOR));
+    let probe = run.mtu.poll_probe(way(2), None, at(run.now));
+    assert_eq!(probe, Some(WHOLE));
+    run.mtu.answered(way(2), WHOLE, true, at(run.now + 100));
+    assert_eq!(run.mtu.most(way(2)), Some(WHOLE));
 }
 
 #[test]
