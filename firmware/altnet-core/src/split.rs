@@ -5,7 +5,7 @@
 //! whole, and until then is nothing but bytes in a place reserved for them.
 //!
 //! Promises: nothing allocates once it was made; whoever sends pieces without end takes a quarter
-//! of the places at most, and nobody's for longer than [`LIFE`].
+//! of the places at most, and nobody's for longer than a second.
 
 use alloc::vec::Vec;
 

@@ -143,6 +143,64 @@ fn a_frame_between_relays_allocates_nothing() {
 }
 
 #[test]
+fn a_packet_in_pieces_allocates_nothing_on_its_way() {
+    let mut homes = Homes::new(904, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
+    assert!(homes.path_becomes("direct"), "{:?}", homes.path());
+    assert!(homes.reaches("the flow is known"));
+    homes.world.narrow(homes.a, Some(1000));
+    let (from, to) = (homes.lan(1, 0x11), homes.lan(2, 0x80));
+    let packet = packet::udp((from, 4000), (to, 80), &[7; 1232]);
+    for _ in 0..200 {
+        homes.world.send(homes.a, &packet).unwrap();
+        homes.world.run(Duration::from_millis(20));
+    }
+    let seen = homes.world.node(homes.a).status(homes.world.now());
+    let source = seen.relays[0].observed.clone().expect("registered");
+    let source = source.parse().unwrap();
+    for _ in 0..50 {
+        let mut sent = [([0; FRAME_BYTES], 0); 4];
+        let (count, out) = homes.world.with(homes.a, |node, now| {
+            let mut buffer = [0; FRAME_BYTES];
+            let mut frame = Frame::new(&mut buffer);
+            frame.set(&packet).unwrap();
+            counted(|| {
+                assert!(matches!(
+                    node.handle_lan(&mut frame, now),
+                    Ok(Verdict::Send { .. })
+                ));
+                let mut count = 0;
+                loop {
+                    let (place, length) = &mut sent[count];
+                    *length = frame.len();
+                    place[..*length].copy_from_slice(frame.packet());
+                    count += 1;
+                    if !node.has_pieces() {
+                        return count;
+                    }
+                    let output = node.poll_output(&mut frame, now);
+                    assert!(matches!(output, Output::Send { .. }));
+                }
+            })
+        });
+        assert_eq!((count, out), (2, 0));
+        let (verdict, inward) = homes.world.with(homes.b, |node, now| {
+            let mut buffer = [0; FRAME_BYTES];
+            let mut frame = Frame::new(&mut buffer);
+            counted(|| {
+                let mut last = Ok(Verdict::Consumed);
+                for (piece, length) in &sent[..count] {
+                    assert_eq!(last, Ok(Verdict::Consumed));
+                    frame.set(&piece[..*length]).unwrap();
+                    last = node.handle_wan(source, &mut frame, now);
+                }
+                last
+            })
+        });
+        assert_eq!((verdict, inward), (Ok(Verdict::Deliver), 0));
+    }
+}
+
+#[test]
 fn a_timer_at_which_nothing_is_said_allocates_nothing() {
     let mut homes = Homes::new(903, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
     assert!(homes.path_becomes("direct"));
