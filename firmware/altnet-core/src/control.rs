@@ -233,6 +233,15 @@ impl Control {
         }
     }
 
+    /// The other side of a session is somebody we know, whichever way it called: none of the bounds for
+    /// strangers holds any more.
+    pub fn is_known(&mut self, session: SessionId) {
+        if let Some(found) = self.sessions.get_mut(&session.0) {
+            self.quiet_until = None;
+            found.is_known_now();
+        }
+    }
+
     /// Has a session not ping, nor take silence for its end, until then: both sides know otherwise
     /// that the other is there.
     pub fn rest(&mut self, session: SessionId, until: Instant) {

@@ -59,6 +59,7 @@ pub(super) struct Session {
     keepalive: Duration,
     /// Until then silence is agreed on.
     rests_until: Instant,
+    is_known: bool,
     /// What the last datagram was.
     pub(super) cargo: Cargo,
 }
@@ -182,6 +183,7 @@ impl Session {
             stranger_idle: limits.stranger_idle,
             keepalive: limits.keepalive,
             rests_until: Instant::ZERO,
+            is_known: false,
             cargo: Cargo::Usual,
         }
     }
@@ -212,9 +214,14 @@ impl Session {
         }
     }
 
-    /// Whether somebody called us without a key that we had to know.
+    /// Whether somebody called us without a key that we had to know, and nobody knows yet who it is.
     pub(super) fn is_stranger(&self) -> bool {
-        self.pattern == Pattern::Xx && !self.initiator
+        self.pattern == Pattern::Xx && !self.initiator && !self.is_known
+    }
+
+    /// The other side has said who it is, and that is so.
+    pub(super) const fn is_known_now(&mut self) {
+        self.is_known = true;
     }
 
     pub(super) const fn keys(&self) -> &Keys {

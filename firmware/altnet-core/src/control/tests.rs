@@ -362,6 +362,20 @@ fn a_stranger_gets_no_answer_unless_strangers_are_welcome() {
 }
 
 #[test]
+fn a_stranger_that_turns_out_to_be_known_may_be_silent() {
+    for is_known in [false, true] {
+        let mut wire = Wire::new(ControlLimits::ROUTER, 13);
+        let (a, b) = wire.session(None);
+        if is_known {
+            wire.nodes[1].is_known(b);
+        }
+        wire.run_for(Duration::from_secs(600));
+        let stands = wire.nodes.iter().all(|node| !node.sessions.is_empty());
+        assert_eq!(stands, is_known, "{a:?}");
+    }
+}
+
+#[test]
 fn keys_of_low_order_are_refused_on_both_sides() {
     let mut wire = Wire::new(ControlLimits::ROUTER, 7);
     let session = wire.connect(Some(ControlKey([0; 32])));

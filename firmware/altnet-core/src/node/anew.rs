@@ -52,6 +52,7 @@ impl<A: Aead> Node<A> {
             }
             if let Some(peer) = self.peers.get_mut(&relay) {
                 peer.retry_at = now;
+                peer.failures = 0;
             }
             next = now;
         }

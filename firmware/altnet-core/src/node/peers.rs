@@ -460,6 +460,7 @@ impl<A: Aead> Node<A> {
         if self.meet(node, now).is_none() {
             return;
         }
+        self.control.is_known(session);
         self.tell(Event::Arrived { node });
         let mut endpoint = self.control.endpoint(session);
         if let Some(Endpoint::Relayed { node: guest, .. }) = endpoint
