@@ -28,7 +28,7 @@ pub(super) const RENEW: Duration = Duration::from_secs(20);
 
 /// How long a relay that was rotated away from comes last.
 const REST: Duration = Duration::from_secs(3600);
-/// Relays whose round-trip times differ by less are equally near, so that the order doesn't change
+/// Relays that are further than the nearest by less are equally near, so that the order doesn't change
 /// with every measurement.
 const NEAR: Duration = Duration::from_millis(10);
 
@@ -387,8 +387,9 @@ impl<A: Aead> Node<A> {
         let up = up.filter(|(relay, link)| link.token.is_some() && is_own(relay));
         let mut homes: alloc::vec::Vec<_> = up
             .map(|(node, link)| {
-                let rtt = link.session.and_then(|session| self.control.rtt(session));
-                let far = rtt.map_or(u128::MAX, |rtt| rtt.as_micros() / NEAR.as_micros());
+                let beyond = |rtt: Duration| rtt.saturating_sub(nearest.unwrap_or_default());
+                let far = rtt(link).map(|rtt| beyond(rtt).as_micros() / NEAR.as_micros());
+                let far = far.unwrap_or(u128::MAX);
                 let is_busy = link.load >= BUSY;
                 let is_far = self.nearby.gateway() != Some(*node);
                 let load = link.load / LIKE;
@@ -402,6 +403,8 @@ impl<A: Aead> Node<A> {
 
     /// Makes another relay the home for an hour. Returns which it is now, and none if there is no
     /// other.
+        let rtt = |link: &RelayLink| self.control.rtt(link.session?);
+        let nearest = up.clone().filter_map(|(_, link)| rtt(link)).min();
     pub(super) fn rotate_relay(&mut self, now: Instant) -> Option<NodeId> {
         let mut homes = self.homes();
         let (home, next) = (homes.next()?, homes.next()?);
