@@ -224,9 +224,36 @@ fn a_frame_is_taken_from_a_linked_relays_address_alone_and_goes_no_further_than_
     meshes.world.inject(frame.from, frame.to, bytes);
     meshes.world.run(seconds(1));
     let captured = core::mem::take(&mut meshes.world.captured);
-    let is_between = |bytes: &[u8]| matches!(bytes[0], FORWARD..=GONE_ON);
+    let is_between = |b: &[u8]| matches!(b[0], FORWARD..=GONE_ON) && b[18..28] == [0xfd; 10];
     let between: Vec<_> = captured.iter().filter(|c| is_between(&c.bytes)).collect();
     assert_eq!(between.len(), 2, "{between:?}");
     assert_eq!((between[1].bytes[0], between[1].bytes.len()), (GONE, 28));
     assert_eq!(between[1].to, frame.from);
+}
+
+#[test]
+fn homes_that_lose_each_a_relay_without_a_word_reach_each_other_within_seconds() {
+    let mut meshes = Meshes::new(13_101, 3, [&[0, 1, 2], &[0, 1, 2]]);
+    answered(&mut meshes, SOON_S);
+    for (side, lost) in [(0, [1, 2]), (1, [0, 2])] {
+        for relay in lost {
+            meshes.cut_home(side, relay, true);
+        }
+    }
+    // Where they were registered nobody waits until that ends.
+    answered(&mut meshes, 15);
+    meshes.world.run(seconds(5));
+    answered(&mut meshes, 1);
+    // And back.
+    for (side, lost) in [(0, [1, 2]), (1, [0, 2])] {
+        for relay in lost {
+            meshes.cut_home(side, relay, false);
+        }
+    }
+    meshes.world.run(seconds(120));
+    for home in meshes.homes {
+        let relays = meshes.world.node(home).status(meshes.world.now()).relays;
+        assert!(relays.iter().all(|relay| relay.up), "{relays:?}");
+    }
+    answered(&mut meshes, 1);
 }

@@ -538,14 +538,20 @@ impl<A: Aead> Node<A> {
             self.control.set_endpoint(session, to);
         }
         if let Some(link) = self.relays.get_mut(&node)
-            && let Some(Endpoint::Direct(address)) = to
             && is_proven
         {
-            if link.address != Some(address) {
-                // Its token is good from where it sees us only, which may be another place.
-                link.renew = now;
+            match to {
+                Some(Endpoint::Direct(address)) => {
+                    if link.address != Some(address) || link.token.is_none() {
+                        // Its token is good from where it sees us only, which may be another place.
+                        link.renew = now;
+                    }
+                    link.address = Some(address);
+                }
+                // It is told by another that it doesn't reach us any more.
+                Some(Endpoint::Relayed { relay, .. }) if relay != node => link.renew = now,
+                _ => {}
             }
-            link.address = Some(address);
         }
         if let Some(change) = change {
             peer.direct_since = change

@@ -249,6 +249,15 @@ impl<A: Aead> Node<A> {
             self.not_registered(node, now);
             return Reply::Refused(Refusal::NotAllowed);
         }
+        if let Endpoint::Relayed { relay, node: at } = from
+            && self.relay_node() != Some(relay)
+            && at == node
+        {
+            // It reaches us no more but by another relay, and so do those who send to it.
+            self.relay.remove(node);
+            self.mesh_clients_changed();
+            return Reply::Refused(Refusal::NotAllowed);
+        }
         let fresh = Token(self.rng.next_u64());
         // The session's endpoint has proven itself; where this request came from may not have.
         let way = match self.control.endpoint(session) {
@@ -353,10 +362,17 @@ impl<A: Aead> Node<A> {
 
     /// A relay stopped answering.
     pub(super) fn relay_lost(&mut self, relay: NodeId, now: Instant) {
+        if let Some(link) = self.relays.get_mut(&relay) {
+            link.session = None;
+            self.unregistered(relay, now);
+        }
+    }
+
+    /// A relay forwards for this node no more.
+    pub(super) fn unregistered(&mut self, relay: NodeId, now: Instant) {
         let Some(link) = self.relays.get_mut(&relay) else {
             return;
         };
-        link.session = None;
         link.keep = Keep::default();
         if link.token.take().is_some() {
             link.observed = None;
@@ -385,6 +401,8 @@ impl<A: Aead> Node<A> {
         let is_own = |relay: &NodeId| !self.nearby.is_others(*relay);
         let up = self.relays.iter();
         let up = up.filter(|(relay, link)| link.token.is_some() && is_own(relay));
+        let rtt = |link: &RelayLink| self.control.rtt(link.session?);
+        let nearest = up.clone().filter_map(|(_, link)| rtt(link)).min();
         let mut homes: alloc::vec::Vec<_> = up
             .map(|(node, link)| {
                 let beyond = |rtt: Duration| rtt.saturating_sub(nearest.unwrap_or_default());
@@ -403,8 +421,6 @@ impl<A: Aead> Node<A> {
 
     /// Makes another relay the home for an hour. Returns which it is now, and none if there is no
     /// other.
-        let rtt = |link: &RelayLink| self.control.rtt(link.session?);
-        let nearest = up.clone().filter_map(|(_, link)| rtt(link)).min();
     pub(super) fn rotate_relay(&mut self, now: Instant) -> Option<NodeId> {
         let mut homes = self.homes();
         let (home, next) = (homes.next()?, homes.next()?);

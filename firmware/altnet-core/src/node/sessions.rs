@@ -403,6 +403,9 @@ impl<A: Aead> Node<A> {
                     more,
                 },
             ) => self.followed(directory, records, *cursor, *more, now),
+            (Asked::Register(relay), Reply::Refused(Refusal::NotAllowed)) => {
+                self.unregistered(relay, now);
+            }
             (Asked::Catch(node, pages), reply) => self.caught(session, node, pages, reply, now),
             (Asked::IntroduceOwn, _) => {
                 self.end_session(session, CloseReason::Done, now);
