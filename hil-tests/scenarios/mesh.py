@@ -9,7 +9,11 @@ FURTHER = {"relay-2": "203.0.113.11", "relay-3": "203.0.113.12"}
 WALL = """
 table inet cut_{hook} {{
     set away {{ type ipv4_addr; elements = {{ {addresses} }}; }}
-    chain all {{ type filter hook {hook} priority -10; ip daddr @away drop; ip saddr @away drop; }}
+    chain wall {{
+        type filter hook {hook} priority -10;
+        ip daddr @away drop
+        ip saddr @away drop
+    }}
 }}
 """
 

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: sessions, addresses and tokens, what a frame looks like, own clients.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
 use altnet_wire::id::NodeId;
@@ -60,7 +61,7 @@ pub struct LinkState {
 /// The links of one relay, and whose clients the others have.
 #[derive(Debug)]
 pub struct Mesh {
-    links: [Option<Link>; MAX_LINKS],
+    links: [Option<Box<Link>>; MAX_LINKS],
     /// Of each client the links whose relays have it, a bit for each place.
     whereabouts: BTreeMap<NodeId, u16>,
     /// The most clients of one relay; of all twice as many.
@@ -92,24 +93,25 @@ impl Mesh {
             if self.place(*relay).is_none()
                 && let Some(seat) = self.links.iter_mut().find(|seat| seat.is_none())
             {
-                *seat = Some(Link::new(*relay, now));
+                *seat = Some(Box::new(Link::new(*relay, now)));
             }
         }
         self.reckon();
     }
 
     fn at(&self, place: usize) -> Option<&Link> {
-        self.links.get(place)?.as_ref()
+        self.links.get(place)?.as_deref()
     }
 
     fn place(&self, relay: NodeId) -> Option<usize> {
-        let is_it = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.relay == relay);
+        let is_it =
+            |link: &Option<Box<Link>>| link.as_ref().is_some_and(|link| link.relay == relay);
         self.links.iter().position(is_it)
     }
 
     fn link_mut(&mut self, relay: NodeId) -> Option<&mut Link> {
         let mut links = self.links.iter_mut().flatten();
-        links.find(|link| link.relay == relay)
+        links.find(|link| link.relay == relay).map(Box::as_mut)
     }
 
     /// The relays that are linked, or are to be.
@@ -219,7 +221,7 @@ impl Mesh {
     /// How far this relay's own links reach.
     pub fn own_distances(&self) -> Vec<Distance, MAX_RELAYS> {
         let links = self.links.iter().flatten();
-        links.filter_map(Link::distance).collect()
+        links.filter_map(|link| link.distance()).collect()
     }
 
     /// A challenge along the link itself was answered.
@@ -331,12 +333,12 @@ impl Mesh {
     /// When [`Mesh::poll`] next has something to say.
     pub fn deadline(&self) -> Instant {
         let links = self.links.iter().flatten();
-        links.map(Link::due).min().unwrap_or(Instant::NEVER)
+        links.map(|link| link.due()).min().unwrap_or(Instant::NEVER)
     }
 
     /// What is known of each link.
     pub fn states(&self) -> impl Iterator<Item = LinkState> {
-        self.links.iter().flatten().map(Link::state)
+        self.links.iter().flatten().map(|link| link.state())
     }
 
     /// Finds out of each relay whether it is nearer by another.
