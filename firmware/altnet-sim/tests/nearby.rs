@@ -219,6 +219,14 @@ fn a_gateway_forwards_from_and_to_its_lan_alone() {
     scene.homes.world.inject(sent.from, sent.to, stray);
     scene.homes.world.run(seconds(1));
     assert_eq!(dropped(&scene), before + 1);
+    // Without a LAN it has no clients at all.
+    assert!(scene.homes.world.node(a).relaying().1 >= 2);
+    let none = Surroundings::default();
+    scene
+        .homes
+        .world
+        .with(a, |node, now| node.handle_surroundings(&none, now));
+    assert_eq!(scene.homes.world.node(a).relaying().1, 0);
 }
 
 #[test]

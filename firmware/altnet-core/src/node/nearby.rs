@@ -130,6 +130,12 @@ impl<A: Aead> Node<A> {
             return;
         }
         self.nearby.around = around.clone();
+        if around.lans.is_empty() && !self.own_roles().contains(Roles::RELAY) {
+            let clients: alloc::vec::Vec<NodeId> = self.relay.clients().collect();
+            for client in clients {
+                self.relay.remove(client);
+            }
+        }
         self.look_around(now);
         self.offer_routers(now);
     }
@@ -227,7 +233,9 @@ impl<A: Aead> Node<A> {
     /// Whether a datagram is forwarded: a gateway does so from and to its LAN alone.
     pub(super) fn check_pass(&self, from: NodeId, to: NodeId) -> Result<(), DropReason> {
         let own = self.network.as_ref().map(|network| network.own.node);
-        let may = own == Some(from)
+        // Without a LAN this is a relay, or has no clients: the usual packet costs nothing here.
+        let may = self.nearby.around.lans.is_empty()
+            || own == Some(from)
             || self.own_roles().contains(Roles::RELAY)
             || self.is_lan_client(from)
             || self.is_lan_client(to)
