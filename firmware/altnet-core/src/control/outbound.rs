@@ -132,7 +132,8 @@ impl Outbound {
             }
             let piece = outgoing.pieces.get_mut(at)?;
             piece.state = State::Sent(now);
-            self.sent_again |= piece.resent;
+            // What a path that was left had swallowed says nothing of this one.
+            self.sent_again |= piece.resent && self.backoff > 0;
             return Some(fragment);
         }
         None
