@@ -1,11 +1,15 @@
 //! Homes that only somebody else's TURN server connects (ADR 0020).
 
+use std::net::SocketAddr;
+
 use altnet_core::node::Event;
 use altnet_core::turn::Transport;
 use altnet_sim::homes::{HOUSE_A, HOUSE_B, Homes, RELAY, seconds};
 use altnet_sim::nat::Kind;
 use altnet_sim::world::HostId;
 use altnet_sim::world::turn::PASSWORD;
+use altnet_wire::derp::PublicKey;
+use altnet_wire::frame::{FRAME_BYTES, Frame};
 
 const SERVER: &str = "203.0.113.5:3478";
 const SERVER_IP: &str = "203.0.113.5";
@@ -202,4 +206,52 @@ fn a_server_that_vanishes_is_asked_again_and_carries_again() {
     );
     block_relay(&mut homes, true);
     assert!(goes_by_turn(&mut homes, 5), "{}", homes.story());
+}
+
+#[test]
+fn nothing_that_a_server_sends_makes_a_node_panic_or_forget_its_peers() {
+    let mut homes = homes(780, RANDOM, RANDOM);
+    let a = homes.a;
+    homes.world.use_turn(a, Transport::Datagram, PASSWORD);
+    homes.world.use_derper(a);
+    flow_until_up(&mut homes, &[a]);
+    let server: SocketAddr = SERVER.parse().unwrap();
+    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        chance
+    };
+    // Where TURN's, WireGuard's and control's messages begin, and anything.
+    let beginnings: [&[u8]; 8] = [
+        &[0x01, 0x17, 0, 32, 0x21, 0x12, 0xa4, 0x42],
+        &[0x01, 0x03, 0, 0, 0x21, 0x12, 0xa4, 0x42],
+        &[0x40, 0, 0, 40, 1, 0, 0, 0],
+        &[0x40, 1, 0, 40, 0x24],
+        &[4, 0, 0, 0],
+        &[0x20],
+        &[0x10, 0, 0, 0],
+        &[],
+    ];
+    for round in 0..4000 {
+        let beginning = beginnings[round % beginnings.len()];
+        let length = next() as usize % 300;
+        let bytes: Vec<u8> = beginning
+            .iter()
+            .copied()
+            .chain((0..length).map(|_| next() as u8))
+            .collect();
+        homes.world.with(a, |node, now| {
+            let mut buffer = [0; FRAME_BYTES];
+            let mut frame = Frame::new(&mut buffer);
+            frame.set(&bytes).unwrap();
+            let _ = node.handle_wan(server, &mut frame, now);
+            frame.set(&bytes).unwrap();
+            let _ = node.handle_turned(&mut frame, now);
+            frame.set(&bytes).unwrap();
+            let _ = node.handle_derped(0, PublicKey([round as u8; 32]), &mut frame, now);
+        });
+    }
+    assert!(homes.reaches("all the same"), "{}", homes.story());
 }
