@@ -459,6 +459,8 @@ mod tests {
         check(
             &Status::<&'static str>::default(),
             &[
+                "derp_key",
+                "derpers",
                 "directories",
                 "lans",
                 "listen_port",
@@ -469,6 +471,7 @@ mod tests {
                 "state",
                 "time",
                 "time_known",
+                "turn",
                 "version",
                 "waits_for",
             ],
