@@ -22,7 +22,7 @@ use altnet_wire::relay::Token;
 use altnet_wire::time::{Duration, Instant};
 
 use share::{Line, Meter};
-pub use share::{MONTH, Over, Quotas};
+pub use share::{MONTH, Over, Parcel, Quotas};
 
 mod share;
 
@@ -471,7 +471,7 @@ impl RelayServer {
     pub fn spend(
         &mut self,
         node: NodeId,
-        bytes: usize,
+        parcel: Parcel,
         is_relay: &dyn Fn(NodeId) -> bool,
         now: Instant,
     ) -> Result<(), (Over, bool)> {
@@ -488,7 +488,7 @@ impl RelayServer {
         };
         // Members alone are bounded each by itself.
         let is_relay = self.line.bounds_members() && is_relay(node);
-        let passed = self.line.pass(&mut client.meter, bytes, is_relay, now);
+        let passed = self.line.pass(&mut client.meter, parcel, is_relay, now);
         passed.map_err(|over| {
             self.counters.over += 1;
             let is_due =

@@ -255,5 +255,5 @@ fn homes_that_lose_each_a_relay_without_a_word_reach_each_other_within_seconds()
         let relays = meshes.world.node(home).status(meshes.world.now()).relays;
         assert!(relays.iter().all(|relay| relay.up), "{relays:?}");
     }
-    answered(&mut meshes, 1);
+    answered(&mut meshes, 3);
 }

@@ -9,7 +9,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::relays::RelayLink;
 use super::sessions::Standing;
 use super::{DropReason, Event, Node};
-use crate::relay::Quotas;
+use crate::relay::{Parcel, Quotas};
 
 /// A load that is another by less is not told.
 const SAME: u8 = 20;
@@ -46,13 +46,13 @@ impl<A: Aead> Node<A> {
     pub(super) fn charge(
         &mut self,
         node: NodeId,
-        bytes: usize,
+        parcel: Parcel,
         now: Instant,
     ) -> Result<(), DropReason> {
         let links = &self.mesh.links;
         let spent = self
             .relay
-            .spend(node, bytes, &|node| links.is_linked(node), now);
+            .spend(node, parcel, &|node| links.is_linked(node), now);
         spent.map_err(|(_, warns)| {
             if warns {
                 let refused = self.relay.month_left(now);

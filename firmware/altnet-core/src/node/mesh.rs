@@ -25,7 +25,7 @@ use super::relays::{Carrier, RelayLink};
 use super::{DropReason, Node, Verdict};
 use crate::control::SessionId;
 use crate::mesh::{LinkState, MAX_LINKS, Mesh};
-use crate::relay::{RelayDrop, Way};
+use crate::relay::{Parcel, RelayDrop, Way};
 
 /// Other relays are told of clients that came and went at most this often.
 const CLIENTS_PAUSE: Duration = Duration::from_millis(200);
@@ -339,7 +339,7 @@ impl<A: Aead> Node<A> {
             };
             return self.handle_datagram(from, frame, now);
         }
-        self.charge(relay, frame.len(), now)?;
+        self.charge(relay, Parcel::of(frame.packet()), now)?;
         let passed = match self.relay.forward(to, frame.len(), now) {
             Ok(way) => return self.deliver(way, source, frame, now),
             Err(_) => self.send_on(source, to, (Some(relay), packet.hops), frame, now),

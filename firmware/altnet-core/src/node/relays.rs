@@ -20,7 +20,7 @@ use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
 use crate::control::SessionId;
 use crate::path::keep::Keep;
-use crate::relay::{LIFETIME_S, RelayCounters, Way};
+use crate::relay::{LIFETIME_S, Parcel, RelayCounters, Way};
 
 /// How often a registration is renewed: often enough to keep a NAT's mapping for UDP open
 /// (RFC 4787 REQ-5 allows two minutes, many keep only 30 s).
@@ -118,7 +118,7 @@ impl<A: Aead> Node<A> {
                     };
                     return self.handle_datagram(from, frame, now);
                 }
-                self.charge(sender, frame.len(), now)?;
+                self.charge(sender, Parcel::of(frame.packet()), now)?;
                 match self.pass_on(sender, to, frame, now) {
                     Err(reason @ DropReason::RelayNoSuchNode) => {
                         self.bring_together(sender, to, now);

@@ -19,7 +19,7 @@ use super::peers::RETRY;
 use super::{DropReason, Node, Output, Verdict};
 use crate::control::CloseReason;
 use crate::path::Change;
-use crate::relay::{RelayFull, StreamId};
+use crate::relay::{Parcel, RelayFull, StreamId};
 
 /// How long a relay may be out of reach by UDP before a stream to it is wanted.
 pub(super) const WITHOUT_UDP: Duration = Duration::from_secs(2);
@@ -235,7 +235,7 @@ impl<A: Aead> Node<A> {
             return self.handle_datagram(from, frame, now);
         }
         let sender = sender.ok_or(DropReason::RelayToken)?;
-        self.charge(sender, frame.len(), now)?;
+        self.charge(sender, Parcel::of(frame.packet()), now)?;
         self.pass_on(sender, to, frame, now)
     }
 

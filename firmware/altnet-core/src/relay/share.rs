@@ -12,6 +12,12 @@ use crate::derp::rate::{Bucket, Rate};
 const BURST_PARTS: u32 = 50;
 /// The least that it holds, in bytes.
 const BURST_LEAST: u32 = 6_000;
+/// Control datagrams of a client that pass though it has had its share: by them paths are measured and found,
+/// and a path on which they are lost with everything else looks like one that is broken.
+const CONTROL: Rate = Rate {
+    per_s: 8_000,
+    burst: 16_000,
+};
 /// Who sent nothing in this second or the one before has no share.
 const SECOND_US: u64 = 1_000_000;
 /// For how long bytes are counted against [`Quotas::month_bytes`].
@@ -39,11 +45,31 @@ pub enum Over {
     Quota,
 }
 
+/// What a client wants forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// How much it is.
+    pub bytes: usize,
+    /// Whether it is of a control session.
+    pub is_control: bool,
+}
+
+impl Parcel {
+    /// A datagram, without the relay's header.
+    pub fn of(datagram: &[u8]) -> Self {
+        Self {
+            bytes: datagram.len(),
+            is_control: matches!(datagram.first(), Some(0x20..=0x2f)),
+        }
+    }
+}
+
 /// What one client sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
     rate: Bucket,
     share: Bucket,
+    control: Bucket,
     /// The last second in which it sent.
     second: u64,
     /// Bytes forwarded for it since the month began.
@@ -115,12 +141,12 @@ impl Line {
     pub(super) fn pass(
         &mut self,
         meter: &mut Meter,
-        bytes: usize,
+        parcel: Parcel,
         is_relay: bool,
         now: Instant,
     ) -> Result<(), Over> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let passed = self.judge(meter, bytes, is_relay, now);
+        let bytes = u32::try_from(parcel.bytes).unwrap_or(u32::MAX);
+        let passed = self.judge(meter, (bytes, parcel.is_control), is_relay, now);
         match passed {
             Ok(()) => {
                 meter.bytes = meter.bytes.saturating_add(bytes.into());
@@ -134,7 +160,7 @@ impl Line {
     fn judge(
         &mut self,
         meter: &mut Meter,
-        bytes: u32,
+        (bytes, is_control): (u32, bool),
         is_relay: bool,
         now: Instant,
     ) -> Result<(), Over> {
@@ -161,6 +187,10 @@ impl Line {
             return Ok(());
         }
         let line = burst(uplink_bytes_per_s);
+        if is_control && meter.control.try_take(CONTROL, bytes, now) {
+            self.whole.take(line, bytes, now);
+            return Ok(());
+        }
         let active = self.active.max(self.active_before).max(1);
         let share = burst((uplink_bytes_per_s / active).max(1));
         if meter.share.try_take(share, bytes, now) {
@@ -222,6 +252,13 @@ mod tests {
     const UPLINK: u32 = 1_250_000;
     const DATAGRAM: usize = 1_250;
 
+    const fn data(bytes: usize) -> Parcel {
+        Parcel {
+            bytes,
+            is_control: false,
+        }
+    }
+
     fn line(quotas: Quotas) -> Line {
         Line {
             quotas,
@@ -248,7 +285,9 @@ mod tests {
                 owed[at] += u64::from(*rate);
                 while owed[at] >= 10_000 {
                     owed[at] -= 10_000;
-                    let passed = line.pass(&mut meters[at], DATAGRAM, false, now).is_ok();
+                    let passed = line
+                        .pass(&mut meters[at], data(DATAGRAM), false, now)
+                        .is_ok();
                     if tick >= 10_000 {
                         match passed {
                             true => counts[at].0 += 1,
@@ -305,11 +344,12 @@ mod tests {
             ..Quotas::default()
         });
         let (mut meter, now) = (Meter::default(), Instant::ZERO);
-        let pass = |line: &mut Line, meter: &mut Meter| line.pass(meter, DATAGRAM, false, now);
+        let pass =
+            |line: &mut Line, meter: &mut Meter| line.pass(meter, data(DATAGRAM), false, now);
         assert!((0..8).all(|_| pass(&mut line, &mut meter) == Ok(())));
         assert_eq!(pass(&mut line, &mut meter), Err(Over::Quota));
         assert_eq!((meter.bytes, meter.over), (10_000, 1));
-        assert_eq!(line.pass(&mut meter, DATAGRAM, true, now), Ok(()));
+        assert_eq!(line.pass(&mut meter, data(DATAGRAM), true, now), Ok(()));
     }
 
     #[test]
@@ -338,5 +378,17 @@ mod tests {
                 prop_assert!(*rate >= share || *lost == 0, "{:?}", counts);
             }
         }
+    }
+
+    #[test]
+    fn a_little_control_passes_where_data_is_over_and_no_more_than_that() {
+        let mut line = shared();
+        let mut meter = Meter::default();
+        let now = Instant::from_micros(1_000_000);
+        while line.pass(&mut meter, data(DATAGRAM), false, now).is_ok() {}
+        let control = Parcel::of(&[0x24; 1000]);
+        assert!(control.is_control && !Parcel::of(&[4; 1000]).is_control);
+        let passed = (0..100).filter(|_| line.pass(&mut meter, control, false, now).is_ok());
+        assert_eq!(passed.count(), 16);
     }
 }

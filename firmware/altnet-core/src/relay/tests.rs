@@ -22,6 +22,13 @@ fn relay() -> RelayServer {
     relay
 }
 
+const fn data(bytes: usize) -> Parcel {
+    Parcel {
+        bytes,
+        is_control: false,
+    }
+}
+
 #[test]
 fn a_datagram_goes_to_where_its_destination_registered() {
     let mut relay = relay();
@@ -201,24 +208,24 @@ fn what_a_member_sent_this_month_is_not_forgotten_with_its_registration() {
         month_bytes: 1000,
         ..Quotas::default()
     });
-    assert_eq!(relay.spend(A, 900, &|_| false, at(1)), Ok(()));
+    assert_eq!(relay.spend(A, data(900), &|_| false, at(1)), Ok(()));
     relay.remove(A);
     let again = relay.register(A, Way::Udp(address(1)), Token(12), at(2));
     assert_eq!(again, Ok(Token(12)));
     // It is told so once in a while.
     assert_eq!(
-        relay.spend(A, 200, &|_| false, at(3)),
+        relay.spend(A, data(200), &|_| false, at(3)),
         Err((Over::Quota, true))
     );
     assert_eq!(
-        relay.spend(A, 200, &|_| false, at(4)),
+        relay.spend(A, data(200), &|_| false, at(4)),
         Err((Over::Quota, false))
     );
-    assert_eq!(relay.spend(B, 200, &|_| false, at(4)), Ok(()));
+    assert_eq!(relay.spend(B, data(200), &|_| false, at(4)), Ok(()));
     assert_eq!(relay.counters().over, 2);
     // Another month begins.
     let month = at(MONTH.as_secs() + 1);
-    assert_eq!(relay.spend(A, 200, &|_| false, month), Ok(()));
+    assert_eq!(relay.spend(A, data(200), &|_| false, month), Ok(()));
 }
 
 #[test]
@@ -233,7 +240,7 @@ fn a_relay_is_as_busy_as_it_has_clients_or_its_line_is_full() {
         ..Quotas::default()
     });
     for s in 0..20 {
-        let _ = relay.spend(A, 900, &|_| false, at(s));
+        let _ = relay.spend(A, data(900), &|_| false, at(s));
     }
     assert!(relay.load(at(20)) > 80);
 }
