@@ -68,7 +68,9 @@ fn narrows(mtu: usize, is_direct: bool) {
         for side in 0..2 {
             let mut chaos = begin(700 + seed, is_direct, loss);
             chaos.flow_of(FULL, seconds(3));
-            assert_eq!(cut(&chaos), [0, 0], "{}", chaos.story());
+            // A probe may be lost, and what is new to a path goes in pieces until one was answered.
+            let before = cut(&chaos);
+            assert!(loss > 0 || before == [0, 0], "{}", chaos.story());
             chaos.world.narrow(chaos.homes[side], Some(mtu));
             let gaps = chaos.flow_of(FULL, seconds(6));
             let (name, how) = (
@@ -84,7 +86,8 @@ fn narrows(mtu: usize, is_direct: bool) {
                 faults.push(format!("{run}\n{}", chaos.story()));
             }
             let cut = cut(&chaos);
-            assert!(cut[0] > 100 && cut[1] > 100, "{cut:?} {}", chaos.story());
+            let grown = (0..2).all(|side| cut[side] > before[side] + 100);
+            assert!(grown, "{before:?} {cut:?} {}", chaos.story());
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

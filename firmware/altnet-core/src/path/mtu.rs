@@ -13,6 +13,7 @@
 //! Deliberately absent: cutting, sealing, and who the peer is.
 
 use altnet_wire::endpoint::Endpoint;
+use altnet_wire::split::{MAX_PIECES, PIECE_HEADER_BYTES, Piece};
 use altnet_wire::time::{Duration, Instant};
 
 /// Datagrams of this size pass everywhere: 576 bytes of IPv4 (RFC 1122 section 3.3.2), less 20 for
@@ -30,6 +31,14 @@ pub const fn sealed_bytes(inner: u16) -> u16 {
         .div_ceil(16)
         .saturating_mul(16)
         .saturating_add(SEAL_BYTES)
+}
+
+/// The largest piece of a datagram of `bytes` that is cut to `size`, its header included.
+fn piece_bytes(bytes: u16, size: u16) -> u16 {
+    let count = Piece::count_for(bytes.into(), size.into()).unwrap_or(MAX_PIECES);
+    let header = u16::try_from(PIECE_HEADER_BYTES).unwrap_or_default();
+    let part = bytes.div_ceil(count.max(1).into());
+    part.saturating_add(header).min(size)
 }
 
 /// Sizes that links have, with IP's header: behind tunnels, PPP and carriers' networks.
@@ -181,7 +190,11 @@ impl PathMtu {
             return;
         }
         self.wants(endpoint, overhead, bytes, now);
-        if bytes > self.size && self.peer == Peer::TakesPieces {
+        let bytes = match self.peer {
+            Peer::TakesPieces if bytes > self.size => piece_bytes(bytes, self.size),
+            _ => bytes,
+        };
+        if bytes <= FLOOR {
             return;
         }
         if self.owed == 0 {

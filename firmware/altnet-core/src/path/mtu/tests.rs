@@ -119,6 +119,17 @@ fn a_path_that_narrows_loses_datagrams_for_a_little_more_than_a_second() {
 }
 
 #[test]
+fn a_path_that_narrows_once_more_loses_pieces_for_no_longer() {
+    let mut run = Run::new(1252);
+    run.flow(5_000, WHOLE, 20);
+    assert_eq!(run.mtu.most(way(1)), Some(1252));
+    // Half of a full packet and its header are more.
+    run.passes = 600;
+    run.flow(1_500, WHOLE, 20);
+    assert_eq!(run.mtu.most(way(1)), Some(FLOOR));
+}
+
+#[test]
 fn a_narrow_path_is_known_within_a_second_of_the_first_large_datagram() {
     let mut run = Run::new(600);
     run.flow(60_000, WHOLE, 20);
