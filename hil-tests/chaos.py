@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import nets  # noqa: E402
 from lab.altnet import BINARIES, PYTHON, build_binaries  # noqa: E402
-from lab.members import PASSPHRASE, ask, found, path, served, start, status, stop  # noqa: E402
+from lab.members import PASSPHRASE, ask, found, path, say, served, start, status, stop  # noqa: E402
 from lab.places import Lab, LabError, Place, wait_for  # noqa: E402
 
 FLOW = pathlib.Path(__file__).with_name("lab") / "flow.py"
@@ -216,11 +216,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="switch uplinks in all eighteen ways, not in six")
     parser.add_argument("--seed", type=int, default=1, help="decides every random port and what is lost (default: 1)")
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    """Progress, beside the facts."""
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

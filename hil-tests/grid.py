@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import nets  # noqa: E402
 from lab.altnet import BINARIES, ROOT, build_binaries  # noqa: E402
-from lab.members import PASSPHRASE, at_once, found, path, status  # noqa: E402
+from lab.members import PASSPHRASE, PINGS, at_once, found, path, say, status  # noqa: E402
 from lab.places import Lab, LabError  # noqa: E402
 
 TABLE = ROOT / "firmware/altnet-sim/src/grid.txt"
@@ -27,13 +27,6 @@ DIRECT_S = {"must": 5.0, "likely": 10.0, "relay": 4.0}
 ENOUGH_SEEDS = 20
 # Pairs that meet at a time: what is measured is the network, not the machine.
 AT_ONCE = 4
-POLICY = """
-[[rules]]
-name = "pings"
-from = ["members"]
-to = ["anything"]
-services = ["ping"]
-"""
 
 
 def main() -> int:
@@ -99,7 +92,7 @@ def grid(kinds: list[str], pairs: list[tuple[str, str]], expected: dict, seed: i
         homes = {(kind, group): net.home(kind, 10 * place + group, group) for place, kind in enumerate(kinds, 1) for group in (1, 2)}
         net.go()
         try:
-            found(net, owner, relays, [home.place for home in homes.values()], POLICY)
+            found(net, owner, relays, [home.place for home in homes.values()], PINGS)
             say(f"seed {seed}: {len(homes)} homes are connected to {len(relays)} relays")
             met = []
             for turn in rounds(pairs):
@@ -175,11 +168,6 @@ def judge(pair: tuple[str, str], met: list[dict], seeds: int) -> str | None:
     likely = late * 20 <= len(met) or seeds < ENOUGH_SEEDS
     holds = {"must": late == 0, "likely": likely, "relay": late == len(met)}[expected]
     return None if holds else f"{name}: {expected}, but {late} of {len(met)} were not direct within {DIRECT_S[expected]:g} s"
-
-
-def say(text: str) -> None:
-    """Progress, beside the facts."""
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

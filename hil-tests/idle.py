@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import nets  # noqa: E402
 from lab.altnet import BINARIES, build_binaries  # noqa: E402
-from lab.members import PASSPHRASE, at_once, found, status  # noqa: E402
+from lab.members import PASSPHRASE, PINGS, at_once, found, say, status  # noqa: E402
 from lab.places import Lab, Place  # noqa: E402
 
 PEERS = 5
@@ -24,13 +24,6 @@ AIM_BYTES, AIM_MS = 500_000, 1000
 # Until what a call leaves behind is over, and the pauses between heartbeats are nearly learnt.
 SETTLE_S, QUIET_S, CALL_S = 420, 600, 240
 DAY_S, CALLS_A_DAY = 86_400, 24
-POLICY = """
-[[rules]]
-name = "pings"
-from = ["members"]
-to = ["anything"]
-services = ["ping"]
-"""
 
 
 def main() -> int:
@@ -63,7 +56,7 @@ def measure() -> dict:
             timeout = home.name.removeprefix("home-") if home in homes else "120s"
             net.connect(home, (f"100.64.{n}.2", f"nat-{n}", f"port-restricted-{timeout}", f"198.51.100.{n}"))
         try:
-            found(net, owner, relays, [home.place for home in [*homes, *peers]], POLICY)
+            found(net, owner, relays, [home.place for home in [*homes, *peers]], PINGS)
             places = [home.place for home in homes]
             for peer in peers:
                 at_once([lambda place=place: call(peer.place, place) for place in places])
@@ -107,11 +100,6 @@ def crossed(place: Place) -> int:
     """IP bytes that crossed a place's line so far, both ways."""
     counts = json.loads(place.ip("-j", "-s", "link", "show", "wan"))[0]["stats64"]
     return counts["rx"]["bytes"] + counts["tx"]["bytes"]
-
-
-def say(text: str) -> None:
-    """Progress, beside the facts."""
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

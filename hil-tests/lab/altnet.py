@@ -173,3 +173,15 @@ def path_between_homes(story: Story) -> str:
         if peer["name"] == "house-b":
             return peer["path"]
     return "unknown"
+
+
+def goes_by(story: Story, way: str, server: str, timeout_s: float = 60) -> None:
+    """The homes reach each other by somebody else's server alone, and no ping is lost; `altnet why` calls it `server`."""
+    assert story.fetch(timeout_s=timeout_s), f"no page by the {server}"
+    wait_for(f"the path to be by the {server}", lambda: story.fetch(15) and path_between_homes(story) == way, timeout_s=60)
+    said = story.internet.a.client.run("ping", "-6", "-c", "20", "-i", "0.2", "-W", "2", "wiki.home.alt", check=False).stdout
+    print(said.strip().splitlines()[-2])
+    assert " 0% packet loss" in said, f"pings were lost by the {server}\n{said}"
+    why = story.internet.a.gateway.run("altnet", "why", "wiki").stdout
+    print(why)
+    assert server in why, "`altnet why` does not call it what it is"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 
 from .altnet import SHELL
@@ -10,6 +11,14 @@ from .nets import Net
 from .places import LabError, Place, wait_for
 
 PASSPHRASE = "a lab's"
+# A policy by which everybody may ping everybody.
+PINGS = """
+[[rules]]
+name = "pings"
+from = ["members"]
+to = ["anything"]
+services = ["ping"]
+"""
 RELAY = """
 [relay]
 listen = "0.0.0.0:443"
@@ -108,3 +117,8 @@ def served(place: Place) -> int:
 def path(place: Place, name: str) -> str:
     """How a place reaches a peer now."""
     return next((peer["path"] for peer in ask(place, "peers")["peers"] if peer["name"] == name), "none")
+
+
+def say(text: str) -> None:
+    """Progress, beside the facts."""
+    print(text, file=sys.stderr, flush=True)

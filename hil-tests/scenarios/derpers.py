@@ -3,7 +3,7 @@
 import json
 
 from lab import homes
-from lab.altnet import BINARIES, Story, altnet, path_between_homes
+from lab.altnet import BINARIES, Story, altnet, goes_by
 from lab.places import Lab, Place, wait_for
 
 from .turn import NO_UDP
@@ -43,18 +43,6 @@ def build(lab: Lab) -> tuple[Story, Place, list[Place]]:
     return story, derper, gateways
 
 
-def goes_on(story: Story) -> None:
-    """The homes reach each other by the DERP server alone; pings pass, and tools say so."""
-    assert story.fetch(timeout_s=60), "no page by the DERP server"
-    wait_for("the path to be by the DERP server", lambda: story.fetch(15) and path_between_homes(story) == "derp", timeout_s=60)
-    said = story.internet.a.client.run("ping", "-6", "-c", "20", "-i", "0.2", "-W", "2", "wiki.home.alt", check=False).stdout
-    print(said.strip().splitlines()[-2])
-    assert " 0% packet loss" in said, f"pings were lost by the DERP server\n{said}"
-    why = story.internet.a.gateway.run("altnet", "why", "wiki").stdout
-    print(why)
-    assert f"DERP server {DERPER}:{PORT}" in why, "`altnet why` does not call it what it is"
-
-
 def only_a_derp_server_connects() -> None:
     """Two homes that never talked lose their only relay, restart, and meet by a DERP server of somebody else's, by keys in records alone, without UDP."""
     with Lab() as lab:
@@ -68,7 +56,7 @@ def only_a_derp_server_connects() -> None:
         for gateway in gateways:
             admitted = lambda gateway=gateway: altnet(gateway, "status")["derpers"][0]["state"] == "up"
             wait_for(f"{gateway.name} to be admitted", admitted, timeout_s=60)
-        goes_on(story)
+        goes_by(story, "derp", f"DERP server {DERPER}:{PORT}")
         # Who isn't admitted any more is told so, once.
         (derper.folder / "keys").write_text("")
         story.stop(gateways[0])

@@ -1,7 +1,7 @@
 """Homes that only somebody else's TURN server connects: coturn's."""
 
 from lab import homes
-from lab.altnet import Story, altnet, path_between_homes
+from lab.altnet import Story, altnet, goes_by, path_between_homes
 from lab.places import Lab, Place, wait_for
 
 from .traversal import TURN_PORT, TURN_SERVER, TurnServer, prepare
@@ -55,14 +55,7 @@ def state(gateway: Place) -> dict:
 
 def goes_on(story: Story) -> None:
     """The homes reach each other by coturn alone; pings pass, and tools say so."""
-    assert story.fetch(timeout_s=30), "no page by coturn"
-    wait_for("the path to be by a TURN server", lambda: story.fetch(15) and path_between_homes(story) == "turn", timeout_s=60)
-    said = story.internet.a.client.run("ping", "-6", "-c", "20", "-i", "0.2", "-W", "2", "wiki.home.alt", check=False).stdout
-    print(said.strip().splitlines()[-2])
-    assert " 0% packet loss" in said, f"pings were lost by coturn\n{said}"
-    why = story.internet.a.gateway.run("altnet", "why", "wiki").stdout
-    print(why)
-    assert "TURN server" in why, "`altnet why` does not call it what it is"
+    goes_by(story, "turn", "TURN server", timeout_s=30)
     peer = next(peer for peer in altnet(story.internet.a.gateway, "peers")["peers"] if peer["name"] == "house-b")
     assert (peer["path"], peer["why"]) == ("turn", "turn"), peer
 

@@ -14,6 +14,8 @@
 
 mod absent;
 pub mod budget;
+mod candidates;
+mod direct;
 pub mod keep;
 pub mod mtu;
 mod pace;
@@ -22,15 +24,15 @@ pub mod search;
 mod silence;
 mod why;
 
-use core::cmp::Reverse;
 use core::net::SocketAddr;
 
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
-use altnet_wire::message::{Candidate, CandidateKind, MAX_CANDIDATES};
+use altnet_wire::message::{CandidateKind, MAX_CANDIDATES};
 use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
+use direct::{Direct, due, pause};
 pub use pace::Pace;
 use relayed::{Relays, foreign_why, is_foreign};
 pub use why::Why;
@@ -85,96 +87,6 @@ pub struct Tried {
     pub rtt: Option<Duration>,
     /// Challenges in a row that it didn't answer.
     pub unanswered: u8,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Direct {
-    address: SocketAddr,
-    kind: CandidateKind,
-    /// An answer came, and it was not lost since.
-    alive: bool,
-    /// When a round trip was last seen; zero if never.
-    proven: Instant,
-    /// Somebody else named it.
-    hint: bool,
-    rtt: Option<Duration>,
-    heard: Instant,
-    /// Challenges since, and when the first and the last were sent.
-    unanswered: u8,
-    asked: Instant,
-    tried: Instant,
-    next_probe: Instant,
-    /// The peer named it when it last said where it is.
-    named: bool,
-    /// Our own addresses changed since it answered.
-    doubted: bool,
-}
-
-impl Direct {
-    fn new(address: SocketAddr, kind: CandidateKind, now: Instant) -> Self {
-        Self {
-            address,
-            kind,
-            alive: false,
-            proven: Instant::ZERO,
-            hint: false,
-            rtt: None,
-            heard: Instant::ZERO,
-            unanswered: 0,
-            asked: Instant::ZERO,
-            tried: Instant::ZERO,
-            next_probe: now,
-            named: false,
-            doubted: false,
-        }
-    }
-
-    const fn is_proven(&self) -> bool {
-        self.alive || self.proven.as_micros() > 0
-    }
-
-    /// Whether the peer was heard from there of late.
-    fn is_heard(&self, now: Instant) -> bool {
-        self.heard > Instant::ZERO && now.saturating_since(self.heard) < HEARD
-    }
-
-    fn proves(&mut self, now: Instant) {
-        // Time begins at zero, which means never.
-        self.proven = now.max(Instant::from_micros(1));
-        self.heard = self.proven;
-        self.unanswered = 0;
-        self.doubted = false;
-    }
-
-    /// Until when an address in use that is asked whether it still answers stays in use, though others
-    /// do answer; past if it isn't asked.
-    fn held_until(&self) -> Instant {
-        match (self.doubted, self.rtt) {
-            (true, Some(rtt)) if self.unanswered == 1 => self.asked.after(rtt).after(HOLD),
-            _ => Instant::ZERO,
-        }
-    }
-
-    const fn asks(&mut self, now: Instant) {
-        if self.unanswered == 0 {
-            self.asked = now;
-        }
-        self.unanswered = self.unanswered.saturating_add(1);
-        self.tried = now;
-    }
-
-    /// The order in which addresses are tried while none is alive, the least first: those that
-    /// were proven, those the peer was heard from of late, the others; of each the least tried,
-    /// then the one proven last.
-    fn rank(&self, now: Instant) -> (u8, u8, Reverse<Instant>, CandidateKind) {
-        let is_fresh = self.unanswered < LOST;
-        let tier = match () {
-            () if is_fresh && self.is_proven() => 0,
-            () if is_fresh && self.is_heard(now) => 1,
-            () => 2,
-        };
-        (tier, self.unanswered, Reverse(self.proven), self.kind)
-    }
 }
 
 /// The paths to one peer.
@@ -290,15 +202,6 @@ impl Path {
         matches!(self.current, Some(Endpoint::Relayed { relay, .. }) if is_foreign(relay))
     }
 
-    /// An address that was told turns out to be none of the peer's own. Whether a round trip to it
-    /// was seen.
-    pub fn drop_direct(&mut self, address: SocketAddr, now: Instant) -> bool {
-        let was_proven = self.is_proven_at(address);
-        self.directs.retain(|d| d.address != address);
-        self.choose(now);
-        was_proven
-    }
-
     /// Whether something was sent to the peer just now: worth looking for a way through NATs.
     pub fn is_sent_to(&self, now: Instant) -> bool {
         now.saturating_since(self.last_sent) <= SENT_TO
@@ -315,103 +218,6 @@ impl Path {
     /// The round-trip time by the relay in use, as last measured.
     pub fn relayed_rtt(&self) -> Option<Duration> {
         self.relays.first().and_then(|way| way.rtt)
-    }
-
-    /// Takes the peer's candidates: new ones are tried, ones no longer named are forgotten
-    /// unless they are alive, or in use and proven, or the peer was heard from there of late.
-    pub fn set_candidates(&mut self, candidates: &[Candidate], now: Instant) {
-        let used = self.current.filter(|_| self.proven);
-        for direct in &mut self.directs {
-            let is_named = candidates.iter().any(|c| c.address == direct.address);
-            if direct.named && !is_named {
-                // It was the peer's, and isn't any more.
-                direct.alive = false;
-            }
-            direct.named = is_named;
-        }
-        self.directs.retain(|d| {
-            d.alive
-                || d.is_heard(now)
-                || used == Some(Endpoint::Direct(d.address))
-                || candidates.iter().any(|c| c.address == d.address)
-        });
-        for candidate in candidates {
-            self.make_room_for(candidate.address);
-            self.add(candidate.address, candidate.kind, now);
-            let mut directs = self.directs.iter_mut();
-            if let Some(added) = directs.find(|d| d.address == candidate.address) {
-                added.named = true;
-            }
-        }
-        self.choose(now);
-    }
-
-    /// Takes what somebody else says of the peer: two addresses at most, in place of those
-    /// said before.
-    pub fn hint(&mut self, candidates: &[Candidate], now: Instant) {
-        self.directs.retain(|d| !d.hint || d.is_proven());
-        let mut room = HINTS;
-        for candidate in candidates {
-            let is_known = self.directs.iter().any(|d| d.address == candidate.address);
-            if is_known || room == 0 {
-                continue;
-            }
-            let mut direct = Direct::new(candidate.address, candidate.kind, now);
-            direct.hint = true;
-            // What the peer itself said doesn't give way.
-            if self.directs.push(direct).is_ok() {
-                room -= 1;
-            }
-        }
-        self.choose(now);
-    }
-
-    /// Takes one more candidate, if there is room.
-    pub fn add_candidate(&mut self, candidate: Candidate, now: Instant) {
-        self.add(candidate.address, candidate.kind, now);
-        self.choose(now);
-    }
-
-    /// Of what the peer no longer names the address gives way that was heard from least lately: what
-    /// it names now is worth more.
-    fn make_room_for(&mut self, address: SocketAddr) {
-        if !self.directs.is_full() || self.directs.iter().any(|d| d.address == address) {
-            return;
-        }
-        let used = self.current;
-        let old = self.directs.iter().enumerate();
-        let old = old.filter(|(_, d)| !d.named && used != Some(Endpoint::Direct(d.address)));
-        if let Some((at, _)) = old.min_by_key(|(_, d)| (d.alive, d.heard)) {
-            self.directs.remove(at);
-        }
-    }
-
-    fn add(&mut self, address: SocketAddr, kind: CandidateKind, now: Instant) {
-        match self.directs.iter_mut().find(|d| d.address == address) {
-            Some(known) => {
-                known.kind = kind;
-                known.hint = false;
-                if !known.alive && now.saturating_since(known.tried) >= self.pace.rest {
-                    // Named again: the peer may just have opened its side of a NAT.
-                    known.unanswered = 0;
-                    known.next_probe = known.next_probe.min(now);
-                }
-            }
-            None => {
-                let direct = Direct::new(address, kind, now);
-                if let Err(direct) = self.directs.push(direct) {
-                    // Full: the one that is dead the longest makes room.
-                    if let Some(slot) = self
-                        .directs
-                        .iter_mut()
-                        .filter(|d| !d.alive)
-                        .max_by_key(|d| (!d.is_proven(), d.unanswered))
-                    {
-                        *slot = direct;
-                    }
-                }
-            }
-        }
     }
 
     /// Takes the relays that can carry to the peer now, the preferred first. Given as
@@ -750,30 +556,6 @@ impl Path {
             }
             None => (None, Why::NoWay),
         }
-    }
-}
-
-/// When a candidate is to be challenged next.
-fn due(direct: &Direct, last_sent: Instant, current: Option<Endpoint>) -> Instant {
-    let in_use = direct.alive && current == Some(Endpoint::Direct(direct.address));
-    if in_use && last_sent > direct.heard && direct.unanswered == 0 {
-        // Sent to, not heard from since: ask once it has been silent for long enough.
-        return direct
-            .next_probe
-            .min(direct.heard.after(SUSPECT))
-            .max(last_sent);
-    }
-    direct.next_probe
-}
-
-fn pause(direct: &Direct, pace: Pace) -> Duration {
-    if direct.alive {
-        SUSPECT_PAUSE.max(silence::pause(direct.rtt, 0))
-    } else if direct.unanswered >= pace.probes_in_a_row {
-        pace.rest
-    } else {
-        let doublings = u32::from(direct.unanswered.saturating_sub(1)).min(8);
-        FIRST_PAUSE.saturating_mul(1 << doublings)
     }
 }
 

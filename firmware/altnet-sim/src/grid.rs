@@ -252,23 +252,7 @@ impl Pair {
 
     /// How things are, for a test that fails.
     pub fn story(&mut self) -> String {
-        let mut story = String::new();
-        for host in self.homes {
-            let now = self.world.now();
-            for peer in self.world.node(host).peer_views(now) {
-                story += &format!("  {peer:?}\n");
-            }
-            for event in self.world.told(host) {
-                story += &format!("  {event}\n");
-            }
-            for reason in altnet_core::node::DropReason::ALL {
-                let count = self.world.node(host).counters().dropped(reason);
-                if count > 0 {
-                    story += &format!("  dropped {reason}: {count}\n");
-                }
-            }
-        }
-        story
+        self.homes.map(|host| self.world.story(host)).concat()
     }
 }
 

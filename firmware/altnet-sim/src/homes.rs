@@ -229,26 +229,10 @@ impl Homes {
     pub fn story(&mut self) -> String {
         let mut story = String::new();
         for host in [self.relay, self.a, self.b] {
-            let now = self.world.now();
-            if !self.world.is_on(host) {
-                story += "\nswitched off\n";
-                continue;
-            }
-            let status = self.world.node(host).status(now);
-            story += &format!("\n{status:?}\n");
-            for peer in self.world.node(host).peer_views(now) {
-                story += &format!("  {peer:?}\n");
-            }
-            for record in self.world.node(host).record_views() {
-                story += &format!("  {} {} {}\n", record.kind, record.serial, record.text);
-            }
-            for event in self.world.told(host) {
-                story += &format!("  {event}\n");
-            }
-            for reason in altnet_core::node::DropReason::ALL {
-                let count = self.world.node(host).counters().dropped(reason);
-                if count > 0 {
-                    story += &format!("  dropped {reason}: {count}\n");
+            story += &self.world.story(host);
+            if self.world.is_on(host) {
+                for record in self.world.node(host).record_views() {
+                    story += &format!("  {} {} {}\n", record.kind, record.serial, record.text);
                 }
             }
         }

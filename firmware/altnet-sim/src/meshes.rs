@@ -176,27 +176,11 @@ impl Meshes {
     /// How things are, for a test that fails.
     pub fn story(&mut self) -> String {
         let mut story = String::new();
-        let now = self.world.now();
-        let hosts: Vec<HostId> = self.relays.iter().chain(&self.homes).copied().collect();
-        for host in hosts {
-            if !self.world.is_on(host) {
-                story += "\nswitched off\n";
-                continue;
-            }
-            story += &format!("\n{:?}\n", self.world.node(host).status(now));
-            for peer in self.world.node(host).peer_views(now) {
-                story += &format!("  {peer:?}\n");
-            }
-            for link in self.world.node(host).mesh() {
-                story += &format!("  {link:?}\n");
-            }
-            for event in self.world.told(host) {
-                story += &format!("  {event}\n");
-            }
-            for reason in altnet_core::node::DropReason::ALL {
-                let count = self.world.node(host).counters().dropped(reason);
-                if count > 0 {
-                    story += &format!("  dropped {reason}: {count}\n");
+        for host in self.relays.iter().chain(&self.homes) {
+            story += &self.world.story(*host);
+            if self.world.is_on(*host) {
+                for link in self.world.node(*host).mesh() {
+                    story += &format!("  {link:?}\n");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod derp;
+mod story;
 mod streams;
 pub mod turn;
 

@@ -1,5 +1,6 @@
 use super::*;
 use alloc::vec::Vec;
+use altnet_wire::message::Candidate;
 use proptest::prelude::*;
 
 const PEER: NodeId = NodeId([1; 16]);
