@@ -80,10 +80,15 @@ class Chaos:
 
     def gaps(self) -> list[dict]:
         """What came at each end since this was asked before."""
+        said = []
         for end in self.ends:
-            end.stdin.write("\n")
-            end.stdin.flush()
-        said = [json.loads(end.stdout.readline()) for end in self.ends]
+            try:
+                end.stdin.write("\n")
+                end.stdin.flush()
+            except OSError:
+                pass  # it says why below
+            line = end.stdout.readline()
+            said.append(json.loads(line) if line else {"ended": "without a word"})
         for one in said:
             if "ended" in one:
                 raise LabError(f"the connection ended: {one['ended']}")
@@ -94,6 +99,7 @@ class Chaos:
         wanted = "direct" if is_direct else "relay"
         for home, other in (self.homes, self.homes[::-1]):
             wait_for(f"{home.name} to send by {wanted}", lambda home=home, other=other: path(home.place, other.name) == wanted, timeout_s=60, every_s=0.25)
+        self.serve()
 
     def serve(self) -> None:
         """Waits until both homes are served by every relay."""
@@ -107,16 +113,18 @@ class Chaos:
         logs = [(self.net.lab.dir / f"{home.name}.log").read_text(errors="replace")[-4000:] for home in self.homes]
         return "\n".join([*said, *logs])
 
-    def happen(self, name: str, most_ms: int, do) -> None:
-        """Lets something happen while packets flow, and notes the gaps around it."""
+    def happen(self, name: str, most_ms: int, do, after_s: float = AFTER_S) -> None:
+        """Lets something happen while packets flow, and notes the gaps around it; bytes have to move again at the end."""
         time.sleep(BEFORE_S)
         self.gaps()
         do()
-        time.sleep(AFTER_S)
+        time.sleep(after_s)
         gaps = self.gaps()
+        time.sleep(BEFORE_S)
+        moved = min(gap["bytes"] for gap in self.gaps())
         fact = {
             "name": name, "most_ms": most_ms, "there_ms": gaps[1]["datagrams_ms"], "back_ms": gaps[0]["datagrams_ms"],
-            "stream_there_ms": gaps[1]["stream_ms"], "stream_back_ms": gaps[0]["stream_ms"], "bytes": min(gap["bytes"] for gap in gaps),
+            "stream_there_ms": gaps[1]["stream_ms"], "stream_back_ms": gaps[0]["stream_ms"], "bytes": moved,
         }
         fact["held"] = max(fact["there_ms"], fact["back_ms"]) <= most_ms and fact["bytes"] > 0
         self.facts.append(fact)
@@ -125,10 +133,12 @@ class Chaos:
 
     def used(self) -> Place:
         """The relay by which home A sends."""
-        name = next(peer for peer in ask(self.homes[0].place, "peers")["peers"] if peer["name"] == "house-b")
+        endpoint = next(peer["endpoint"] or "" for peer in ask(self.homes[0].place, "peers")["peers"] if peer["name"] == "house-b")
         relays = status(self.homes[0].place)["relays"]
-        node = next(relay for relay in relays if name["endpoint"].endswith(relay["node"]))
-        return next(place for place in self.relays if place.name == node["name"])
+        name = next((relay["name"] for relay in relays if endpoint.endswith(relay["node"])), None)
+        if name is None:
+            raise LabError(f"home A sends by no relay, but {endpoint or 'nowhere'}")
+        return next(place for place in self.relays if place.name == name)
 
 
 def program(place: Place, *words: str) -> subprocess.Popen:
@@ -168,13 +178,14 @@ def tell(chaos: Chaos, switches: tuple[str, ...]) -> None:
     other = chaos.used()
     chaos.happen("relay cut off", UNTOLD_MS, lambda: chaos.net.say(f"cut {other.name} on"))
     chaos.net.say(f"cut {other.name} off")
+    chaos.serve()
     for at, home in enumerate(chaos.homes):
         chaos.happen(f"NAT of {'AB'[at]} rebooted, relayed", UNTOLD_MS, lambda home=home: chaos.renumber(home))
         chaos.serve()
     # More than an engineer calls a line: the connection lives all the same.
     chaos.net.say("loss 150")
     relay = chaos.used()
-    chaos.happen("relay killed where 15 % are lost", 10_000, lambda: stop(relay))
+    chaos.happen("relay killed where 15 % are lost", 10_000, lambda: stop(relay), after_s=15)
 
 
 def main() -> int:

@@ -175,6 +175,12 @@ def path_between_homes(story: Story) -> str:
     return "unknown"
 
 
+def metric(place: Place, name: str) -> float:
+    """A number of a place's daemon."""
+    page = place.run("altnet", "metrics").stdout
+    return next((float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(f"{name} ")), 0.0)
+
+
 def goes_by(story: Story, way: str, server: str, timeout_s: float = 60) -> None:
     """The homes reach each other by somebody else's server alone, and no ping is lost; `altnet why` calls it `server`."""
     assert story.fetch(timeout_s=timeout_s), f"no page by the {server}"

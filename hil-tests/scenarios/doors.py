@@ -17,11 +17,15 @@ table inet dark {{
 CONNECT = """
 import socket, sys, threading
 def carry(one, other):
-    while data := one.recv(65536): other.sendall(data)
-    other.shutdown(socket.SHUT_WR)
+    try:
+        while data := one.recv(65536): other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+    except OSError: pass  # an end that went
 def serve(client):
     head = b""
-    while b"\\r\\n\\r\\n" not in head: head += client.recv(1)
+    while b"\\r\\n\\r\\n" not in head:
+        if not (byte := client.recv(1)): return client.close()
+        head += byte
     method, target = head.split()[:2]
     host, port = target.decode().rsplit(":", 1)
     print(method.decode(), target.decode(), flush=True)

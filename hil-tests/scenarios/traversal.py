@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from lab import homes, network
-from lab.altnet import ROOT, TARGET, Story
+from lab.altnet import ROOT, TARGET, Story, metric
 from lab.captures import Capture
 from lab.places import CannotRunHere, Lab, Place, wait_for
 
@@ -63,12 +63,6 @@ def reflexive(place: Place, server: str) -> tuple[str, int] | None:
 def discovery(place: Place, server: str) -> str:
     """What turnutils_natdiscovery says that a server says about a place's NAT."""
     return place.run("timeout", "10", str(COTURN / "turnutils_natdiscovery"), "-m", "-p", str(PORT), server, check=False).stdout
-
-
-def metric(place: Place, name: str) -> float:
-    """A number of a place's daemon."""
-    page = place.run("altnet", "metrics").stdout
-    return next((float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
 # Run at a place: a flood of Binding requests of 20 bytes, then as many filled up to 32; how many are answered of each.

@@ -298,7 +298,13 @@ impl Mesh {
         let at = self.whereabouts.get(&to).copied().unwrap_or_default();
         if at & (1 << place) != 0 {
             self.is_gone(to, place);
-        } else if let Some(link) = self.link_mut(relay) {
+            return;
+        }
+        // It said so of what it was to pass on to the relay that has it; of what nobody has it says nothing.
+        let is_by = |link: &Link| link.middle.is_some_and(|(_, middle)| middle == relay);
+        let mut having = (0..MAX_LINKS).filter(|place| at & (1 << *place) != 0);
+        let was_between = having.any(|place| self.at(place).is_some_and(is_by));
+        if was_between && let Some(link) = self.link_mut(relay) {
             link.rests_until = now.after(MIDDLE_REST);
             self.reckon();
         }
@@ -306,20 +312,19 @@ impl Mesh {
 
     /// The next relay to challenge, along the link itself.
     pub fn poll(&mut self, now: Instant) -> Option<NodeId> {
-        let mut links = self.links.iter_mut().flatten();
-        let link = links.find(|link| link.due() <= now)?;
-        let fell_silent = link.asks(now);
-        let relay = link.relay;
         let rests = |link: &Link| link.rests_until > Instant::ZERO && link.rests_until <= now;
         let mut is_over = false;
         for link in self.links.iter_mut().flatten().filter(|link| rests(link)) {
             link.rests_until = Instant::ZERO;
             is_over = true;
         }
-        if fell_silent || is_over {
+        let mut links = self.links.iter_mut().flatten();
+        let due = links.find(|link| link.due() <= now);
+        let asked = due.map(|link| (link.relay, link.asks(now)));
+        if is_over || asked.is_some_and(|(_, fell_silent)| fell_silent) {
             self.reckon();
         }
-        Some(relay)
+        asked.map(|(relay, _)| relay)
     }
 
     /// Whether a relay of the mesh has fallen silent.
@@ -333,7 +338,14 @@ impl Mesh {
     /// When [`Mesh::poll`] next has something to say.
     pub fn deadline(&self) -> Instant {
         let links = self.links.iter().flatten();
-        links.map(|link| link.due()).min().unwrap_or(Instant::NEVER)
+        let rest_ends = |link: &Link| match link.rests_until {
+            Instant::ZERO => Instant::NEVER,
+            until => until,
+        };
+        links
+            .map(|link| link.due().min(rest_ends(link)))
+            .min()
+            .unwrap_or(Instant::NEVER)
     }
 
     /// What is known of each link.

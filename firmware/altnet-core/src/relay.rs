@@ -50,6 +50,9 @@ pub struct RelayCounters {
     pub over: u64,
 }
 
+/// How busy a relay with as many clients as it may have is, if its line is not.
+const CROWDED: usize = 80;
+
 /// Why a datagram isn't forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayDrop {
@@ -517,7 +520,8 @@ impl RelayServer {
     /// How busy this relay is, 0 to 100: how full its line, or how many clients it has of those that it may have.
     pub fn load(&self, now: Instant) -> u8 {
         let clients = (self.len() * 100).checked_div(self.limit).unwrap_or(100);
-        let clients = u8::try_from(clients.min(100)).unwrap_or(100);
+        // One without room for more is no reason for those that it has to leave.
+        let clients = u8::try_from(clients.min(CROWDED)).unwrap_or_default();
         clients.max(self.line.load(now))
     }
 

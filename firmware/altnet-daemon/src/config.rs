@@ -23,6 +23,7 @@ mod turn;
 
 use check::{
     audit_bytes, interface, lans, mac, machines, mtu, port, proxy, public_addresses, vlan,
+    without_password,
 };
 pub use derp::Derp;
 pub use file::ConfigError;
@@ -61,7 +62,7 @@ pub struct Config {
     pub metered: bool,
     /// The HTTP proxy through which relays are reached where nothing else passes:
     /// `http://[user:password@]host:port`.
-    #[serde(deserialize_with = "proxy")]
+    #[serde(deserialize_with = "proxy", serialize_with = "without_password")]
     pub proxy: Option<String>,
     /// Other people's TURN servers, by which peers are reached where nothing better is left.
     #[serde(deserialize_with = "turn::servers")]

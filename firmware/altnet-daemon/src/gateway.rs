@@ -265,7 +265,10 @@ impl Gateway {
             let mut deadline = self.settle(&mut frame);
             if self.flush() {
                 deadline = self.settle(&mut frame);
-                self.flush();
+                if self.flush() {
+                    // What the node says to that comes in the next round, at once.
+                    deadline = clock::now();
+                }
             }
             if self.state.is_tun_gone {
                 crate::error!("the TUN device was taken away; stopping");

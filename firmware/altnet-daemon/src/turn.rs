@@ -137,10 +137,12 @@ impl Drop for TurnServers {
 async fn run(number: u32, server: Turn, outbox: mpsc::Sender<Came>) {
     let ended = match server.transport {
         Transport::Udp => match look_up(&server).await {
-            Ok(addresses) => {
-                // Most peers have IPv4, and a server gives addresses of the kind it is asked at.
-                let first = addresses.iter().find(|address| address.is_ipv4());
-                let address = first.or(addresses.first()).copied();
+            Ok(mut addresses) => {
+                // Most peers have IPv4, and a server gives addresses of the kind it is asked at. Which
+                // of its addresses can be reached shows: the next attempt takes the next.
+                addresses.sort_by_key(|address| !address.is_ipv4());
+                let place = number as usize % addresses.len().max(1);
+                let address = addresses.get(place).copied();
                 address.ok_or_else(|| io::Error::other("its name has no address"))
             }
             Err(e) => Err(e),

@@ -65,11 +65,59 @@ impl fmt::Display for Place {
     }
 }
 
+/// Words of which some part is in the name of everything that is secret, misspelt or not.
+const SECRETS: [&str; 3] = ["pas", "secret", "proxy"];
+
+/// What may be shown of a line: of one that may hold a secret what stands before it.
+fn shown(line: &str) -> &str {
+    let lower = line.to_ascii_lowercase();
+    let named = SECRETS.iter().filter_map(|word| lower.find(word)).min();
+    let ends = named.and_then(|at| Some(at + line.get(at..)?.find('=')? + 1));
+    ends.and_then(|end| line.get(..end)).unwrap_or(line)
+}
+
 fn quote(line: Option<&str>, place: &Place) -> String {
-    line.map_or_else(String::new, |line| {
+    line.map(shown).map_or_else(String::new, |line| {
         let number = place.line.to_string();
         let pad = " ".repeat(number.len());
-        let before = " ".repeat(place.column.saturating_sub(1));
+        let column = place.column.min(line.chars().count() + 1);
+        let before = " ".repeat(column.saturating_sub(1));
         format!("\n  {number} | {line}\n  {pad} | {before}^")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only read")]
+    struct File {
+        password: Option<String>,
+        name: Option<String>,
+    }
+
+    fn said(text: &str) -> String {
+        let found: Result<File, Mistake> = parse(Path::new("a.toml"), text);
+        found.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_mistake_shows_its_line_but_no_secret() {
+        assert!(said("nam = \"anna\"").contains("nam = \"anna\""));
+        for text in [
+            "pasword = \"sesame\"",
+            "password = \"sesame",
+            "password = \"a\"\npassword = \"sesame\"",
+            "turn = [{ passwort = \"sesame\" }]",
+            "proxy = \"http://anna:sesame@host\"",
+        ] {
+            let said = said(text);
+            assert!(
+                said.contains("a.toml:") && !said.contains("sesame"),
+                "{said}"
+            );
+        }
+    }
 }

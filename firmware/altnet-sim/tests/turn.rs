@@ -6,10 +6,12 @@ use altnet_core::node::Event;
 use altnet_core::turn::Transport;
 use altnet_sim::homes::{HOUSE_A, HOUSE_B, Homes, RELAY, seconds};
 use altnet_sim::nat::Kind;
+use altnet_sim::packet;
 use altnet_sim::world::HostId;
 use altnet_sim::world::turn::PASSWORD;
 use altnet_wire::derp::PublicKey;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
+use altnet_wire::time::Duration;
 
 const SERVER: &str = "203.0.113.5:3478";
 const SERVER_IP: &str = "203.0.113.5";
@@ -85,6 +87,31 @@ fn when_the_last_relay_falls_silent_a_turn_server_carries_and_gives_way_once_it_
             homes.world.run(seconds(1));
         }
         assert_eq!(homes.path().0, "relay", "{}", homes.story());
+    }
+}
+
+#[test]
+fn full_packets_pass_by_a_turn_server_from_the_first_second_on() {
+    for transport in [Transport::Datagram, Transport::Stream] {
+        let mut homes = homes(705, RANDOM, RANDOM);
+        let (a, b) = (homes.a, homes.b);
+        for host in [a, b] {
+            homes.world.use_turn(host, transport, PASSWORD);
+        }
+        flow_until_up(&mut homes, &[a, b]);
+        block_relay(&mut homes, true);
+        assert!(goes_by_turn(&mut homes, 5), "{}", homes.story());
+        homes.world.delivered(b);
+        let (from, to) = (homes.lan(1, 0x11), homes.lan(2, 0x80));
+        // 1280 bytes, in pieces until the server's way is known to carry them whole.
+        let full = packet::udp((from, 4000), (to, 80), &[7; 1232]);
+        for _ in 0..20 {
+            homes.world.send(a, &full).unwrap();
+            homes.world.run(Duration::from_millis(100));
+        }
+        let came = homes.world.delivered(b);
+        let came = came.iter().filter(|packet| packet.len() == 1280).count();
+        assert!(came >= 19, "{came} of 20: {}", homes.story());
     }
 }
 

@@ -37,7 +37,10 @@ impl<A: Aead> Node<A> {
                 continue;
             };
             let rtt = self.control.rtt(session).unwrap_or(UNMEASURED);
-            let until = unknown.after(rtt * 2 + PATIENCE);
+            if link.asked < unknown {
+                continue;
+            }
+            let until = link.asked.after(rtt * 2 + PATIENCE);
             if until > now {
                 next = next.min(until);
             } else {

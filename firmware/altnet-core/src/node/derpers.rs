@@ -19,6 +19,7 @@ use altnet_wire::envelope::MAX_RECORD_BYTES;
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::record::DerpRecord;
+use altnet_wire::split::PIECE;
 use altnet_wire::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -84,6 +85,11 @@ impl Derpers {
 }
 
 impl<A: Aead> Node<A> {
+    pub(super) fn take_derpers(&mut self) -> Vec<String> {
+        let entered = core::mem::take(&mut self.derpers.entered);
+        entered.into_iter().map(|entered| entered.name).collect()
+    }
+
     /// The DERP servers that may be used, by their names for people, the preferred first; those
     /// beyond [`MAX_DERPERS`] are passed over. To be told at start.
     pub fn handle_derpers(&mut self, names: Vec<String>, now: Instant) {
@@ -203,7 +209,10 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         // Relaying and STUN are not for those behind somebody else's server.
-        let is_sealed = matches!(frame.packet(), [1..=4, 0, 0, 0, ..] | [0x20..=DATA, ..]);
+        let is_sealed = matches!(
+            frame.packet(),
+            [1..=4, 0, 0, 0, ..] | [0x20..=DATA | PIECE, ..]
+        );
         if !is_sealed {
             return Err(DropReason::NotOurs);
         }

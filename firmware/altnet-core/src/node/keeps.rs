@@ -10,7 +10,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::ops::Bound;
 
 use altnet_tunnel::aead::Aead;
-use altnet_wire::endpoint::PortId;
+use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::relay::{RelayPacket, Token};
@@ -219,6 +219,9 @@ impl<A: Aead> Node<A> {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         self.relay_node().ok_or(DropReason::RelayToken)?;
+        if !self.may_register(Some(Endpoint::Direct(from))) {
+            return Err(DropReason::RelayToken);
+        }
         let Ok(node) = self.relay.keep(from, token, after_s, now) else {
             return self.unknown_token(token, from, frame);
         };

@@ -17,6 +17,8 @@ const SAME: u8 = 20;
 pub(super) const BUSY: u8 = 90;
 /// How often at most clients are told.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often that doubles while nothing changes: clients that rest are not to be woken for it.
+const DOUBLINGS: u8 = 6;
 /// How long a relay that was too busy comes last.
 const REST: Duration = Duration::from_secs(600);
 /// The longest time for which a relay is believed that it forwards nothing.
@@ -27,6 +29,8 @@ const REFUSED_MOST: Duration = Duration::from_secs(3600);
 pub(super) struct Load {
     told: u8,
     at: Instant,
+    /// How often the same was told.
+    again: u8,
 }
 
 impl RelayLink {
@@ -80,13 +84,16 @@ impl<A: Aead> Node<A> {
                 now.after(PAUSE)
             };
         }
-        let due = self.load.at.after(PAUSE);
+        let again = if is_same { self.load.again } else { 0 };
+        let pause = PAUSE * (1 << again.min(DOUBLINGS));
+        let due = self.load.at.after(pause);
         if self.load.at > Instant::ZERO && due > now {
             return due;
         }
         self.load = Load {
             told: percent,
             at: now,
+            again: again.saturating_add(1),
         };
         let clients: alloc::vec::Vec<NodeId> = self.relay.clients().collect();
         for client in clients {
@@ -122,6 +129,7 @@ impl<A: Aead> Node<A> {
             return;
         };
         link.load = percent.min(100);
+        let did_rest = link.rests_until > now;
         if refused_s > 0 {
             let refused = Duration::from_secs(refused_s.into()).min(REFUSED_MOST);
             link.refused_until = now.after(refused);
@@ -129,7 +137,7 @@ impl<A: Aead> Node<A> {
         } else if percent >= BUSY && goes {
             link.rests_until = link.rests_until.max(now.after(REST));
         }
-        let leaves = link.rests_until > now;
+        let leaves = link.rests_until > now && !did_rest;
         if leaves {
             for peer in self.peers.values_mut() {
                 peer.path.leave(relay);

@@ -376,6 +376,8 @@ impl<A: Aead> Node<A> {
         for session in sessions {
             self.end_session(session, crate::control::CloseReason::Done, now);
         }
+        self.close_turn(now);
+        self.turn_off(now);
         self.relays.clear();
         self.mesh = super::mesh::Others::new(self.config.limits.members.into());
         self.unheard = super::command::Unheard::default();

@@ -112,7 +112,8 @@ impl<A: Aead> Node<A> {
 
     /// A client came or went: the other relays are told soon.
     pub(super) fn mesh_clients_changed(&mut self) {
-        if self.mesh.told_changes != self.relay.changes() {
+        let has_links = self.mesh.links.relays().next().is_some();
+        if has_links && self.mesh.told_changes != self.relay.changes() {
             let due = self.mesh.told_at.after(CLIENTS_PAUSE);
             self.timers.housekeeping_at(due);
         }

@@ -255,6 +255,9 @@ impl<A: Aead> Node<A> {
             age >= PATIENCE || (one.is_told && age >= AGAIN)
         };
         self.nearby.awaited.retain(|one| !is_over(one));
+        if self.nearby.awaited.is_full() {
+            return;
+        }
         let mut awaited = self.nearby.awaited.iter();
         if awaited.any(|one| (one.lan, one.to) == (lan, to)) || self.meet(to, now).is_none() {
             return;
@@ -292,7 +295,7 @@ impl<A: Aead> Node<A> {
             let standing = Standing::Member(lan);
             let reply = self.introduce(standing, to, &presence, now);
             if reply != altnet_wire::message::Reply::Done {
-                return;
+                continue;
             }
             let mut awaited = self.nearby.awaited.iter_mut();
             if let Some(one) = awaited.find(|one| (one.lan, one.to) == (lan, to)) {
@@ -319,7 +322,8 @@ impl<A: Aead> Node<A> {
             if peer.told_relays.is_full() {
                 peer.told_relays.pop();
             }
-            let _ = peer.told_relays.insert(0, by);
+            // After what the member said itself: others may say what isn't so.
+            let _ = peer.told_relays.push(by);
         }
         peer.used = now;
         self.want_gateways_of(node, now);

@@ -463,7 +463,8 @@ impl<A: Aead> Node<A> {
         self.control.is_known(session);
         self.tell(Event::Arrived { node });
         let mut endpoint = self.control.endpoint(session);
-        if let Some(Endpoint::Relayed { node: guest, .. }) = endpoint
+        if let Some(Endpoint::Relayed { relay, node: guest }) = endpoint
+            && self.relay_node() == Some(relay)
             && let Some(stream) = stream_of(guest)
         {
             self.relay.came_over(node, stream);
@@ -496,6 +497,7 @@ impl<A: Aead> Node<A> {
         }
         if let Some(link) = self.relays.get_mut(&node) {
             link.session = Some(session);
+            link.unknown_since = None;
             link.renew = now;
             if let Some(Endpoint::Direct(address)) = endpoint {
                 link.address = Some(address);

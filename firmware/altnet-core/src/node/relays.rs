@@ -57,7 +57,7 @@ pub(super) struct RelayLink {
     /// From when on it forwards again, which it didn't for a moment.
     pub(super) carries_from: Option<Instant>,
     /// When it was last asked to register this node.
-    asked: Instant,
+    pub(super) asked: Instant,
     /// When the registration is next renewed.
     pub(super) renew: Instant,
     /// When the registration ends if the relay doesn't answer.
@@ -374,6 +374,7 @@ impl<A: Aead> Node<A> {
             return;
         };
         link.keep = Keep::default();
+        link.unknown_since = None;
         if link.token.take().is_some() {
             link.observed = None;
             link.beside = Beside::default();

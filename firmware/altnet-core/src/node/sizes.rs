@@ -271,8 +271,12 @@ impl<A: Aead> Node<A> {
         if senders.iter().any(|(sender, _)| *sender == from) {
             return true;
         }
-        let is_its = |peer: &super::Peer| peer.path.tried().any(|tried| tried.address == address);
-        let is_peers = self.peers.values().any(is_its);
+        let turn = &self.turn;
+        let is_its = |(node, peer): (&NodeId, &super::Peer)| {
+            turn.is_turned_at(*node, address)
+                || peer.path.tried().any(|tried| tried.address == address)
+        };
+        let is_peers = self.peers.iter().any(is_its);
         if is_peers {
             if senders.is_full() {
                 senders.remove(0);

@@ -22,6 +22,7 @@ use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
 use altnet_wire::record::Roles;
+use altnet_wire::split::PIECE;
 use altnet_wire::time::{Duration, Instant};
 
 use super::view::TurnView;
@@ -101,7 +102,7 @@ pub(super) struct Turn {
     link: Link,
     attempt: u32,
     ways: Ways,
-    permitted: heapless::Vec<SocketAddr, PERMITTED>,
+    permitted: heapless::Vec<(SocketAddr, Instant), PERMITTED>,
     /// Since when somebody else's server is needed, or no more.
     since: Instant,
     is_needed: bool,
@@ -188,6 +189,14 @@ impl<A: Aead> Node<A> {
         self.timers.housekeeping_at(now);
     }
 
+    /// Takes the servers of others that this node was told of, for one that goes on in its place: TURN
+    /// servers, and the names of DERP servers.
+    pub fn take_servers_of_others(&mut self) -> (Vec<TurnServer>, Vec<String>) {
+        let turn = core::mem::take(&mut self.turn.servers);
+        let turn = turn.into_iter().map(|entered| entered.server).collect();
+        (turn, self.take_derpers())
+    }
+
     /// The TURN server that is to be reached, or to stay so: its name is to be looked up and, over a
     /// stream, a connection made. A driver looks whenever it has drained the outputs, and answers
     /// each attempt with [`Node::handle_turn_reached`] or [`Node::handle_turn_lost`].
@@ -261,12 +270,18 @@ impl<A: Aead> Node<A> {
             return Ok(Verdict::Consumed);
         };
         // Relaying and STUN are not for those behind somebody else's server.
-        let is_sealed = matches!(frame.packet(), [1..=4, 0, 0, 0, ..] | [0x20..=DATA, ..]);
+        let is_sealed = matches!(
+            frame.packet(),
+            [1..=4, 0, 0, 0, ..] | [0x20..=DATA | PIECE, ..]
+        );
         if !is_sealed {
             return Err(DropReason::NotOurs);
         }
         let from = self.turn.ways.from(peer, now).ok_or(DropReason::Full)?;
-        self.permit(peer, now);
+        // Nothing shows yet who that is: nobody gives way to it.
+        if !self.turn.permitted.is_full() {
+            self.permit(peer, now);
+        }
         self.handle_datagram(from, frame, now)
     }
 
@@ -429,11 +444,12 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    fn turn_off(&mut self, now: Instant) {
+    pub(super) fn turn_off(&mut self, now: Instant) {
         let was = self.turn.relayed().is_some() || self.turn.mapped().is_some();
         self.turn.link = Link::Off;
         self.turn.ways.close();
         self.turn.permitted.clear();
+        (self.turn.is_needed, self.turn.is_wanted) = (false, false);
         if was {
             self.presence_changed(now);
         }

@@ -156,8 +156,11 @@ impl Relays {
     /// Has another one used, if there is one.
     pub(super) fn leave(&mut self, relay: NodeId) {
         self.left = Some(relay);
-        if self.first().is_some_and(|way| way.relay == relay) {
-            self.rotate();
+        let is_first = self.first().is_some_and(|way| way.relay == relay);
+        // Somebody else's server is no better than a relay of ours that is busy.
+        let other = |way: &&Way| way.relay != relay && !is_foreign(way.relay);
+        if is_first && let Some(other) = self.ways.iter().find(other).map(|way| way.relay) {
+            self.prefer(other);
         }
     }
 

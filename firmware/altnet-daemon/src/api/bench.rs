@@ -24,7 +24,7 @@ pub struct Benched {
     pub relay: String,
     /// Its id.
     pub node: String,
-    /// By what this node reaches it: `udp` or `stream`.
+    /// By what this node reaches it: `udp` or `tls`.
     pub carrier: String,
     /// Small datagrams sent.
     pub pings: u16,

@@ -513,7 +513,16 @@ mod tests {
         check(
             &node::RelayView::default(),
             &[
-                "address", "carrier", "home", "name", "node", "observed", "rtt_us", "up",
+                "address",
+                "carrier",
+                "home",
+                "load",
+                "name",
+                "node",
+                "observed",
+                "refused_s",
+                "rtt_us",
+                "up",
             ],
         );
         check(&node::DirectoryView::default(), &["name", "node", "synced"]);

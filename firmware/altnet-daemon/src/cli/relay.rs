@@ -192,7 +192,7 @@ async fn bench<W: Write>(
     );
     // Whoever looks on sees that something happens; a file gets the table alone.
     let is_watched = !session.json && std::io::stderr().is_terminal();
-    let mut found = Vec::new();
+    let (mut found, mut failed) = (Vec::new(), Ok(()));
     for (place, relay) in wanted.iter().enumerate() {
         if is_watched {
             eprint!("\rmeasuring relay {} of {} ...", place + 1, wanted.len());
@@ -206,7 +206,11 @@ async fn bench<W: Write>(
         if is_watched {
             eprint!("\r{:40}\r", "");
         }
-        found.push(benched?);
+        match benched {
+            Ok(benched) => found.push(benched),
+            // What the others said is shown all the same.
+            Err(e) => failed = Err(e.into()),
+        }
     }
     if session.json {
         let found = json!({ "relays": found });
@@ -214,7 +218,7 @@ async fn bench<W: Write>(
     } else {
         write!(session.out, "{}", measured(&found))?;
     }
-    Ok(())
+    failed
 }
 
 fn measured(relays: &[Benched]) -> String {

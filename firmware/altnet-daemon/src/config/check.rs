@@ -44,6 +44,19 @@ pub(super) fn proxy<'de, D: Deserializer<'de>>(
     }
 }
 
+/// A proxy without who this gateway is there.
+#[expect(clippy::ref_option, reason = "as serde calls it")]
+pub(super) fn without_password<S: serde::Serializer>(
+    url: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let shown = url.as_deref().map(|url| match url.rsplit_once('@') {
+        Some((_, host)) => format!("http://{host}"),
+        None => url.to_owned(),
+    });
+    serde::Serialize::serialize(&shown, serializer)
+}
+
 pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let mtu = u16::deserialize(deserializer)?;
     if !(MIN_MTU_BYTES..=MAX_MTU_BYTES).contains(&mtu) {

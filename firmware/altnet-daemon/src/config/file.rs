@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use altnet_service::mistake::{self, Mistake};
 
+use zeroize::Zeroizing;
+
 use super::turn::{PasswordError, refuse_exposed};
 use super::{Config, MAX_FILE_BYTES};
 
@@ -51,8 +53,10 @@ impl Config {
         if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
             return Err(ConfigError::TooLarge { path: path.into() });
         }
-        let config = Self::parse(path, &fs::read_to_string(path).map_err(unreadable)?)?;
-        if config.turn.iter().any(|turn| turn.password.is_some()) {
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
+        let config = Self::parse(path, &text)?;
+        let knows_proxy = config.proxy.as_ref().is_some_and(|url| url.contains('@'));
+        if knows_proxy || config.turn.iter().any(|turn| turn.password.is_some()) {
             refuse_exposed(path)?;
         }
         Ok(config)

@@ -66,7 +66,11 @@ impl Serialize for Password {
 
 impl<'de> Deserialize<'de> for Password {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Zeroizing::new(String::deserialize(deserializer)?)))
+        // An error must not repeat what was there instead.
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(Self(Zeroizing::new(text))),
+            _ => Err(serde::de::Error::custom("a password is written in quotes")),
+        }
     }
 }
 
@@ -86,7 +90,7 @@ pub enum PasswordError {
         source: io::Error,
     },
     /// Everybody on this machine may read it.
-    #[error("{path} holds a TURN password and everybody may read it; run `chmod o= {path}`")]
+    #[error("{path} holds a password and everybody may read it; run `chmod o= {path}`")]
     Exposed {
         /// The file.
         path: PathBuf,

@@ -151,7 +151,11 @@ impl Gateway {
         // else.
         self.store.clear(LEAVING_SLOT)?;
         self.note_place();
-        self.node = birth::make_node(&self.config, Stored::new())?;
+        let mut node = birth::make_node(&self.config, Stored::new())?;
+        let (turn, derpers) = self.node.take_servers_of_others();
+        node.handle_turn_servers(turn, clock::now());
+        node.handle_derpers(derpers, clock::now());
+        self.node = node;
         self.state.writing.clear();
         self.state.unsaved.clear();
         self.state.save_again = Instant::NEVER;

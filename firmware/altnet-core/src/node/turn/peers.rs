@@ -9,11 +9,14 @@ use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
 use altnet_wire::message::{Message, Notice};
-use altnet_wire::time::Instant;
+use altnet_wire::time::{Duration, Instant};
 
 use super::{ADDRESSES, Node, RELAYS_AGAIN, Side, TurnView};
 use crate::node::derpers::derper_of;
 use crate::path::Why;
+
+/// Who was let in keeps its place for so long, though nobody asks for it again.
+const PERMITTED_LEAST: Duration = Duration::from_secs(60);
 
 impl<A: Aead> Node<A> {
     /// Lets a peer in that has no direct way, and tries the ways to it. Returns when to look again.
@@ -54,9 +57,9 @@ impl<A: Aead> Node<A> {
             return Instant::NEVER;
         };
         if by_turn && now.saturating_since(self.turn.relays_asked) >= RELAYS_AGAIN {
-            self.turn.relays_asked = now;
             let relay = self.peers.get(&node).and_then(|peer| peer.path.own_relay());
             if let Some(relay) = relay {
+                self.turn.relays_asked = now;
                 let there = Endpoint::Relayed { relay, node };
                 self.control.challenge(session, there, now);
             }
@@ -78,13 +81,22 @@ impl<A: Aead> Node<A> {
         self.turn.ways.deadline(node)
     }
 
-    /// Lets in what comes from `address`, if there is room.
+    /// Lets in what comes from `address`, which a peer told. Whoever is let in stays so while somebody
+    /// asks for it now and then: those who come too late wait, rather than that all take turns.
     pub(super) fn permit(&mut self, address: SocketAddr, now: Instant) {
-        if self.turn.permitted.contains(&address) {
+        let mut permitted = self.turn.permitted.iter_mut();
+        if let Some((_, asked)) = permitted.find(|(at, _)| *at == address) {
+            *asked = now;
             return;
         }
         if self.turn.permitted.is_full() {
-            let former = self.turn.permitted.remove(0);
+            let all = self.turn.permitted.iter().enumerate();
+            let old = all.min_by_key(|(_, (_, asked))| *asked);
+            let is_old = |asked: Instant| now.saturating_since(asked) >= PERMITTED_LEAST;
+            let Some((place, _)) = old.filter(|(_, (_, asked))| is_old(*asked)) else {
+                return;
+            };
+            let (former, _) = self.turn.permitted.swap_remove(place);
             if let Some(client) = self.turn.client() {
                 client.forget(former);
             }
@@ -93,7 +105,7 @@ impl<A: Aead> Node<A> {
         if let Some(client) = self.turn.client()
             && client.permit(address, now).is_ok()
         {
-            let _ = self.turn.permitted.push(address);
+            let _ = self.turn.permitted.push((address, now));
         }
     }
 
