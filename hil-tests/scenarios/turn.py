@@ -41,8 +41,8 @@ password = "{user[1]}"
     assert story.fetch(), "no page by the relay"
     for gateway in gateways:
         # Talked to now and then, so that it stays needed.
-        served = lambda gateway=gateway: story.fetch(15) and state(gateway)["state"] == "up"
-        wait_for(f"{gateway.name} to have an address at coturn", served, timeout_s=60, every_s=1)
+        served = lambda gateway=gateway: story.fetch(15) and state(gateway)["reaches"] > 0
+        wait_for(f"{gateway.name} to know a way by coturn", served, timeout_s=60, every_s=1)
         print(f"{gateway.name}: {state(gateway)}")
     assert path_between_homes(story) == "relay", "a TURN server was preferred to a relay that works"
     return story, gateways

@@ -101,6 +101,9 @@ impl<A: Aead> Node<A> {
         let Some(Endpoint::Relayed { relay, .. }) = peer.path.current() else {
             return None;
         };
+        if peer.path.is_foreign() {
+            return None;
+        }
         let (name, first) = (self.name_of(node), self.name_of(relay));
         if self.network.as_ref().is_some_and(|n| n.own.node == relay) {
             let way = self.mesh.links.way_to(node);

@@ -147,6 +147,8 @@ pub struct TurnView {
     pub state: String,
     /// What peers send to while it relays.
     pub relayed: Option<String>,
+    /// How many members a way by TURN leads to now, used or not.
+    pub reaches: usize,
     /// Why it failed.
     pub why: Option<String>,
 }

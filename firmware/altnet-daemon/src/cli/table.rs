@@ -109,7 +109,17 @@ pub fn status(status: &Status) -> String {
     }
     for turn in &status.node.turn {
         let text = match (&turn.relayed, &turn.why) {
-            (Some(at), _) => format!("{} relays for us at {at}", turn.server),
+            (Some(at), _) => {
+                let members = if turn.reaches == 1 {
+                    "member"
+                } else {
+                    "members"
+                };
+                format!(
+                    "{} relays for us at {at}, and leads to {} {members}",
+                    turn.server, turn.reaches
+                )
+            }
             (None, Some(why)) => format!("{} does not: {why}", turn.server),
             _ if turn.state == "idle" => format!("{}, not needed now", turn.server),
             _ => format!("{} is asked", turn.server),

@@ -233,6 +233,7 @@ impl<A: Aead> Node<A> {
                     }
                     .into(),
                     relayed: relayed.map(|address| address.to_string()),
+                    reaches: if is_it { self.turn.ways.reached() } else { 0 },
                     why: entered.trouble.clone(),
                 }
             })

@@ -217,6 +217,13 @@ impl Ways {
         !core::mem::replace(&mut way.is_proven, true)
     }
 
+    /// How many members a way is known to lead to.
+    pub(super) fn reached(&self) -> usize {
+        let proven = self.all.iter().filter(|way| way.is_proven);
+        let nodes: alloc::collections::BTreeSet<_> = proven.filter_map(|way| way.node).collect();
+        nodes.len()
+    }
+
     pub(super) fn is_proven(&self, side: Side, node: NodeId) -> bool {
         let is_it = |way: &&Way| way.side == side && way.node == Some(node);
         self.all.iter().find(is_it).is_some_and(|way| way.is_proven)
