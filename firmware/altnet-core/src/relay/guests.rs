@@ -3,9 +3,10 @@
 //! In: streams that stand, those that have ended, the time, who registered. Out: streams to close.
 //! Whoever comes is a guest until it registers in a control session over its stream, and has
 //! [`PATIENCE`] for that, whether or not it ever says anything: a connection costs a relay memory
-//! that another client may need.
+//! that another client may need. A member that goes by another way leaves its stream to nobody, which is
+//! found out when all are looked through, every [`SWEEP`].
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 
 use altnet_wire::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use super::{RelayFull, StreamId};
 
 /// How long a guest has.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often streams of members are looked through. A client that doesn't need its stream any more ends it
+/// by itself sooner.
+pub const SWEEP: Duration = Duration::from_secs(120);
 /// The most guests at a time.
 pub const MAX_GUESTS: usize = 256;
 
@@ -21,6 +25,9 @@ pub const MAX_GUESTS: usize = 256;
 pub struct Guests {
     /// Each with when its time is over, the first to go first.
     waiting: VecDeque<(StreamId, Instant)>,
+    /// Those that were members' when they were looked at, and when that is done again.
+    known: BTreeSet<StreamId>,
+    sweep: Instant,
 }
 
 impl Guests {
@@ -38,7 +45,9 @@ impl Guests {
 
     /// A stream has ended.
     pub fn gone(&mut self, stream: StreamId) {
-        self.waiting.retain(|(waiting, _)| *waiting != stream);
+        if !self.known.remove(&stream) {
+            self.waiting.retain(|(waiting, _)| *waiting != stream);
+        }
     }
 
     /// The next stream to close, until there is none; `is_known` says whose streams are members'.
@@ -47,15 +56,37 @@ impl Guests {
             if !is_known(stream) {
                 return Some(stream);
             }
+            if self.known.is_empty() {
+                self.sweep = now.after(SWEEP);
+            }
+            self.known.insert(stream);
         }
-        None
+        if self.known.is_empty() || self.sweep > now {
+            return None;
+        }
+        let left = self
+            .known
+            .iter()
+            .find(|stream| !is_known(**stream))
+            .copied();
+        match left {
+            Some(stream) => self.known.remove(&stream),
+            None => {
+                self.sweep = now.after(SWEEP);
+                false
+            }
+        };
+        left
     }
 
     /// When [`Guests::poll`] next has something to say.
     pub fn deadline(&self) -> Instant {
-        self.waiting
-            .front()
-            .map_or(Instant::NEVER, |(_, until)| *until)
+        let waiting = self.waiting.front();
+        let waiting = waiting.map_or(Instant::NEVER, |(_, until)| *until);
+        match self.known.is_empty() {
+            true => waiting,
+            false => waiting.min(self.sweep),
+        }
     }
 }
 
@@ -89,7 +120,22 @@ mod tests {
         let is_known = |stream| stream == StreamId(1);
         assert_eq!(guests.poll(is_known, at(30)), Some(StreamId(3)));
         assert_eq!(guests.poll(is_known, at(30)), None);
+        guests.gone(StreamId(1));
         assert_eq!(guests.deadline(), Instant::NEVER);
+    }
+
+    #[test]
+    fn a_stream_that_its_member_has_left_goes_too() {
+        let mut guests = Guests::default();
+        for stream in 1..=2 {
+            guests.came(StreamId(stream), at(0)).unwrap();
+        }
+        assert_eq!(guests.poll(|_| true, at(20)), None);
+        assert_eq!(guests.deadline(), at(140));
+        let is_known = |stream| stream == StreamId(1);
+        assert_eq!(guests.poll(is_known, at(140)), Some(StreamId(2)));
+        assert_eq!(guests.poll(is_known, at(140)), None);
+        assert_eq!(guests.deadline(), at(260));
     }
 
     #[test]
