@@ -8,7 +8,7 @@ use altnet_sim::packet;
 use altnet_sim::world::{Captured, HostId};
 use altnet_wire::message::Mapping;
 use altnet_wire::record::Roles;
-use altnet_wire::relay::SEND;
+use altnet_wire::relay::{SEND, UNKNOWN};
 
 /// Two homes, and a laptop on the LAN of home A.
 struct Scene {
@@ -227,6 +227,30 @@ fn a_gateway_forwards_from_and_to_its_lan_alone() {
         .world
         .with(a, |node, now| node.handle_surroundings(&none, now));
     assert_eq!(scene.homes.world.node(a).relaying().1, 0);
+}
+
+#[test]
+fn a_gateway_without_a_laptop_answers_no_stranger() {
+    let mut scene = Scene::new(16_061, KINDS, true);
+    let now = scene.homes.world.now();
+    let status = scene.homes.world.node(scene.homes.a).status(now);
+    // As the relay's, it passes the NAT.
+    let from = status.relays[0].address.clone().unwrap().parse().unwrap();
+    let to = status.relays[0].observed.clone().unwrap().parse().unwrap();
+    let mut stray = vec![SEND, 0, 0, 0];
+    stray.extend([7; 8 + 16]);
+    stray.extend([4, 0, 0, 0]);
+    let dropped = |scene: &Scene| {
+        let counters = scene.homes.world.node(scene.homes.a).counters();
+        counters.dropped(DropReason::RelayToken)
+    };
+    let before = dropped(&scene);
+    scene.homes.world.capture = true;
+    scene.homes.world.inject(from, to, stray);
+    scene.homes.world.run(seconds(1));
+    assert_eq!(dropped(&scene), before + 1, "it arrived");
+    let captured = core::mem::take(&mut scene.homes.world.captured);
+    assert!(captured.iter().all(|c| c.bytes[0] != UNKNOWN));
 }
 
 #[test]

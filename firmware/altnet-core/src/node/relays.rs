@@ -195,6 +195,10 @@ impl<A: Aead> Node<A> {
         from: SocketAddr,
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, DropReason> {
+        // A gateway that relays for its LAN alone says nothing to the world.
+        if self.relay.holder(token).is_none() && !self.may_register(Some(Endpoint::Direct(from))) {
+            return Err(DropReason::RelayToken);
+        }
         self.counters.drop(DropReason::RelayToken);
         RelayPacket::Unknown { token }
             .push(frame)
