@@ -110,6 +110,8 @@ pub struct Path {
     /// Where to send to, as others were told last.
     told: Option<Endpoint>,
     became_proven: bool,
+    /// A relay that was left because it was silent, and that nobody was told of.
+    silent_relay: Option<NodeId>,
 }
 
 impl Path {
@@ -135,6 +137,7 @@ impl Path {
             change: None,
             told: None,
             became_proven: false,
+            silent_relay: None,
         }
     }
 
@@ -479,6 +482,11 @@ impl Path {
     /// Whether the current path became a proven one since the last time this was asked.
     pub const fn poll_proven(&mut self) -> bool {
         core::mem::replace(&mut self.became_proven, false)
+    }
+
+    /// The relay that was left because nothing came by it, if one was since the last time this was asked.
+    pub const fn poll_silent_relay(&mut self) -> Option<NodeId> {
+        self.silent_relay.take()
     }
 
     /// Whether something is to be polled: a change, news, or that the path became a proven one.

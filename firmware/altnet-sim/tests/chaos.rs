@@ -220,6 +220,50 @@ fn the_relay_in_use_dies_until_one_of_five_is_left() {
 }
 
 #[test]
+fn a_relay_that_was_away_is_a_good_spare_soon_after() {
+    let mut faults = Vec::new();
+    for away in [1, 3, 7, 20] {
+        for (loss, seed) in runs() {
+            let mut chaos = begin(seed, RELAYED, loss);
+            // What keeps a spare is rare by then.
+            chaos.flow(seconds(200));
+            let first = chaos.relays[usize::from(used(&chaos))];
+            chaos.world.power_off(first);
+            chaos.flow(seconds(away));
+            chaos.world.power_on(first);
+            chaos.flow(seconds(5));
+            let second = chaos.relays[usize::from(used(&chaos))];
+            assert_ne!(first, second);
+            chaos.world.power_off(second);
+            let gaps = chaos.flow(AFTER);
+            let run = format!("other relay killed after one was away for {away} s");
+            judge(&mut faults, &mut chaos, &run, (loss, seed), gaps, UNTOLD);
+        }
+    }
+    report(&faults);
+}
+
+/// Two faults, of which nobody was told the first: the spare is registered with anew once it is needed.
+const FORGOTTEN: Most = Most(Duration::from_secs(3));
+
+#[test]
+fn a_spare_that_restarted_unnoticed_is_of_use() {
+    hold(
+        "relay killed after its spare restarted",
+        RELAYED,
+        FORGOTTEN,
+        |chaos| {
+            chaos.flow(seconds(200));
+            let used = usize::from(used(chaos));
+            let [used, spare] = [used, 1 - used].map(|relay| chaos.relays[relay]);
+            chaos.world.restart(spare);
+            chaos.flow(seconds(5));
+            chaos.world.power_off(used);
+        },
+    );
+}
+
+#[test]
 fn a_direct_path_that_is_cut_is_left_for_a_relay() {
     hold("direct path cut", DIRECT, UNTOLD, |chaos| {
         chaos.world.block("198.51.100.1", "198.51.100.2", true);

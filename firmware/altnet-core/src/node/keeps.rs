@@ -123,6 +123,16 @@ impl<A: Aead> Node<A> {
         }
     }
 
+    /// A peer was heard no more by a relay, and is by another way. It is asked whether it is there and
+    /// knows us: one that restarted is to be as good a spare as it was, before it is needed.
+    pub(super) fn ask_silent_relay(&mut self, relay: NodeId, now: Instant) {
+        if let Some(link) = self.relays.get_mut(&relay)
+            && link.is_seen()
+        {
+            link.keep.doubt(now);
+        }
+    }
+
     /// The next small datagram to a relay or to a client of ours.
     pub(super) fn poll_keeps(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Output> {
         while let Some(kept) = self.relay.poll_kept(now) {

@@ -529,6 +529,7 @@ impl<A: Aead> Node<A> {
         }
         let change = peer.path.poll_change();
         let news = peer.path.poll_news();
+        let silent = peer.path.poll_silent_relay();
         peer.path.poll_proven();
         let (to, is_proven) = (peer.path.current(), peer.path.is_proven());
         // A call goes anywhere; a session moves only to where the peer is known to be.
@@ -564,6 +565,9 @@ impl<A: Aead> Node<A> {
         }
         if let Some(change) = news {
             self.tell(Event::PathChanged { node, change });
+        }
+        if let Some(relay) = silent {
+            self.ask_silent_relay(relay, now);
         }
         self.timers.housekeeping_at(now);
     }

@@ -145,6 +145,13 @@ impl Keep {
         };
     }
 
+    /// Asks whether the relay is there, unless it is being asked.
+    pub const fn doubt(&mut self, now: Instant) {
+        if !matches!(self.state, State::Asks { .. }) {
+            self.begin(now);
+        }
+    }
+
     /// The relay answered after such a silence. `is_spare` if nothing is to be learnt from it, and
     /// `last_sent` says when anything else last left.
     pub fn answered(

@@ -10,7 +10,7 @@ use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
 use altnet_wire::time::{Duration, Instant};
 
-use super::{Direct, FIRST_PAUSE, Path};
+use super::{Direct, FIRST_PAUSE, Path, is_foreign};
 
 /// What was sent and not answered for this long has the path asked, or for two round trips.
 const QUIET: Duration = Duration::from_millis(500);
@@ -210,6 +210,7 @@ impl Path {
         if let Some(relay) = spare {
             self.relays.prefer(relay);
         }
+        self.silent_relay = used.filter(|relay| !is_foreign(*relay));
         if let Some(Endpoint::Direct(address)) = current
             && let Some(direct) = self.directs.iter_mut().find(|d| d.address == address)
         {
