@@ -389,6 +389,31 @@ fn where_much_is_lost_bytes_still_move() {
 }
 
 #[test]
+fn a_relay_that_carries_is_there_however_much_is_lost() {
+    for seed in 0..1 + seeds() {
+        let mut chaos = begin(920 + seed, RELAYED, 200);
+        let used = used(&chaos);
+        let name = match used {
+            0 => "relay1".to_owned(),
+            n => format!("relay-{n}"),
+        };
+        for host in chaos.homes {
+            chaos.world.told(host);
+        }
+        chaos.flow(seconds(60));
+        for host in chaos.homes {
+            let status = chaos.world.node(host).status(chaos.world.now());
+            let mut relays = status.relays.iter();
+            let relay = relays.find(|relay| relay.name == name);
+            let node = relay.map(|relay| relay.node.clone()).unwrap_or_default();
+            let told = chaos.world.told(host);
+            let is_lost = |told: &Event| matches!(told, Event::RelayDown { relay } if relay.to_string() == node);
+            assert!(!told.iter().any(is_lost), "seed {seed}: {told:?}");
+        }
+    }
+}
+
+#[test]
 fn a_peer_that_is_off_is_looked_for_in_silence_and_found_when_it_is_back() {
     let mut chaos = Chaos::new(9_301, 2, [Uplink::V4; 2], Kind::SYMMETRIC_RANDOM);
     chaos.flow(seconds(5));

@@ -41,6 +41,9 @@ const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 /// The same until the relay has said once that it forwards.
 const RENEW_SOON: Duration = Duration::from_secs(2);
 
+/// How often what comes by a relay stands for an answer of its own.
+const PASSED: Duration = Duration::from_millis(200);
+
 /// A relay that says it doesn't know us from here is asked again so soon, and no sooner.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -74,6 +77,8 @@ pub(super) struct RelayLink {
     pub(super) keep_from: Instant,
     /// When something was relayed last.
     pub(super) used: Instant,
+    /// When something that came by it last stood for an answer of its own.
+    passed: Instant,
 }
 
 /// How to send to a relay that forwards for us.
@@ -144,7 +149,9 @@ impl<A: Aead> Node<A> {
                 let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
                 frame.pop_front(header);
                 self.relay_used(relay, now);
-                self.handle_datagram(Endpoint::Relayed { relay, node }, frame, now)
+                let taken = self.handle_datagram(Endpoint::Relayed { relay, node }, frame, now)?;
+                self.passed_by(relay, from, now);
+                Ok(taken)
             }
             RelayPacket::Keep { token, after_s } => {
                 self.handle_keep(from, token, after_s, frame, now)
@@ -167,6 +174,23 @@ impl<A: Aead> Node<A> {
                 }
                 Ok(Verdict::Consumed)
             }
+        }
+    }
+
+    /// A relay sent on what a member sealed: it is there, and so is the way from it. Where much is lost,
+    /// challenges to the one relay that is left would have it taken for silent while it carries.
+    fn passed_by(&mut self, relay: NodeId, from: SocketAddr, now: Instant) {
+        let Some(link) = self.relays.get_mut(&relay) else {
+            return;
+        };
+        if now.saturating_since(link.passed) < PASSED {
+            return;
+        }
+        link.passed = now;
+        if let Some(peer) = self.peers.get_mut(&relay)
+            && peer.path.is_alive_at(from)
+        {
+            peer.path.heard(Endpoint::Direct(from), now);
         }
     }
 
