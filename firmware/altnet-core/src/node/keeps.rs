@@ -267,6 +267,8 @@ impl<A: Aead> Node<A> {
         if !was_understood && link.keep.is_understood() {
             link.renew = now.after(RENEW_KEPT);
         }
+        // A spare is asked so rarely that asking alone would have its registration end before.
+        link.ends = link.ends.max(now.after(REST).after(LIFETIME));
         Ok(Verdict::Consumed)
     }
 }

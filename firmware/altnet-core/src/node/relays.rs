@@ -18,7 +18,7 @@ use super::peers::Peer;
 use super::sessions::Asked;
 use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
-use crate::control::SessionId;
+use crate::control::{CloseReason, SessionId};
 use crate::path::keep::Keep;
 use crate::relay::{LIFETIME_S, Parcel, RelayCounters, Way};
 
@@ -487,7 +487,10 @@ impl<A: Aead> Node<A> {
                 Some(_) => RENEW,
             });
             if link.token.is_some() && link.ends <= now {
-                self.relay_lost(relay, now);
+                match link.session {
+                    Some(session) => self.end_session(session, CloseReason::Done, now),
+                    None => self.relay_lost(relay, now),
+                }
                 continue;
             }
             if let Some(session) = link.session {
