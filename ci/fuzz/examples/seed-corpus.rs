@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use altnet_fuzz::{
-    TARGETS, audit, logins, machines, parsers, policies, portmap, relays, sizes, turn, world,
+    TARGETS, audit, logins, machines, parsers, policies, portmap, relays, sizes, stun, turn, world,
 };
 
 fn main() -> std::io::Result<()> {
@@ -24,6 +24,7 @@ fn main() -> std::io::Result<()> {
             turn::seeds(name),
             relays::seeds(name),
             sizes::seeds(name),
+            stun::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

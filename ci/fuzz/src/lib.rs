@@ -19,6 +19,7 @@ pub mod policies;
 pub mod portmap;
 pub mod relays;
 pub mod sizes;
+pub mod stun;
 pub mod turn;
 pub mod world;
 
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("echo", parsers::echo),
     ("wireguard_message", parsers::wireguard_message),
     ("stun", parsers::stun),
+    ("stun_server", stun::stun_server),
     ("ip_and_policy", policies::ip_and_policy),
     ("policy", policies::policy),
     ("dns", parsers::dns),

@@ -77,6 +77,7 @@ targets! {
     echo: 5000,
     wireguard_message: 5000,
     stun: 5000,
+    stun_server: 3000,
     ip_and_policy: 5000,
     policy: 3000,
     dns: 3000,

@@ -30,4 +30,5 @@ pub mod registry;
 pub mod relay;
 pub mod rng;
 pub mod split;
+pub mod stun;
 pub mod turn;
