@@ -8,7 +8,8 @@
 //! sleeping task: no buffer, in or out. TLS is rustls without its own buffers, so that a packet is
 //! copied into a connection's queue, from there sealed into what is written, and no more.
 //!
-//! [`server`] and [`client`] are the two sides; [`certificate`] is what a server shows.
+//! [`server`] and [`client`] are the two sides; [`certificate`] is what a server shows, [`stun`] what
+//! it answers beside.
 #![forbid(unsafe_code)]
 
 pub mod certificate;
@@ -21,5 +22,6 @@ mod pool;
 pub mod proxy;
 mod queue;
 pub mod server;
+pub mod stun;
 mod tls;
 pub mod trust;

@@ -15,6 +15,7 @@ use altnet_core::derp::server::ServerLimits;
 use altnet_relay::certificate::{Certificate, Shown};
 use altnet_relay::keys;
 use altnet_relay::server::{Admission, Admit, Notice, Options, Relay, serve_plain};
+use altnet_relay::stun::{self, StunPort};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,6 +35,11 @@ struct Arguments {
     /// somebody is between them and the internet.
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
+
+    /// Answer STUN too, over UDP: by that clients find their way to each other without this relay. At
+    /// port 3478 of the address where it listens if not said.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1)]
+    stun: Option<Option<SocketAddr>>,
 
     /// The certificate's chain in PEM, the relay's own first. Read anew on SIGHUP.
     #[arg(long, requires = "key", conflicts_with = "self_signed")]
@@ -147,16 +153,28 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     if let Some(http) = arguments.http {
         tokio::spawn(serve_plain(bind(http).await?));
     }
+    let stun = arguments
+        .stun
+        .map(|told| bind_stun(told.unwrap_or(SocketAddr::new(arguments.listen.ip(), stun::PORT))))
+        .transpose()?;
+    let stun_address = stun.as_ref().map(|(_, address)| address.to_string());
+    if let Some((port, _)) = stun {
+        tokio::spawn(port.serve());
+    }
     let public = relay.public();
     if arguments.json {
         let status = serde_json::json!({
             "address": address.to_string(),
             "derp_key": public.to_string(),
             "pin": pin.to_string(),
+            "stun": stun_address,
         });
         println!("{status}");
     } else {
         println!("listening at {address}\nDERP key {public}\ncertificate {pin}");
+        if let Some(address) = stun_address {
+            println!("answering STUN at {address}");
+        }
     }
     let _ = std::io::stdout().flush();
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
@@ -209,6 +227,12 @@ async fn renew(arguments: &Arguments, relay: &Relay, shown: &Shown, told: &mut S
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|e| format!("can't listen at {address}: {e}"))
+}
+
+fn bind_stun(address: SocketAddr) -> Result<(StunPort, SocketAddr), String> {
+    StunPort::bind(address)
+        .and_then(|port| port.address().map(|address| (port, address)))
+        .map_err(|e| format!("can't answer STUN at {address}: {e}"))
 }
 
 /// What a new self-signed certificate is for.

@@ -32,7 +32,7 @@ pub use plain::serve_plain;
 use shared::Shared;
 
 /// What accepting waits after the kernel refused: it has no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What somebody who comes may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

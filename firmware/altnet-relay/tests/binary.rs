@@ -1,6 +1,7 @@
 //! `altnet-derp` as it is run.
 
 use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +12,14 @@ use altnet_relay::certificate::Certificate;
 use altnet_relay::client::{Connection, ConnectionError, Event, Target};
 use altnet_relay::trust::Trust;
 use altnet_wire::derp::info::ClientInfo;
+use altnet_wire::stun::attribute::XOR_MAPPED_ADDRESS;
+use altnet_wire::stun::write::Writer;
+use altnet_wire::stun::{Class, Message, Method, TransactionId};
 
 struct Relay {
     process: Child,
     target: Target,
+    stun: Option<SocketAddr>,
 }
 
 impl Drop for Relay {
@@ -25,10 +30,15 @@ impl Drop for Relay {
 }
 
 fn start(folder: &Path, admit: &str) -> Relay {
+    start_with(folder, admit, &[])
+}
+
+fn start_with(folder: &Path, admit: &str, words: &[&str]) -> Relay {
     let mut process = Command::new(env!("CARGO_BIN_EXE_altnet-derp"))
         .args(["--listen", "[::]:0", "--json", "--admit", admit])
         .args(["--host", "relay.test", "--self-signed"])
         .arg(folder)
+        .args(words)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -37,7 +47,8 @@ fn start(folder: &Path, admit: &str) -> Relay {
     let out = process.stdout.take().unwrap();
     BufReader::new(out).read_line(&mut line).unwrap();
     let status: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let address: std::net::SocketAddr = status["address"].as_str().unwrap().parse().unwrap();
+    let address: SocketAddr = status["address"].as_str().unwrap().parse().unwrap();
+    let stun = status["stun"].as_str().map(|stun| stun.parse().unwrap());
     let target = Target {
         host: "relay.test".to_owned(),
         port: address.port(),
@@ -46,7 +57,11 @@ fn start(folder: &Path, admit: &str) -> Relay {
         key: None,
         proxy: None,
     };
-    Relay { process, target }
+    Relay {
+        process,
+        target,
+        stun,
+    }
 }
 
 async fn connect(relay: &Relay, secret: SecretKey) -> Result<Connection, ConnectionError> {
@@ -146,6 +161,63 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
     assert_eq!(heard.unwrap().unwrap(), b"hello");
 }
 
+fn binding_request(transaction: TransactionId) -> Vec<u8> {
+    let mut out = [0; 64];
+    let writer = Writer::new(&mut out, Class::Request, Method::BINDING, transaction).unwrap();
+    writer.bytes().to_vec()
+}
+
+/// Asks a server's address from another one of this machine, and hears nobody else.
+fn ask(from: &str, server: &str, port: u16) {
+    let (from, server): (IpAddr, IpAddr) = (from.parse().unwrap(), server.parse().unwrap());
+    let socket = UdpSocket::bind((from, 0)).unwrap();
+    socket.connect((server, port)).unwrap();
+    let patience = Some(Duration::from_secs(10));
+    socket.set_read_timeout(patience).unwrap();
+    let transaction = TransactionId([9; 12]);
+    let request = binding_request(transaction);
+    // What isn't a request for this gets no answer: the first one is to the last of these.
+    let mut indication = request.clone();
+    indication[1] = 0x11;
+    let (long, allocation) = ([&request[..], &[0; 1500]].concat(), [0, 3]);
+    let allocation = [&allocation, &request[2..]].concat();
+    for refused in [
+        &b""[..],
+        b"hello",
+        &request[..19],
+        &indication,
+        &long,
+        &allocation,
+    ] {
+        socket.send(refused).unwrap();
+    }
+    socket.send(&request).unwrap();
+    let mut answer = [0; 256];
+    let length = socket.recv(&mut answer).unwrap();
+    let message = Message::parse(&answer[..length]).unwrap();
+    assert_eq!(message.class(), Class::Success);
+    assert_eq!(message.transaction(), transaction);
+    let told = message.xor_address(XOR_MAPPED_ADDRESS);
+    assert_eq!(told, Some(socket.local_addr().unwrap()));
+}
+
+#[test]
+fn stun_is_answered_from_the_address_that_was_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    for (listen, asked) in [
+        ("[::]:0", &[("127.0.0.1", "127.0.0.2"), ("::1", "::1")][..]),
+        ("0.0.0.0:0", &[("127.0.0.1", "127.0.0.3")]),
+        ("127.0.0.4:0", &[("127.0.0.1", "127.0.0.4")]),
+    ] {
+        let relay = start_with(folder.path(), "any", &["--stun", listen]);
+        let port = relay.stun.unwrap().port();
+        for (from, server) in asked {
+            ask(from, server, port);
+        }
+    }
+    assert_eq!(start(folder.path(), "any").stun, None);
+}
+
 #[test]
 fn what_it_cannot_do_it_says() {
     let run = |words: &[&str]| {
@@ -169,4 +241,11 @@ fn what_it_cannot_do_it_says() {
     assert!(run(&missing).contains("no.pem"));
     assert!(run(&["--admit", "any"]).contains("--self-signed"));
     assert!(run(&["--self-signed", "x"]).contains("--admit"));
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let listen = ["--listen", "127.0.0.1:0", "--self-signed", folder];
+    let said = run(&[&listen[..], &["--admit", "any", "--stun", &address]].concat());
+    assert!(said.contains(&format!("can't answer STUN at {address}")));
 }
