@@ -50,6 +50,21 @@ def share(place: Place, outside: str) -> None:
         """)
 
 
+def block_udp(place: Place, interface: str) -> None:
+    """Lets nothing through an interface by UDP, either way: a network that lets nothing but TCP pass."""
+    place._tool("nft", "-f", "-", stdin=f"""
+        table inet no_udp {{
+            chain in {{ type filter hook input priority 0; iifname "{interface}" meta l4proto udp drop; }}
+            chain out {{ type filter hook output priority 0; oifname "{interface}" meta l4proto udp drop; }}
+        }}
+        """)
+
+
+def let_udp_through(place: Place) -> None:
+    """Undoes `block_udp`."""
+    place._tool("nft", "delete", "table", "inet", "no_udp")
+
+
 def translate(place: Place, outside: str, kind: str, inside: str, host: str) -> None:
     """Puts a NAT of `kind` on a router, between the interfaces `inside` and `outside`."""
     if kind not in KINDS:

@@ -1,24 +1,12 @@
 """Homes that only somebody else's DERP server connects: altnet-derp, run by somebody who isn't a member."""
 
-import json
-
-from lab import homes
-from lab.altnet import BINARIES, Story, altnet, goes_by
+from lab import homes, network
+from lab.altnet import Story, altnet, goes_by
 from lab.places import Lab, Place, wait_for
-
-from .turn import NO_UDP
+from lab.tailcat import serve_derp
 
 DERPER = "203.0.113.7"
 PORT = 8443
-
-
-def serve(place: Place, admitted: str) -> str:
-    """Starts a DERP server; returns the pin of its certificate."""
-    place.start(str(BINARIES / "altnet-derp"), "--listen", f"{DERPER}:{PORT}", "--self-signed", "derp", "--admit", admitted, "--json",
-                log="derper.log")
-    log = place.lab.dir / "derper.log"
-    said = wait_for("the DERP server", lambda: next((line for line in log.read_text().splitlines() if line.startswith("{")), None))
-    return json.loads(said)["pin"]
 
 
 def build(lab: Lab) -> tuple[Story, Place, list[Place]]:
@@ -26,7 +14,8 @@ def build(lab: Lab) -> tuple[Story, Place, list[Place]]:
     story = Story(lab, "symmetric", "symmetric")
     derper = homes.server(lab, story.internet.bridge, "derper", DERPER)
     (derper.folder / "keys").touch()
-    pin = serve(derper, "keys")
+    words = ["--listen", f"{DERPER}:{PORT}", "--self-signed", "derp", "--admit", "keys"]
+    pin = serve_derp(derper, *words, log="derper.log")["pin"]
     gateways = [home.gateway for home in story.internet.homes]
 
     def enter(step) -> None:
@@ -51,7 +40,7 @@ def only_a_derp_server_connects() -> None:
         for gateway in gateways:
             story.stop(gateway)
             # Neither the relay nor the other home can be heard by UDP any more.
-            gateway.run("nft", "-f", "-", stdin=NO_UDP)
+            network.block_udp(gateway, "wan")
             story.start(gateway)
         for gateway in gateways:
             admitted = lambda gateway=gateway: altnet(gateway, "status")["derpers"][0]["state"] == "up"

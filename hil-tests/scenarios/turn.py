@@ -1,19 +1,12 @@
 """Homes that only somebody else's TURN server connects: coturn's."""
 
-from lab import homes
+from lab import homes, network
 from lab.altnet import Story, altnet, goes_by, path_between_homes
 from lab.places import Lab, Place, wait_for
 
 from .traversal import TURN_PORT, TURN_SERVER, TurnServer, prepare
 
 USERS = {"gateway-a": ("anna", "sesame"), "gateway-b": ("ben", "open")}
-# Run at a gateway: nothing leaves or enters by UDP any more.
-NO_UDP = """
-table inet dark {
-    chain out { type filter hook output priority 0; oifname "wan" meta l4proto udp drop; }
-    chain in { type filter hook input priority 0; iifname "wan" meta l4proto udp drop; }
-}
-"""
 
 
 def build(lab: Lab, transport: str) -> tuple[Story, list[Place]]:
@@ -75,7 +68,7 @@ def only_coturn_connects_and_no_udp_passes() -> None:
     with Lab() as lab:
         story, gateways = build(lab, "tcp")
         for gateway in gateways:
-            gateway.run("nft", "-f", "-", stdin=NO_UDP)
+            network.block_udp(gateway, "wan")
         goes_on(story)
 
 
