@@ -6,6 +6,7 @@ Called by `ci/chaos`, which installs what it needs.
 import argparse
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +14,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import nets  # noqa: E402
-from lab.altnet import BINARIES, PYTHON, build_binaries  # noqa: E402
-from lab.members import PASSPHRASE, ask, found, path, say, served, start, status, stop  # noqa: E402
+from lab.altnet import BINARIES, PYTHON, altnet, build_binaries, path, stop  # noqa: E402
+from lab.members import PASSPHRASE, found, say, served, start, status  # noqa: E402
 from lab.places import Lab, LabError, Place, wait_for  # noqa: E402
 
 FLOW = pathlib.Path(__file__).with_name("lab") / "flow.py"
@@ -142,7 +143,7 @@ class Chaos:
 
     def used(self) -> Place:
         """The relay by which home A sends."""
-        endpoint = next(peer["endpoint"] or "" for peer in ask(self.homes[0].place, "peers")["peers"] if peer["name"] == "house-b")
+        endpoint = next(peer["endpoint"] or "" for peer in altnet(self.homes[0].place, "peers")["peers"] if peer["name"] == "house-b")
         relays = status(self.homes[0].place)["relays"]
         name = next((relay["name"] for relay in relays if endpoint.endswith(relay["node"])), None)
         if name is None:
@@ -173,7 +174,7 @@ def tell(chaos: Chaos, switches: tuple[str, ...]) -> None:
     chaos.settle(False)
     chaos.serve()
     relay = chaos.used()
-    chaos.happen("relay killed", UNTOLD_MS, lambda: stop(relay))
+    chaos.happen("relay killed", UNTOLD_MS, lambda: stop(relay, signal.SIGKILL))
     # Until they have noticed they say that it serves them.
     chaos.serve(by=1)
     start(relay)
@@ -181,7 +182,7 @@ def tell(chaos: Chaos, switches: tuple[str, ...]) -> None:
     relay = chaos.used()
 
     def restart() -> None:
-        stop(relay)
+        stop(relay, signal.SIGKILL)
         start(relay)
 
     chaos.happen("relay restarted", UNTOLD_MS, restart)
@@ -200,7 +201,7 @@ def tell_worse(chaos: Chaos) -> None:
     chaos.net.say("loss 150")
     relay = chaos.used()
     # TCP waits ever longer for what is lost that often.
-    chaos.happen("relay killed where 15 % are lost", 20_000, lambda: stop(relay), after_s=30, moves_s=60)
+    chaos.happen("relay killed where 15 % are lost", 20_000, lambda: stop(relay, signal.SIGKILL), after_s=30, moves_s=60)
 
 
 def main() -> int:

@@ -15,8 +15,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from lab import nets  # noqa: E402
-from lab.altnet import BINARIES, ROOT, build_binaries  # noqa: E402
-from lab.members import PASSPHRASE, PINGS, at_once, found, path, say, status  # noqa: E402
+from lab.altnet import BINARIES, ROOT, build_binaries, path  # noqa: E402
+from lab.members import PASSPHRASE, PINGS, at_once, found, say, status  # noqa: E402
 from lab.places import Lab, LabError  # noqa: E402
 
 TABLE = ROOT / "firmware/altnet-sim/src/grid.txt"

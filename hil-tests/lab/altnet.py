@@ -101,31 +101,20 @@ class Story:
         (place.folder / "altnet.toml").touch()
         daemon = place.start(*SHELL, f"exec {self.daemons[place.name]}", log=f"{place.name}.log",
                              env=self.environments.get(place.name))
-
-        def answers() -> bool:
-            if daemon.poll() is not None:
-                raise LabError(f"{place.name}: the daemon ended at once\n{self.log(place)}")
-            return place.run("altnet", "status", check=False).returncode == 0
-
         if wait:
-            wait_for(f"altnetd on {place.name} to answer", answers)
+            wait_for_answer(place, daemon)
 
     def stop(self, place: Place, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends a place's daemon, politely or not, and waits until it is gone."""
-        for pid in self.running(place):
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
-        wait_for(f"altnetd on {place.name} to end", lambda: not self.running(place), timeout_s=10, every_s=0.01)
+        stop(place, number)
 
     def running(self, place: Place) -> list[int]:
         """The process ids of the daemons running at a place."""
-        return [pid for pid, line in place.processes().items() if os.path.basename(line.split(" ")[0]) == "altnetd"]
+        return running(place)
 
     def log(self, place: Place) -> str:
         """The end of what a place's daemon wrote."""
-        return (self.lab.dir / f"{place.name}.log").read_text(errors="replace")[-3000:]
+        return log_end(place)
 
     def fetch(self, timeout_s: float = 60) -> str:
         """Types the README's step at client A until it succeeds; returns the page."""
@@ -167,12 +156,45 @@ def altnet(place: Place, *words: str) -> dict:
     return json.loads(place.run("altnet", *words, "--json").stdout)
 
 
+def wait_for_answer(place: Place, daemon: subprocess.Popen) -> None:
+    """Waits until a daemon that was just started answers its command line; one that ended is said with what it wrote."""
+
+    def answers() -> bool:
+        if daemon.poll() is not None:
+            raise LabError(f"{place.name}: the daemon ended at once\n{log_end(place)}")
+        return place.run("altnet", "status", check=False).returncode == 0
+
+    wait_for(f"altnetd on {place.name} to answer", answers)
+
+
+def log_end(place: Place) -> str:
+    """The end of what a place's daemon wrote."""
+    return (place.lab.dir / f"{place.name}.log").read_text(errors="replace")[-3000:]
+
+
+def running(place: Place) -> list[int]:
+    """The process ids of the daemons running at a place."""
+    return [pid for pid, line in place.processes().items() if os.path.basename(line.split(" ")[0]) == "altnetd"]
+
+
+def stop(place: Place, number: signal.Signals = signal.SIGTERM) -> None:
+    """Ends a place's daemon, politely or not, and waits until it is gone."""
+    for pid in running(place):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+    wait_for(f"altnetd on {place.name} to end", lambda: not running(place), every_s=0.01)
+
+
+def path(place: Place, name: str) -> str:
+    """How a place reaches a peer now: `direct`, `relay` or what it says instead; `none` if it doesn't know it."""
+    return next((peer["path"] for peer in altnet(place, "peers")["peers"] if peer["name"] == name), "none")
+
+
 def path_between_homes(story: Story) -> str:
-    """How gateway A reaches gateway B now: `direct`, `relay` or what it says instead."""
-    for peer in altnet(story.internet.a.gateway, "peers")["peers"]:
-        if peer["name"] == "house-b":
-            return peer["path"]
-    return "unknown"
+    """How gateway A reaches gateway B now."""
+    return path(story.internet.a.gateway, "house-b")
 
 
 def metric(place: Place, name: str) -> float:

@@ -1,14 +1,11 @@
 """Members of one network on lines of `nets`: making the network, joining, and asking daemons."""
 
-import json
-import os
-import signal
 import sys
 import threading
 
-from .altnet import SHELL
+from .altnet import SHELL, altnet, wait_for_answer
 from .nets import Net
-from .places import LabError, Place, wait_for
+from .places import Place, wait_for
 
 PASSPHRASE = "a lab's"
 # A policy by which everybody may ping everybody.
@@ -46,7 +43,7 @@ def found(net: Net, owner: Place, relays: list[Place], homes: list[Place], polic
     at_once([lambda place=place: place.run("altnet", "join", "--name", place.name, invite) for place in homes])
     for place in homes:
         wait_for(f"{place.name} to be served by every relay", lambda place=place: served(place) == len(relays), timeout_s=60)
-        wait_for(f"{place.name} to know everybody", lambda place=place: len(ask(place, "members")["members"]) >= len(homes) + len(relays), timeout_s=60)
+        wait_for(f"{place.name} to know everybody", lambda place=place: len(altnet(place, "members")["members"]) >= len(homes) + len(relays), timeout_s=60)
 
 
 def endpoint(address: str) -> str:
@@ -60,24 +57,7 @@ def start(place: Place, config: str | None = None) -> None:
     if config is not None or not file.exists():
         file.write_text(config or "")
     daemon = place.start("altnetd", "--config", "altnet.toml", log=f"{place.name}.log")
-
-    def answers() -> bool:
-        if daemon.poll() is not None:
-            raise LabError(f"{place.name}: the daemon ended at once; its log is {place.name}.log")
-        return place.run("altnet", "status", check=False).returncode == 0
-
-    wait_for(f"altnetd on {place.name}", answers)
-
-
-def stop(place: Place, number: signal.Signals = signal.SIGKILL) -> None:
-    """Ends a place's daemon, and waits until it is gone."""
-    running = lambda: [pid for pid, line in place.processes().items() if os.path.basename(line.split(" ")[0]) == "altnetd"]
-    for pid in running():
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-    wait_for(f"altnetd on {place.name} to end", lambda: not running(), every_s=0.01)
+    wait_for_answer(place, daemon)
 
 
 def at_once(things: list) -> None:
@@ -99,24 +79,14 @@ def at_once(things: list) -> None:
         raise faults[0]
 
 
-def ask(place: Place, *words: str) -> dict:
-    """A place's daemon, by its own command line."""
-    return json.loads(place.run("altnet", *words, "--json").stdout)
-
-
 def status(place: Place) -> dict:
     """How a place is."""
-    return ask(place, "status")
+    return altnet(place, "status")
 
 
 def served(place: Place) -> int:
     """How many relays forward for a place."""
     return sum(relay["up"] for relay in status(place)["relays"])
-
-
-def path(place: Place, name: str) -> str:
-    """How a place reaches a peer now."""
-    return next((peer["path"] for peer in ask(place, "peers")["peers"] if peer["name"] == name), "none")
 
 
 def say(text: str) -> None:
