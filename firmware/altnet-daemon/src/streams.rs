@@ -22,36 +22,34 @@ use altnet_core::node::WantedStream;
 use altnet_core::relay::StreamId;
 use altnet_core::relay::guests::MAX_GUESTS;
 use altnet_relay::certificate::{Certificate, CertificateError};
-use altnet_relay::client::{Connection, Event, Sender, Target};
+use altnet_relay::client::{Event, Sender, Target};
 use altnet_relay::keys;
 use altnet_relay::proxy::Proxy;
 use altnet_relay::server::{Admission, Admit, Local, Options, Relay};
 use altnet_relay::trust::Trust;
-use altnet_wire::derp::VERSION;
-use altnet_wire::derp::info::ClientInfo;
 use altnet_wire::derp::node::{key_of, node_of};
 use altnet_wire::id::NodeId;
 use altnet_wire::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::config;
+use crate::lines::{self, Lines};
+use crate::news::News;
 
 /// The port of relays' TLS, the one that no network blocks.
 pub const PORT: u16 = 443;
 /// Datagrams and news that wait for the loop.
 const WAITING: usize = 512;
-/// The first pause before a relay is tried again; each next is twice as long.
-const RETRY: Duration = Duration::from_secs(2);
+/// The longest pause before a relay is tried again.
 const RETRY_MOST: Duration = Duration::from_secs(60);
 
 /// Something that came.
 #[derive(Debug)]
 pub enum Came {
     /// A stream to a relay stands.
-    Up(NodeId, Outgoing),
+    Up(NodeId, Sender),
     /// It has ended, or didn't come to be.
     Down(NodeId, String),
     /// A datagram over the stream to a relay, from a node.
@@ -62,24 +60,6 @@ pub enum Came {
     Guest(ConnectionId),
     /// A client's connection has ended.
     Gone(ConnectionId),
-}
-
-/// A stream to a relay, to send over.
-#[derive(Clone)]
-pub struct Outgoing(Sender);
-
-impl std::fmt::Debug for Outgoing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Outgoing(..)")
-    }
-}
-
-/// A stream that is wanted.
-struct Line {
-    task: Option<JoinHandle<()>>,
-    sender: Option<Outgoing>,
-    again: Instant,
-    pause: Duration,
 }
 
 /// The connections of clients of ours, and the streams by which the node knows them.
@@ -115,12 +95,12 @@ impl Clients {
 pub struct Streams {
     secret: Zeroizing<[u8; 32]>,
     proxy: Option<Proxy>,
-    lines: BTreeMap<NodeId, Line>,
+    lines: Lines<NodeId>,
     relay: Option<Relay>,
     listens: Option<SocketAddr>,
     clients: Clients,
-    outbox: mpsc::Sender<Came>,
-    inbox: mpsc::Receiver<Came>,
+    /// What the tasks tell.
+    pub news: News<Came>,
 }
 
 impl std::fmt::Debug for Streams {
@@ -163,16 +143,14 @@ impl Streams {
     pub fn new(proxy: Option<Proxy>) -> io::Result<Self> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret).map_err(io::Error::other)?;
-        let (outbox, inbox) = mpsc::channel(WAITING);
         Ok(Self {
             secret,
             proxy,
-            lines: BTreeMap::new(),
+            lines: Lines::new(RETRY_MOST),
             relay: None,
             listens: None,
             clients: Clients::default(),
-            outbox,
-            inbox,
+            news: News::new(WAITING),
         })
     }
 
@@ -216,8 +194,8 @@ impl Streams {
     }
 
     fn local(&self) -> Local {
-        let (openings, packets) = (self.outbox.clone(), self.outbox.clone());
-        let closings = self.outbox.clone();
+        let (openings, packets) = (self.news.outbox(), self.news.outbox());
+        let closings = self.news.outbox();
         Local {
             opened: Arc::new(move |connection| {
                 let openings = openings.clone();
@@ -237,70 +215,31 @@ impl Streams {
         }
     }
 
-    /// Waits for something to come.
-    pub async fn came(&mut self) -> Came {
-        match self.inbox.recv().await {
-            Some(came) => came,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What came besides, without waiting.
-    pub fn try_came(&mut self) -> Option<Came> {
-        self.inbox.try_recv().ok()
-    }
-
     /// Makes the streams that are wanted and ends the others; `ended` is told of those. Returns when
     /// to look again.
     pub fn tend(
         &mut self,
         wanted: &[WantedStream],
-        mut ended: impl FnMut(NodeId),
+        ended: impl FnMut(NodeId),
         now: Instant,
     ) -> Instant {
-        self.lines.retain(|relay, line| {
-            let is_wanted = wanted.iter().any(|want| want.relay == *relay);
-            if !is_wanted {
-                if let Some(task) = line.task.take() {
-                    task.abort();
-                }
-                ended(*relay);
-            }
-            is_wanted
-        });
-        for want in wanted {
-            let line = self.lines.entry(want.relay).or_insert(Line {
-                task: None,
-                sender: None,
-                again: now,
-                pause: RETRY,
-            });
-            if line.task.is_none() && line.again <= now {
-                let secret = SecretKey::new(*self.secret);
-                let (outbox, proxy) = (self.outbox.clone(), self.proxy.clone());
-                line.task = Some(tokio::spawn(run(want.clone(), secret, proxy, outbox)));
-            }
-        }
-        let idle = self.lines.values().filter(|line| line.task.is_none());
-        idle.map(|line| line.again).min().unwrap_or(Instant::NEVER)
+        let begin = |want: &WantedStream| {
+            let secret = SecretKey::new(*self.secret);
+            let (outbox, proxy) = (self.news.outbox(), self.proxy.clone());
+            Some(run(want.clone(), secret, proxy, outbox))
+        };
+        self.lines
+            .tend(wanted, |want| want.relay, begin, ended, now)
     }
 
     /// Notes that a stream to a relay stands.
-    pub fn up(&mut self, relay: NodeId, sender: Outgoing) {
-        if let Some(line) = self.lines.get_mut(&relay) {
-            line.sender = Some(sender);
-            line.pause = RETRY;
-        }
+    pub fn up(&mut self, relay: NodeId, sender: Sender) {
+        self.lines.up(relay, sender);
     }
 
     /// Notes that it doesn't.
     pub fn down(&mut self, relay: NodeId, now: Instant) {
-        if let Some(line) = self.lines.get_mut(&relay) {
-            line.task = None;
-            line.sender = None;
-            line.again = now.after(line.pause);
-            line.pause = (line.pause * 2).min(RETRY_MOST);
-        }
+        self.lines.down(relay, now);
     }
 
     /// Where clients connect, if they may.
@@ -315,11 +254,7 @@ impl Streams {
 
     /// Sends a datagram over the stream to a relay, for a node.
     pub fn to_relay(&self, relay: NodeId, to: NodeId, datagram: &[u8]) {
-        let line = self.lines.get(&relay);
-        if let Some(Outgoing(sender)) = line.and_then(|line| line.sender.as_ref()) {
-            // What can't be sent is lost, as on any network.
-            let _ = sender.send(&key_of(to), datagram);
-        }
+        self.lines.send(relay, &key_of(to), datagram);
     }
 
     /// Sends a datagram to a client of ours, from a node.
@@ -384,20 +319,15 @@ async fn run(
             proxy: proxy.clone(),
         };
         let secret = SecretKey::new(*secret.bytes());
-        let info = ClientInfo {
-            version: VERSION,
-            can_ack_pings: true,
-            ..ClientInfo::default()
-        };
-        let connection = match Connection::connect(&target, secret, info).await {
+        let connection = match lines::connect(&target, secret).await {
             Ok(connection) => connection,
             Err(e) => {
                 why = format!("{address}: {e}");
                 continue;
             }
         };
-        let sender = Outgoing(connection.sender());
-        if outbox.send(Came::Up(relay, sender)).await.is_err() {
+        let up = Came::Up(relay, connection.sender());
+        if outbox.send(up).await.is_err() {
             return;
         }
         let packets = outbox.clone();
@@ -418,6 +348,8 @@ async fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use altnet_relay::client::Connection;
+    use altnet_wire::derp::info::ClientInfo;
 
     /// Connects to a relay as somebody whom it doesn't know, and says nothing.
     async fn silent_guest(relay: SocketAddr, key: u8) -> Connection {
@@ -436,7 +368,7 @@ mod tests {
 
     async fn came(streams: &mut Streams) -> Came {
         let patience = std::time::Duration::from_secs(20);
-        let came = tokio::time::timeout(patience, streams.came());
+        let came = tokio::time::timeout(patience, streams.news.came());
         came.await.expect("something comes")
     }
 

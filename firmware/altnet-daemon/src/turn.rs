@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::{Transport, Turn};
+use crate::news::News;
 
 /// Messages that wait, each way.
 const WAITING: usize = 256;
@@ -47,19 +48,17 @@ struct Attempt {
 pub struct TurnServers {
     servers: Vec<Turn>,
     attempt: Option<Attempt>,
-    outbox: mpsc::Sender<Came>,
-    inbox: mpsc::Receiver<Came>,
+    /// What the tasks tell.
+    pub news: News<Came>,
 }
 
 impl TurnServers {
     /// None is used yet.
     pub fn new(servers: &[Turn]) -> Self {
-        let (outbox, inbox) = mpsc::channel(WAITING);
         Self {
             servers: servers.to_vec(),
             attempt: None,
-            outbox,
-            inbox,
+            news: News::new(WAITING),
         }
     }
 
@@ -75,7 +74,7 @@ impl TurnServers {
         };
         if let Some(server) = self.servers.get(wanted.server) {
             let number = wanted.attempt;
-            let task = run(number, server.clone(), self.outbox.clone());
+            let task = run(number, server.clone(), self.news.outbox());
             self.attempt = Some(Attempt {
                 number,
                 task: tokio::spawn(task),
@@ -88,20 +87,6 @@ impl TurnServers {
         if let Some(attempt) = self.attempt.take() {
             attempt.task.abort();
         }
-    }
-
-    /// Waits for something to come.
-    pub async fn came(&mut self) -> Came {
-        match self.inbox.recv().await {
-            Some(came) => came,
-            // This side holds a sender too.
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What came besides, without waiting.
-    pub fn try_came(&mut self) -> Option<Came> {
-        self.inbox.try_recv().ok()
     }
 
     /// Notes where messages for the server go.
@@ -256,7 +241,7 @@ mod tests {
         let mut servers = server(at, Transport::Tcp);
         servers.tend(Some(WANTED));
         let (mut far, _) = listener.accept().await.unwrap();
-        let Came::Reached(7, found, outgoing) = servers.came().await else {
+        let Came::Reached(7, found, outgoing) = servers.news.came().await else {
             panic!("not reached");
         };
         assert_eq!(found, at);
@@ -275,13 +260,13 @@ mod tests {
             tokio::task::yield_now().await;
         }
         for expected in [&both[..9], &both[12..17]] {
-            let Came::Message(7, message) = servers.came().await else {
+            let Came::Message(7, message) = servers.news.came().await else {
                 panic!("no message");
             };
             assert_eq!(message, expected);
         }
         far.write_all(&[0xff; 8]).await.unwrap();
-        let Came::Lost(7, why) = servers.came().await else {
+        let Came::Lost(7, why) = servers.news.came().await else {
             panic!("not lost");
         };
         assert!(why.contains("neither a STUN message"), "{why}");
@@ -292,13 +277,13 @@ mod tests {
         let at = "127.0.0.1:3478".parse().unwrap();
         let mut servers = server(at, Transport::Udp);
         servers.tend(Some(WANTED));
-        assert!(matches!(servers.came().await, Came::Reached(7, found, None) if found == at));
+        assert!(matches!(servers.news.came().await, Came::Reached(7, found, None) if found == at));
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = closed.local_addr().unwrap();
         drop(closed);
         let mut servers = server(at, Transport::Tcp);
         servers.tend(Some(WANTED));
-        assert!(matches!(servers.came().await, Came::Lost(7, _)));
+        assert!(matches!(servers.news.came().await, Came::Lost(7, _)));
         servers.tend(None);
         assert!(!servers.is_under_way(7));
     }

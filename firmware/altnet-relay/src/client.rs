@@ -147,6 +147,12 @@ pub struct Sender {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sender(..)")
+    }
+}
+
 impl Sender {
     /// Queues a packet for a client of the relay. When the queue is full its oldest packet goes.
     ///

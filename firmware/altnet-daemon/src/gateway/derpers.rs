@@ -4,20 +4,19 @@
 use altnet_wire::frame::Frame;
 use altnet_wire::time::Instant;
 
-use super::{BATCH, Gateway};
+use super::Gateway;
 use crate::clock;
 use crate::derpers::Came;
 
 impl Gateway {
     /// Takes what came by DERP servers, up to a batch.
     pub(super) fn take_derped(&mut self, first: Came, frame: &mut Frame<'_>) {
-        self.take_one_derped(first, frame);
-        for _ in 1..BATCH {
-            match self.derpers.try_came() {
-                Some(came) => self.take_one_derped(came, frame),
-                None => return,
-            }
-        }
+        self.take_batch(
+            first,
+            |gateway| &mut gateway.derpers.news,
+            Self::take_one_derped,
+            frame,
+        );
     }
 
     fn take_one_derped(&mut self, came: Came, frame: &mut Frame<'_>) {

@@ -9,15 +9,32 @@ use serde_json::{Value, json};
 use super::{BATCH, Gateway};
 use crate::api::{ApiError, types};
 use crate::clock;
+use crate::news::News;
 use crate::streams::Came;
 
 impl Gateway {
     /// Takes what came over streams, up to a batch.
     pub(super) fn take_streamed(&mut self, first: Came, frame: &mut Frame<'_>) {
-        self.take_one(first, frame);
+        self.take_batch(
+            first,
+            |gateway| &mut gateway.streams.news,
+            Self::take_one,
+            frame,
+        );
+    }
+
+    /// Takes what tasks told, up to a batch of it: `first`, and what else is among the news.
+    pub(super) fn take_batch<C>(
+        &mut self,
+        first: C,
+        news: fn(&mut Self) -> &mut News<C>,
+        take: fn(&mut Self, C, &mut Frame<'_>),
+        frame: &mut Frame<'_>,
+    ) {
+        take(self, first, frame);
         for _ in 1..BATCH {
-            match self.streams.try_came() {
-                Some(came) => self.take_one(came, frame),
+            match news(self).try_came() {
+                Some(came) => take(self, came, frame),
                 None => return,
             }
         }

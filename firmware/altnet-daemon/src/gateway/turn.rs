@@ -2,24 +2,19 @@
 
 use altnet_wire::frame::Frame;
 
-use super::{BATCH, Gateway};
+use super::Gateway;
 use crate::clock;
 use crate::turn::Came;
 
 impl Gateway {
     /// Takes what came from a TURN server, up to a batch.
     pub(super) fn take_turned(&mut self, first: Came, frame: &mut Frame<'_>) {
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            match next {
-                Some(came) => self.take_one_turned(came, frame),
-                None => return,
-            }
-            next = self.turn.try_came();
-        }
-        if let Some(came) = next {
-            self.take_one_turned(came, frame);
-        }
+        self.take_batch(
+            first,
+            |gateway| &mut gateway.turn.news,
+            Self::take_one_turned,
+            frame,
+        );
     }
 
     fn take_one_turned(&mut self, came: Came, frame: &mut Frame<'_>) {
