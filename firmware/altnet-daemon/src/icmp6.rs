@@ -159,8 +159,7 @@ mod tests {
     use super::*;
     use crate::link::index_of;
     use crate::netlink::Netlink;
-    use crate::testing::in_namespace;
-    use std::process::Command;
+    use crate::testing::{in_namespace, ip};
 
     #[test]
     fn the_filter_passes_one_type() {
@@ -182,10 +181,7 @@ mod tests {
     #[test]
     fn solicitations_from_this_link_alone_are_read() {
         in_namespace("solicitations_from_this_link_alone_are_read", async {
-            let made = Command::new("ip")
-                .args(["link", "add", "lan0", "type", "veth", "peer", "host0"])
-                .status();
-            assert!(made.unwrap().success());
+            ip("link add lan0 type veth peer host0");
             // Without duplicate detection link-local addresses work at once.
             for name in ["lan0", "host0"] {
                 std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0").unwrap();

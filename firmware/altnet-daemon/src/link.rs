@@ -360,9 +360,8 @@ pub fn index_of(name: &str) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::in_namespace;
+    use crate::testing::{in_namespace, ip};
     use crate::tun::Tun;
-    use std::process::Command;
 
     fn plan(tun: u32, lans: &[(&str, &str)]) -> Plan {
         Plan {
@@ -379,14 +378,6 @@ mod tests {
                 .collect(),
             is_default_router: true,
         }
-    }
-
-    fn ip(arguments: &str) -> String {
-        let output = Command::new("ip").args(arguments.split(' ')).output();
-        let output = output.unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "ip {arguments}: {error}");
-        String::from_utf8(output.stdout).unwrap()
     }
 
     fn everything() -> String {

@@ -329,8 +329,7 @@ fn ignore(result: io::Result<()>, codes: &[i32]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::in_namespace;
-    use std::process::Command;
+    use crate::testing::{in_namespace, ip};
 
     #[test]
     fn a_link_that_comes_or_goes_is_announced() {
@@ -349,8 +348,7 @@ mod tests {
                 "route add default via 192.0.2.1",
                 "link delete lan0",
             ] {
-                let status = Command::new("ip").args(words.split(' ')).status();
-                assert!(status.unwrap().success(), "ip {words}");
+                ip(words);
                 let said = (&changes).read(&mut [0; 4096]);
                 assert!(said.is_ok(), "nothing was said of: ip {words}");
             }

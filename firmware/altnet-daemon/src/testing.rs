@@ -1,6 +1,7 @@
 //! Help for this crate's own tests.
 
 use std::future::Future;
+use std::process::Command;
 
 /// Runs `test` on a thread of its own, in a fresh network namespace that goes with the
 /// thread. Says why and skips when it may not.
@@ -27,4 +28,13 @@ pub fn in_namespace(name: &str, test: impl Future<Output = ()> + Send + 'static)
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Runs `ip` with these words and returns what it says. In a namespace of [`in_namespace`] it changes that.
+pub fn ip(words: &str) -> String {
+    let output = Command::new("ip").args(words.split(' ')).output();
+    let output = output.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "ip {words}: {error}");
+    String::from_utf8(output.stdout).unwrap()
 }

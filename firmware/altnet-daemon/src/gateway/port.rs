@@ -222,8 +222,7 @@ mod tests {
         let name = "what_is_too_large_for_a_link_is_refused_and_passes_in_fragments";
         crate::testing::in_namespace(name, async {
             for arguments in ["link set lo up", "link set lo mtu 1280"] {
-                let mut ip = std::process::Command::new("ip");
-                assert!(ip.args(arguments.split(' ')).status().unwrap().success());
+                crate::testing::ip(arguments);
             }
             let mut ports = crate::gateway::ports::Ports::from(Port::open(0).unwrap());
             for (own, headers) in [("[::1]:0", 48), ("127.0.0.1:0", 28)] {

@@ -187,8 +187,7 @@ async fn exchange_patiently(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::in_namespace;
-    use std::process::Command;
+    use crate::testing::{in_namespace, ip};
     use tokio::net::TcpListener;
 
     const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -235,8 +234,7 @@ mod tests {
             "address add 192.0.2.1/32 dev lo",
             "address add 192.0.2.2/32 dev lo",
         ] {
-            let done = Command::new("ip").args(words.split(' ')).status();
-            assert!(done.unwrap().success(), "ip {words}");
+            ip(words);
         }
     }
 

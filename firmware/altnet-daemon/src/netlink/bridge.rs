@@ -198,16 +198,11 @@ mod tests {
     use super::*;
     use crate::link::index_of;
     use crate::netlink::neighbour::{Told, heard, watch_neighbours};
-    use crate::testing::in_namespace;
+    use crate::testing::{in_namespace, ip};
     use proptest::prelude::*;
     use std::io::Read;
     use std::process::Command;
     use std::time::Duration;
-
-    fn ip(words: &str) {
-        let status = Command::new("ip").args(words.split(' ')).status();
-        assert!(status.unwrap().success(), "ip {words}");
-    }
 
     #[test]
     fn a_machine_is_found_at_its_port_and_told_of_when_it_moves() {

@@ -88,9 +88,8 @@ fn number(value: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::in_namespace;
+    use crate::testing::{in_namespace, ip};
     use proptest::prelude::*;
-    use std::process::Command;
 
     #[test]
     fn default_gateways_come_the_preferred_first() {
@@ -110,8 +109,7 @@ mod tests {
                 "route add default via 192.0.2.7 table 7",
                 "-6 route add default via fe80::1 dev wan0 metric 1024",
             ] {
-                let done = Command::new("ip").args(words.split(' ')).status();
-                assert!(done.unwrap().success(), "ip {words}");
+                ip(words);
             }
             let found = netlink.default_gateways().unwrap();
             let found: Vec<_> = found
@@ -126,8 +124,7 @@ mod tests {
                 "route flush exact 0.0.0.0/0",
                 "route add default nexthop via 198.51.100.1 nexthop via 192.0.2.1",
             ] {
-                let done = Command::new("ip").args(words.split(' ')).status();
-                assert!(done.unwrap().success(), "ip {words}");
+                ip(words);
             }
             let first = netlink.default_gateways().unwrap()[0];
             assert_eq!(first.address, "198.51.100.1".parse::<IpAddr>().unwrap());

@@ -145,16 +145,10 @@ pub fn heard(bytes: &[u8], take: &mut impl FnMut(Told)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::in_namespace;
+    use crate::testing::{in_namespace, ip};
     use proptest::prelude::*;
     use std::io::Read;
-    use std::process::Command;
     use std::time::Duration;
-
-    fn ip(words: &str) {
-        let status = Command::new("ip").args(words.split(' ')).status();
-        assert!(status.unwrap().success(), "ip {words}");
-    }
 
     #[test]
     fn a_machine_on_a_link_is_found_and_told_of() {

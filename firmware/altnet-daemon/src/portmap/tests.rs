@@ -1,7 +1,6 @@
 //! The task against a pretend router in a namespace of its own.
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::sync::mpsc as channel;
 use std::thread;
 
@@ -10,14 +9,9 @@ use altnet_wire::portmap::pcp::{self, Operation, Response, ResultCode};
 use altnet_wire::portmap::{CLIENT_PORT, MAX_BYTES, SERVER_PORT};
 
 use super::*;
-use crate::testing::in_namespace;
+use crate::testing::{in_namespace, ip};
 
 const OUTSIDE: &str = "198.51.100.7:4660";
-
-fn ip(words: &str) {
-    let done = Command::new("ip").args(words.split(' ')).status();
-    assert!(done.unwrap().success(), "ip {words}");
-}
 
 fn response(request: &pcp::Request, epoch_s: u32) -> Response {
     let mut operation = request.operation;
