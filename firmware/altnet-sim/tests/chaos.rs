@@ -46,9 +46,9 @@ const TOLD: Most = Most(Duration::from_secs(1));
 impl Most {
     fn at(self, loss: u64) -> Duration {
         match loss {
-            0..=20 => self.0,
             // A handshake for a tunnel may be lost once more, where one is made.
-            21..=50 if self.0 > SHAKES => self.0 + SHAKES,
+            1..=50 if self.0 > SHAKES => self.0 + SHAKES,
+            0..=20 => self.0,
             21..=50 => self.0.max(Duration::from_secs(2)) + ROUND_TRIP * 4,
             _ => self.0,
         }
