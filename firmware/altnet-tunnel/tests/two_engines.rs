@@ -192,8 +192,9 @@ fn initiations_are_repeated_with_jitter_and_given_up_after_90_seconds() {
     world.loss = 1000;
     assert_eq!(world.give(A, a, &packet(1, 80)), Given::Queued);
     world.run(at(300));
-    let times: Vec<Instant> = world.log.iter().map(|entry| entry.0).collect();
+    let times = world.first_initiations(A);
     assert!((17..=19).contains(&times.len()), "{}", times.len());
+    assert_eq!(world.initiations_sent(A), 3 * times.len());
     let gaps: Vec<Duration> = times
         .windows(2)
         .map(|pair| pair[1].saturating_since(pair[0]))
@@ -525,5 +526,49 @@ fn an_initiation_goes_along_a_few_ways_and_no_more() {
         world.nodes[A].drain(world.now);
         world.run_for(ms(10));
     }
-    assert_eq!(world.initiations(A), 4);
+    assert_eq!((world.initiations(A), world.initiations_sent(A)), (1, 6));
+}
+
+#[test]
+fn a_lost_initiation_is_sent_once_more_before_there_is_another() {
+    for (repeats, after_ms) in [(1, 1050), (2, 3050)] {
+        let (mut world, a, _) = World::pair();
+        world.loss = 1000;
+        assert_eq!(world.give(A, a, &packet(1, 80)), Given::Queued);
+        world.run_for(ms(after_ms - 100));
+        world.loss = 0;
+        world.run_for(ms(100));
+        assert_eq!(world.nodes[B].numbers(), [1], "{repeats}");
+        assert_eq!(world.initiations(A), 1);
+        assert_eq!(world.initiations_sent(A), 1 + repeats);
+    }
+}
+
+#[test]
+fn a_lost_response_is_sent_once_more_until_the_session_is_confirmed() {
+    let (mut world, a, _) = World::pair();
+    let initiation = world.nodes[A].ask(a, world.now).remove(0);
+    let respond = |world: &mut World, from, after_ms| {
+        let now = world.now.after(ms(after_ms));
+        let heard = world.nodes[B].hear(from, &initiation, now);
+        (heard, world.nodes[B].sent_to())
+    };
+    let (heard, first) = respond(&mut world, address(1), 0);
+    assert!(matches!(heard, Ok(Opened::Handshake { .. })), "{heard:?}");
+    let too_soon = respond(&mut world, address(1), 10);
+    assert_eq!(too_soon, (Err(DropReason::TooOften), vec![]));
+    let (heard, again) = respond(&mut world, address(1), 1000);
+    assert_eq!((heard, &again), (Ok(Opened::Nothing), &first));
+    // Whoever repeats it from elsewhere gets no more than they sent, and moves nobody.
+    let (_, elsewhere) = respond(&mut world, address(9), 1100);
+    assert_eq!(elsewhere, [(address(9), first[0].1.clone())]);
+    let now = world.now.after(ms(1200));
+    let heard = world.nodes[A].hear(address(2), &again[0].1, now);
+    assert!(matches!(heard, Ok(Opened::Handshake { .. })), "{heard:?}");
+    let confirming = world.nodes[A].sent().remove(0);
+    let heard = world.nodes[B].hear(address(1), &confirming, now);
+    assert!(matches!(heard, Ok(Opened::Keepalive { .. })), "{heard:?}");
+    world.nodes[B].sent();
+    let late = respond(&mut world, address(1), 2000);
+    assert_eq!(late, (Err(DropReason::StaleInitiation), vec![]));
 }

@@ -22,6 +22,9 @@ use crate::tai64n::Tai64n;
 pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 /// How long an unanswered initiation is repeated (section 6.1).
 pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
+/// How long an answer is waited for until the same initiation is sent once more; the next time twice as
+/// long. Its bytes are the same, so it is still one in [`REKEY_TIMEOUT`] and costs who got it nothing.
+pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer is waited for, and the least time between initiations (section 6.1).
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Who received and has nothing to say sends a keepalive after this (section 6.1).
@@ -34,8 +37,10 @@ const REKEY_WHEN_RECEIVING: Duration = Duration::from_secs(165);
 /// Moments at which a peer wants to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// Repeat the initiation, or give up.
+    /// Make another initiation, or give up.
     Retransmit,
+    /// Send the same initiation once more.
+    Repeat,
     /// Say that we are here.
     Keepalive,
     /// Data was sent and nothing came back: the session may be dead.
@@ -46,7 +51,7 @@ pub(super) enum Timer {
     Expire,
 }
 
-const TIMERS: usize = 5;
+const TIMERS: usize = 6;
 
 /// Sessions of a peer that gave way to others and still receive.
 ///
@@ -117,10 +122,10 @@ pub(super) struct Shaking {
     pub(super) initiator: Initiator,
     pub(super) index: u32,
     pub(super) local: LocalKeyId,
-    /// Its bytes, MACs not yet put in, where they went last, and along how many ways.
+    /// Its bytes, MACs not yet put in, where they went last, and how often they did.
     pub(super) message: [u8; INITIATION_BYTES],
     pub(super) to: Endpoint,
-    pub(super) ways: u8,
+    pub(super) copies: u8,
 }
 
 /// What the peer wants sent.
@@ -128,7 +133,7 @@ pub(super) struct Shaking {
 pub(super) struct Wants {
     pub(super) response: Option<(Endpoint, [u8; RESPONSE_BYTES])>,
     pub(super) initiation: bool,
-    /// The initiation that waits for its response goes to another endpoint too.
+    /// The initiation that waits for its response is sent once more.
     pub(super) repetition: bool,
     pub(super) keepalive: bool,
     pub(super) queued: bool,
@@ -169,6 +174,8 @@ pub(super) struct Peer<A> {
     pub(super) current: Option<Session<A>>,
     /// What the peer asked for and didn't confirm yet: it only receives.
     pub(super) next: Option<Session<A>>,
+    /// The response that made it, MACs not yet put in: it may be lost.
+    pub(super) responded: [u8; RESPONSE_BYTES],
     /// What gave way, the newest first: they only receive.
     pub(super) formers: [Option<Session<A>>; FORMERS],
 
@@ -203,6 +210,7 @@ impl<A: Aead> Peer<A> {
             last_stamp: None,
             current: None,
             next: None,
+            responded: [0; RESPONSE_BYTES],
             formers: [const { None }; FORMERS],
             timers: [Instant::NEVER; TIMERS],
             keepalive_again: false,
@@ -279,6 +287,7 @@ impl<A: Aead> Peer<A> {
         self.wants.initiation = false;
         self.wants.repetition = false;
         self.set(Timer::Retransmit, Instant::NEVER);
+        self.set(Timer::Repeat, Instant::NEVER);
     }
 
     /// Any authentic datagram was given out for sending (section 6.5).
@@ -382,8 +391,13 @@ impl<A: Aead> Peer<A> {
 
     /// Puts a session in place that the peer asked for: it is confirmed by its first packet.
     /// There is none before it: see [`Peer::clear_next`].
-    pub(super) fn install_responded(&mut self, session: Session<A>) {
+    pub(super) fn install_responded(
+        &mut self,
+        session: Session<A>,
+        response: [u8; RESPONSE_BYTES],
+    ) {
         self.next = Some(session);
+        self.responded = response;
         self.news.sessions = true;
         self.set_expiry();
     }

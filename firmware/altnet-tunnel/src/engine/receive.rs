@@ -5,7 +5,7 @@ use altnet_wire::frame::Frame;
 use altnet_wire::time::{Duration, Instant};
 
 use super::api::{DropReason, LocalKeyId, Opened, PeerIndex};
-use super::peer::Session;
+use super::peer::{Session, Timer};
 use super::{Engine, local_mut};
 use crate::aead::Aead;
 use crate::handshake::{HandshakeError, Named};
@@ -145,11 +145,20 @@ impl<A: Aead> Engine<A> {
             return Err(DropReason::BadHandshake);
         };
         if let Some((stamp, when)) = peer.last_stamp {
-            if proved.stamp <= stamp {
+            let is_repeated = proved.stamp == stamp && peer.next.is_some();
+            if proved.stamp <= stamp && !is_repeated {
                 return Err(DropReason::StaleInitiation);
             }
             if now.saturating_since(when) < INITIATION_INTERVAL {
                 return Err(DropReason::TooOften);
+            }
+            if is_repeated {
+                // The response was lost, or came later than the initiator waits. It says nothing of
+                // where the peer is: anybody may repeat what they saw.
+                peer.last_stamp = Some((stamp, now));
+                peer.wants.response = Some((from, peer.responded));
+                self.note_ready(index);
+                return Ok(Opened::Nothing);
             }
         }
         peer.last_stamp = Some((proved.stamp, now));
@@ -169,8 +178,9 @@ impl<A: Aead> Engine<A> {
         };
         let sizes = (self.limits.replay_window, self.limits.mtu_bytes);
         let session = Session::new(&keys, sender, message.sender, false, sizes, now);
-        peer.install_responded(session);
-        peer.wants.response = Some((from, response.encode()));
+        let response = response.encode();
+        peer.install_responded(session, response);
+        peer.wants.response = Some((from, response));
         peer.note_received(from, bytes.len(), now);
         self.note_ready(index);
         Ok(Opened::Handshake { peer: index, from })
@@ -215,7 +225,9 @@ impl<A: Aead> Engine<A> {
         let index = self.peer_of(message.receiver)?;
         let peer = self.peer_mut(index).ok_or(DropReason::UnknownReceiver)?;
         if peer.jar.take(&peer.macs, message, now) {
-            // It is used by the next message, whose time the timers know (section 6.6).
+            // It is used by the next message, whose time the timers know (section 6.6). Who has so much
+            // to do gets no copies.
+            peer.set(Timer::Repeat, Instant::NEVER);
             Ok(Opened::Nothing)
         } else {
             Err(DropReason::BadCookie)

@@ -4,15 +4,15 @@ use altnet_wire::frame::Frame;
 use altnet_wire::time::{Duration, Instant};
 
 use super::api::{Output, PeerIndex, SealRefused, Sealed, TunnelEvent};
-use super::peer::{Peer, REKEY_TIMEOUT, Shaking, Timer};
+use super::peer::{Peer, REKEY_TIMEOUT, REPEAT_AFTER, Shaking, Timer};
 use super::{Engine, local_mut};
 use crate::aead::Aead;
 use crate::handshake::Initiator;
 use crate::session::SealError;
 use crate::tai64n::Tai64n;
 
-/// Along so many ways an initiation goes: endpoints may come and go faster than peers answer.
-const MOST_WAYS: u8 = 4;
+/// So often an initiation is sent: endpoints may come and go faster than peers answer.
+const MOST_COPIES: u8 = 6;
 
 impl<A: Aead> Engine<A> {
     /// Seals the frame's packet for `peer` in place, or keeps a copy until there is a session.
@@ -201,6 +201,8 @@ impl<A: Aead> Engine<A> {
             return None;
         };
         peer.set(Timer::Retransmit, again);
+        peer.set(Timer::Repeat, now.after(REPEAT_AFTER));
+        peer.wants.repetition = false;
         let to = peer.endpoint?;
         let key = local_mut(&mut self.locals, peer.local)?;
         let stamp = key.stamps.stamp(calendar);
@@ -231,7 +233,7 @@ impl<A: Aead> Engine<A> {
             local: peer.local,
             message: bytes,
             to,
-            ways: 1,
+            copies: 1,
         });
         peer.last_initiation = Some(now);
         peer.jar.stamp(&peer.macs, &mut bytes, now);
@@ -290,15 +292,15 @@ impl<A: Aead> Peer<A> {
         take(&mut self.news.failed).then_some(TunnelEvent::HandshakeFailed { peer })
     }
 
-    /// Sends the initiation that waits for its response along another way, if that is wanted: the same
-    /// bytes, so that it is still one in [`REKEY_TIMEOUT`] (section 6.1).
+    /// Sends the initiation that waits for its response once more, maybe along another way, if that is
+    /// wanted: the same bytes, so that it is still one in [`REKEY_TIMEOUT`] (section 6.1).
     fn repeat_initiation(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Output> {
         if !core::mem::take(&mut self.wants.repetition) {
             return None;
         }
         let to = self.endpoint?;
-        let shaking = self.shaking.as_mut().filter(|s| s.ways < MOST_WAYS)?;
-        shaking.ways += 1;
+        let shaking = self.shaking.as_mut().filter(|s| s.copies < MOST_COPIES)?;
+        shaking.copies += 1;
         shaking.to = to;
         let mut bytes = shaking.message;
         self.jar.stamp(&self.macs, &mut bytes, now);

@@ -4,7 +4,7 @@ use altnet_wire::time::Instant;
 
 use super::Engine;
 use super::api::PeerIndex;
-use super::peer::{REKEY_ATTEMPT_TIME, Timer};
+use super::peer::{REKEY_ATTEMPT_TIME, REPEAT_AFTER, Timer};
 use crate::aead::Aead;
 
 impl<A: Aead> Engine<A> {
@@ -48,6 +48,18 @@ impl<A: Aead> Engine<A> {
             } else {
                 peer.waits_for_stamp = false;
                 peer.wants.initiation = true;
+            }
+        }
+        if let Some(peer) = self.peer_mut(index)
+            && peer.take_due(Timer::Repeat, now)
+            && peer.shaking.is_some()
+        {
+            peer.wants.repetition = true;
+            if let Some(last) = peer
+                .last_initiation
+                .filter(|last| now < last.after(REPEAT_AFTER * 2))
+            {
+                peer.set(Timer::Repeat, last.after(REPEAT_AFTER * 3));
             }
         }
         let Some(Some(peer)) = self.peers.get_mut(usize::from(index.0)) else {

@@ -340,8 +340,28 @@ impl World {
         self.run(self.now.after(time));
     }
 
-    /// Initiations that `node` has sent so far.
+    /// Initiations that `node` has sent so far, each counted once however often it was repeated.
     pub fn initiations(&self, node: usize) -> usize {
+        self.first_initiations(node).len()
+    }
+
+    /// When `node` sent each of its initiations for the first time.
+    pub fn first_initiations(&self, node: usize) -> Vec<Instant> {
+        // The MACs that follow may change.
+        let mut known: Vec<&[u8]> = Vec::new();
+        let sent = self.log.iter();
+        let sent =
+            sent.filter(|(_, from, bytes)| *from == self.nodes[node].address && bytes[0] == 1);
+        let firsts = sent.filter_map(|(when, _, bytes)| {
+            let is_new = !known.contains(&&bytes[..116]);
+            known.push(&bytes[..116]);
+            is_new.then_some(*when)
+        });
+        firsts.collect()
+    }
+
+    /// How often `node` has sent initiations so far, repeated ones too.
+    pub fn initiations_sent(&self, node: usize) -> usize {
         self.sent_of_kind(node, 1)
     }
 
