@@ -232,6 +232,9 @@ pub struct Relay {
     pub certificate: Option<PathBuf>,
     /// Its key, a PEM file.
     pub key: Option<PathBuf>,
+    /// The folder in which altnet-acme keeps a certificate that it gets and renews. It is shown once it is
+    /// there; until then, the one above, or that which is signed by itself.
+    pub acme: Option<PathBuf>,
     /// A file with DERP keys, a line each, of clients of Tailscale's that this relay serves too.
     pub derp_clients: Option<PathBuf>,
     /// How many megabits a second are forwarded for one member at most; 0 for as many as come.
@@ -376,6 +379,7 @@ impl Default for Relay {
             listen: None,
             certificate: None,
             key: None,
+            acme: None,
             derp_clients: None,
             rate_mbit: 0,
             monthly_gb: 0,
@@ -563,6 +567,7 @@ mod tests {
             monthly_gb = 500
             uplink_mbit = 100
             lan = false
+            acme = "/var/lib/altnet-acme"
             [tls]
             command = "/usr/libexec/altnet-tls"
             [audit]

@@ -21,6 +21,7 @@ use altnet_core::derp::server::{ConnectionId, ServerLimits};
 use altnet_core::node::WantedStream;
 use altnet_core::relay::StreamId;
 use altnet_core::relay::guests::MAX_GUESTS;
+use altnet_relay::acme::Folder;
 use altnet_relay::certificate::{Certificate, CertificateError};
 use altnet_relay::client::{Event, Sender, Target};
 use altnet_relay::keys;
@@ -155,7 +156,7 @@ impl Streams {
     }
 
     /// Serves clients over TLS as `[relay]` says; `folder` keeps the key, and the certificate where
-    /// none is given. Needs a tokio runtime.
+    /// none is given or got yet. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ServeError`].
@@ -172,7 +173,14 @@ impl Streams {
         };
         let secret = keys::identity(&folder.join("derp.identity")).map_err(ServeError::Key)?;
         let identity = ServerIdentity::new(secret, None);
-        let tls = certificate.shown(&identity.public())?.config();
+        let shown = match &config.acme {
+            Some(folder) => {
+                let folder = Folder::new(folder);
+                certificate.shown_until(&identity.public(), folder, Arc::new(note_renewed))?
+            }
+            None => certificate.shown(&identity.public())?,
+        };
+        let tls = shown.config();
         let mut options = Options::new(ServerLimits {
             connections: usize::from(config.clients) + MAX_GUESTS,
             ..ServerLimits::SERVER
@@ -281,6 +289,15 @@ impl Streams {
     /// Forgets a connection that has ended; returns its stream.
     pub fn gone(&mut self, connection: ConnectionId) -> Option<StreamId> {
         self.clients.gone(connection)
+    }
+}
+
+fn note_renewed(taken: Result<(), &CertificateError>) {
+    match taken {
+        Ok(()) => crate::info!("shows the certificate that altnet-acme has got"),
+        Err(e) => crate::warning!(
+            "still shows the certificate it had, as what altnet-acme has got is of no use: {e}; is its `group` the one that altnetd runs as?"
+        ),
     }
 }
 
@@ -403,5 +420,39 @@ mod tests {
         // The other one stays.
         let ended = [silent.is_finished(), other.is_finished()];
         assert!(!(ended[0] && ended[1]), "both were disconnected");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_altnet_acme_has_got_is_shown_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (relay, acme) = (folder.path().join("relay"), folder.path().join("acme"));
+        let mut streams = Streams::new(None).unwrap();
+        let config = config::Relay {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            acme: Some(acme.clone()),
+            ..config::Relay::default()
+        };
+        streams.serve(&config, &relay).unwrap();
+        let address = streams.listens().unwrap();
+        let own = Certificate::read(&relay.join("derp.crt"), &relay.join("derp.key")).unwrap();
+        let got = Certificate::self_signed(&acme, &["relay.test".into()]).unwrap();
+        let (own, got) = (own.pin().unwrap(), got.pin().unwrap());
+        let connect = |pin| async move {
+            let target = Target {
+                host: address.ip().to_string(),
+                port: address.port(),
+                addresses: vec![address.ip()],
+                trust: Trust::Pin(pin),
+                key: None,
+                proxy: None,
+            };
+            let secret = SecretKey::new([1; 32]);
+            Connection::connect(&target, secret, ClientInfo::default()).await
+        };
+        assert!(connect(own).await.is_ok());
+        let halves = ["derp.key", "derp.crt"].map(|file| std::fs::read(acme.join(file)).unwrap());
+        std::fs::write(acme.join("certificate.pem"), halves.concat()).unwrap();
+        assert!(connect(got).await.is_ok());
+        assert!(connect(own).await.is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! What a relay shows of itself in TLS.
 //!
-//! In: PEM files, or a folder to keep a self-signed certificate in. Out: a configuration for TLS 1.3,
+//! In: PEM files, a folder to keep a self-signed certificate in, or one where another process renews
+//! them ([`crate::acme`]). Out: a configuration for TLS 1.3,
 //! whose certificate can be replaced while it serves, and the pin by which clients know one that is
 //! self-signed.
 //! A self-signed certificate is made once. It doesn't end: who pins it trusts it and no date, and a
@@ -26,10 +27,13 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use zeroize::Zeroizing;
 
+use crate::acme::{self, Folder, Renewed};
 use crate::trust::Pin;
 
 /// The file of a self-signed certificate.
 const CERTIFICATE_FILE: &str = "derp.crt";
+/// What is spoken inside, as ALPN names it.
+const HTTP: &[u8] = b"http/1.1";
 /// The file of its key.
 const KEY_FILE: &str = "derp.key";
 
@@ -74,16 +78,31 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`].
     pub fn read(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
-        let text = read(chain)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        Self::of(chain, &read(chain)?, key, &read(key)?)
+    }
+
+    /// Reads a chain and its key from the text of one file; `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`CertificateError::NotPem`].
+    pub fn of_pem(path: &Path, text: &[u8]) -> Result<Self, CertificateError> {
+        Self::of(path, text, path, text)
+    }
+
+    fn of(
+        chain: &Path,
+        chain_text: &[u8],
+        key: &Path,
+        key_text: &[u8],
+    ) -> Result<Self, CertificateError> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_text).collect();
         let certificates = certificates.ok().filter(|chain| !chain.is_empty());
         let not_pem = |path: &Path, what| CertificateError::NotPem {
             path: path.to_owned(),
             what,
         };
-        let text = read(key)?;
         let secret =
-            PrivateKeyDer::from_pem_slice(&text).map_err(|_| not_pem(key, "private key"))?;
+            PrivateKeyDer::from_pem_slice(key_text).map_err(|_| not_pem(key, "private key"))?;
         Ok(Self {
             chain: certificates.ok_or_else(|| not_pem(chain, "certificate"))?,
             key: secret,
@@ -121,9 +140,42 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`].
     pub fn shown(self, public: &PublicKey) -> Result<Shown, CertificateError> {
+        self.show(public, None)
+    }
+
+    /// Shows it as long as `folder` has none that was got by ACME, and then that one. `tell` is told of
+    /// each that is taken or of no use.
+    ///
+    /// # Errors
+    /// [`CertificateError`] of this one; what is in the folder may be of no use yet.
+    pub fn shown_until(
+        self,
+        public: &PublicKey,
+        folder: Folder,
+        tell: acme::Tell,
+    ) -> Result<Shown, CertificateError> {
+        self.show(public, Some((folder, tell)))
+    }
+
+    fn show(
+        self,
+        public: &PublicKey,
+        renewed: Option<(Folder, acme::Tell)>,
+    ) -> Result<Shown, CertificateError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let meta = meta(public)?;
-        let now = Arc::new(Now(RwLock::new(self.certified(&provider, &meta)?)));
+        let renewed = renewed
+            .map(|(folder, tell)| Renewed::new(folder, tell, Arc::clone(&provider), meta.clone()));
+        let mut protocols = vec![HTTP.to_vec()];
+        if let Some(renewed) = &renewed {
+            protocols.push(acme::ACME_TLS.to_vec());
+            // What there is to be told of it is told now, not when the first client comes.
+            let _ = renewed.current();
+        }
+        let now = Arc::new(Now {
+            own: RwLock::new(self.certified(&provider, &meta)?),
+            renewed,
+        });
         let resolver = Arc::clone(&now);
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
@@ -132,7 +184,7 @@ impl Certificate {
         // Clients of a relay stay connected; what would let them resume is written for nothing.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols;
         Ok(Shown {
             config: Arc::new(config),
             provider,
@@ -141,7 +193,17 @@ impl Certificate {
         })
     }
 
-    fn certified(
+    /// Just this, which somebody signs with.
+    pub(crate) fn alone(
+        self,
+        provider: &CryptoProvider,
+    ) -> Result<Arc<CertifiedKey>, CertificateError> {
+        let own = CertifiedKey::from_der(self.chain, self.key, provider)?;
+        Ok(Arc::new(own))
+    }
+
+    /// The same with a certificate behind it that names the DERP key.
+    pub(crate) fn certified(
         self,
         provider: &CryptoProvider,
         meta: &CertificateDer<'static>,
@@ -174,19 +236,31 @@ impl Shown {
     /// [`CertificateError`]; the old one is still shown.
     pub fn replace(&self, certificate: Certificate) -> Result<(), CertificateError> {
         let certified = certificate.certified(&self.provider, &self.meta)?;
-        *self.now.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        *self.now.own.write().unwrap_or_else(PoisonError::into_inner) = certified;
         Ok(())
     }
 }
 
-/// What is shown now, whatever name is asked for.
+/// What is shown now, whatever name is asked for, but to who validates.
 #[derive(Debug)]
-struct Now(RwLock<Arc<CertifiedKey>>);
+struct Now {
+    own: RwLock<Arc<CertifiedKey>>,
+    renewed: Option<Renewed>,
+}
 
 impl ResolvesServerCert for Now {
-    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let now = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(&now))
+    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(renewed) = &self.renewed {
+            let mut protocols = client_hello.alpn().into_iter().flatten();
+            if acme::is_validation(&mut protocols, HTTP) {
+                return renewed.challenge(client_hello.server_name()?);
+            }
+            if let Some(current) = renewed.current() {
+                return Some(current);
+            }
+        }
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&own))
     }
 }
 

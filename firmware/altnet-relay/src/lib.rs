@@ -8,10 +8,11 @@
 //! sleeping task: no buffer, in or out. TLS is rustls without its own buffers, so that a packet is
 //! copied into a connection's queue, from there sealed into what is written, and no more.
 //!
-//! [`server`] and [`client`] are the two sides; [`certificate`] is what a server shows, [`stun`] what
-//! it answers beside.
+//! [`server`] and [`client`] are the two sides; [`certificate`] is what a server shows, [`acme`] how one
+//! that an authority signed comes to it, [`stun`] what it answers beside.
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod certificate;
 pub mod client;
 mod clock;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use altnet_core::derp::handshake::ServerIdentity;
 use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
-use altnet_relay::certificate::{Certificate, Shown};
+use altnet_relay::acme::Folder;
+use altnet_relay::certificate::{Certificate, CertificateError, Shown};
 use altnet_relay::keys;
 use altnet_relay::server::{Admission, Admit, Notice, Options, Relay, serve_plain};
 use altnet_relay::stun::{self, StunPort};
@@ -58,6 +59,11 @@ struct Arguments {
     /// they know the pin. May be given several times.
     #[arg(long, value_name = "NAME", requires = "self_signed")]
     host: Vec<String>,
+
+    /// The folder in which altnet-acme keeps a certificate. It is shown once it is there, and renewed ones
+    /// as they come; until then, what is said above. Clients know the relay by its name then, not by a pin.
+    #[arg(long, value_name = "FOLDER")]
+    acme: Option<PathBuf>,
 
     /// The file of the relay's DERP key, 64 hexadecimal digits; made the first time. Beside a self-signed
     /// certificate if not said.
@@ -144,9 +150,15 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         options.tell = Some(Arc::new(say));
     }
     let pin = certificate.pin().ok_or("there is no certificate")?;
-    let shown = certificate
-        .shown(&identity.public())
-        .map_err(|e| e.to_string())?;
+    let shown = match &arguments.acme {
+        Some(folder) => certificate.shown_until(
+            &identity.public(),
+            Folder::new(folder),
+            Arc::new(say_renewed),
+        ),
+        None => certificate.shown(&identity.public()),
+    };
+    let shown = shown.map_err(|e| e.to_string())?;
     let relay = Relay::new(identity, options).map_err(|e| e.to_string())?;
     let listener = bind(arguments.listen).await?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
@@ -162,16 +174,19 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         tokio::spawn(port.serve());
     }
     let public = relay.public();
+    // A pin would hold until the first renewal.
+    let pin = arguments.acme.is_none().then(|| pin.to_string());
     if arguments.json {
         let status = serde_json::json!({
             "address": address.to_string(),
             "derp_key": public.to_string(),
-            "pin": pin.to_string(),
+            "pin": pin,
             "stun": stun_address,
         });
         println!("{status}");
     } else {
-        println!("listening at {address}\nDERP key {public}\ncertificate {pin}");
+        let known = pin.as_deref().unwrap_or("by ACME");
+        println!("listening at {address}\nDERP key {public}\ncertificate {known}");
         if let Some(address) = stun_address {
             println!("answering STUN at {address}");
         }
@@ -261,6 +276,13 @@ fn admission(admit: &str) -> Admit {
         };
         Box::pin(std::future::ready(may_come))
     })
+}
+
+fn say_renewed(taken: Result<(), &CertificateError>) {
+    match taken {
+        Ok(()) => eprintln!("altnet-derp: shows the certificate that altnet-acme has got"),
+        Err(e) => eprintln!("altnet-derp: still shows the certificate it had: {e}"),
+    }
 }
 
 fn say(notice: &Notice) {

@@ -14,6 +14,7 @@ use rustls::unbuffered::{
 };
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::acme::ACME_TLS;
 use crate::pool::{self, BUFFER_BYTES, Buffer};
 
 /// What a record has beside its plaintext: header, type, tag (RFC 8446 section 5.2).
@@ -87,6 +88,11 @@ impl Tls<UnbufferedServerConnection> {
     /// A server's side.
     pub(crate) fn server(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         Ok(Self::new(UnbufferedServerConnection::new(config)?))
+    }
+
+    /// Whether the client came only to see what answers its challenge (RFC 8737).
+    pub(crate) fn is_validation(&self) -> bool {
+        self.side.alpn_protocol() == Some(ACME_TLS)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Real connections over loopback: our server, our client, and raw HTTP.
 
+#[path = "relay/acme.rs"]
+mod acme;
 mod common;
 
 use std::time::Duration;

@@ -135,6 +135,10 @@ async fn introduce(
     line: &mut Line<UnbufferedServerConnection>,
 ) -> Result<Option<Introduced>, Refusal> {
     line.handshake().await?;
+    // RFC 8737 section 3: once the handshake is done nothing is said, and the connection ends.
+    if line.tls().is_validation() {
+        return Ok(None);
+    }
     let length = loop {
         if let Some(length) = http::head_length(&line.plain) {
             break length;

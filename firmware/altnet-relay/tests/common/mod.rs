@@ -1,6 +1,7 @@
 //! A relay, members, and a proxy between.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use altnet_core::derp::boxes::SecretKey;
 use altnet_core::derp::handshake::{MAX_INTRODUCTION_BYTES, ServerIdentity, introduction};
 use altnet_core::derp::rate::Rate;
 use altnet_core::derp::server::ServerLimits;
+use altnet_relay::acme::{Folder, Tell};
 use altnet_relay::certificate::Certificate;
 use altnet_relay::client::{Connection, ConnectionError, Event, Sender, Target};
 use altnet_relay::server::{Admission, Admit, Options, Relay};
@@ -49,12 +51,30 @@ impl World {
     }
 
     pub async fn with_rate(per_s: u32) -> Self {
+        Self::made(per_s, None).await
+    }
+
+    /// One that shows what is in a folder of altnet-acme's, and what it has to say of that.
+    pub async fn with_acme(folder: &Path) -> (Self, UnboundedReceiver<Result<(), String>>) {
+        let (told, heard) = unbounded_channel();
+        let tell: Tell = Arc::new(move |taken| {
+            let _ = told.send(taken.map_err(ToString::to_string));
+        });
+        let world = Self::made(0, Some((Folder::new(folder), tell))).await;
+        (world, heard)
+    }
+
+    async fn made(per_s: u32, acme: Option<(Folder, Tell)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let names = ["relay.test".to_owned(), "127.0.0.1".to_owned()];
         let certificate = Certificate::self_signed(folder.path(), &names).unwrap();
         let identity = ServerIdentity::new(SecretKey::new([1; 32]), Some(MeshKey([9; 32])));
         let pin = certificate.pin().unwrap();
-        let tls = certificate.shown(&identity.public()).unwrap().config();
+        let shown = match acme {
+            Some((folder, tell)) => certificate.shown_until(&identity.public(), folder, tell),
+            None => certificate.shown(&identity.public()),
+        };
+        let tls = shown.unwrap().config();
         let rate = Rate {
             per_s,
             burst: per_s,
@@ -176,17 +196,28 @@ impl World {
     }
 
     async fn tls(&self) -> TlsStream<TcpStream> {
+        self.shake_hands("relay.test", &[]).await.unwrap()
+    }
+
+    /// A handshake of TLS that isn't ours, with these protocols (ALPN).
+    pub async fn shake_hands(
+        &self,
+        name: &'static str,
+        protocols: &[&[u8]],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody))
             .with_no_client_auth();
-        let name = ServerName::try_from("relay.test").unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from(name).unwrap();
         let connector = TlsConnector::from(Arc::new(config));
-        connector.connect(name, stream).await.unwrap()
+        let shaking = connector.connect(name, stream);
+        tokio::time::timeout(PATIENCE, shaking).await.unwrap()
     }
 }
 
