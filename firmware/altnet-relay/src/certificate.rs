@@ -193,16 +193,17 @@ impl Certificate {
         })
     }
 
-    /// Just this, which somebody signs with.
+    /// Just this, for who validates. That certificate and key fit isn't looked at: it has a critical
+    /// extension that only validators know.
     pub(crate) fn alone(
         self,
         provider: &CryptoProvider,
     ) -> Result<Arc<CertifiedKey>, CertificateError> {
-        let own = CertifiedKey::from_der(self.chain, self.key, provider)?;
-        Ok(Arc::new(own))
+        let key = provider.key_provider.load_private_key(self.key)?;
+        Ok(Arc::new(CertifiedKey::new(self.chain, key)))
     }
 
-    /// The same with a certificate behind it that names the DERP key.
+    /// This with a certificate behind it that names the DERP key.
     pub(crate) fn certified(
         self,
         provider: &CryptoProvider,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use altnet_relay::acme::{ACME_TLS, Folder};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 
@@ -14,8 +14,13 @@ const NAME: &str = "relay.test";
 
 /// A certificate and its key, as altnet-acme writes them, and the certificate alone.
 fn made() -> (String, CertificateDer<'static>) {
+    made_with(Vec::new())
+}
+
+fn made_with(extensions: Vec<CustomExtension>) -> (String, CertificateDer<'static>) {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    params.custom_extensions = extensions;
     let certificate = params.self_signed(&key).unwrap();
     let text = key.serialize_pem() + &certificate.pem();
     (text, certificate.der().clone())
@@ -44,7 +49,9 @@ async fn who_validates_is_answered_while_the_challenge_is_there_and_no_longer() 
     let asks: &[&[u8]] = &[ACME_TLS];
     assert!(world.shake_hands(NAME, asks).await.is_err());
 
-    let (text, certificate) = made();
+    // Critical, and known to validators alone.
+    let proof = CustomExtension::new_acme_identifier(&[7; 32]);
+    let (text, certificate) = made_with(vec![proof]);
     let path = folder.challenge(NAME).unwrap();
     put(&path, &text);
     let mut tls = world.shake_hands(NAME, asks).await.unwrap();
