@@ -14,6 +14,7 @@ MAY_IMPORT = {
     TUNNEL: {WIRE},
     CORE: {WIRE, TUNNEL},
     "altnet-sim": ENGINE,
+    "altnet-acme": {"altnet-relay", "altnet-service"},
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-service"},
     "altnet-embassy": ENGINE,
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "altnet-tls": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is
@@ -35,7 +36,7 @@ PORTABLE = {
 
 
 def our_imports_follow_the_map(tree: Tree) -> list[str]:
-    """Normal and build dependencies stay within `MAY_IMPORT`; tests may also use the simulator, and be the process that ends TLS."""
+    """Normal and build dependencies stay within `MAY_IMPORT`; tests may also use the simulator, be the process that ends TLS, and run a relay."""
     complaints = []
     for package in tree.packages:
         name = package["name"]
@@ -45,7 +46,7 @@ def our_imports_follow_the_map(tree: Tree) -> list[str]:
         for dependency in filter(_is_ours, package["dependencies"]):
             allowed = MAY_IMPORT[name]
             if dependency["kind"] == "dev":
-                allowed = allowed | {"altnet-sim", "altnet-tls"}
+                allowed = allowed | {"altnet-sim", "altnet-tls"} | (ENGINE if "altnet-relay" in allowed else set())
             if dependency["name"] not in allowed:
                 complaints.append(f"{name} may not import {dependency['name']}")
     return complaints

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use altnet_fuzz::{
-    TARGETS, audit, logins, machines, parsers, policies, portmap, relays, sizes, stun, turn, world,
+    TARGETS, audit, authority, logins, machines, parsers, policies, portmap, relays, sizes, stun,
+    turn, world,
 };
 
 fn main() -> std::io::Result<()> {
@@ -21,6 +22,7 @@ fn main() -> std::io::Result<()> {
             world::seeds(name),
             audit::seeds(name),
             logins::seeds(name),
+            authority::seeds(name),
             turn::seeds(name),
             relays::seeds(name),
             sizes::seeds(name),

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod authority;
 pub mod bytes;
 pub mod fixtures;
 pub mod logins;
@@ -57,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("id_token", logins::id_token),
     ("login_form", logins::login_form),
     ("passkey", logins::passkey),
+    ("authority", authority::authority),
     ("derp", relays::derp),
     ("derp_server", relays::derp_server),
     ("pieces", sizes::pieces),

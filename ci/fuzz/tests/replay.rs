@@ -99,6 +99,7 @@ targets! {
     id_token: 3000,
     login_form: 3000,
     passkey: 1000,
+    authority: 3000,
     derp: 2000,
     derp_server: 500,
     pieces: 3000,

@@ -1,0 +1,315 @@
+//! What an authority may answer that Pebble never does: limits, faults, and nonsense. The server here
+//! says what it is told to; everything that it is told by an authority that works is Pebble's to judge.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use altnet_acme::config::Config;
+use altnet_acme::leaf::Leaf;
+use altnet_acme::serve::{Keeper, now_s};
+use altnet_acme::store::Store;
+use altnet_acme::trouble::Trouble;
+use altnet_acme::when::{LONGEST_TOLD, Next};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const NAME: &str = "relay.altnet.test";
+const HOUR_S: u64 = 3600;
+/// In the place of a path: what the order's says once the order is finalized.
+const ONCE_FINALIZED: &str = "/order/1, then";
+
+/// What is answered, by path: a status with headers, and a body.
+type Answers = Arc<Mutex<BTreeMap<&'static str, (String, String)>>>;
+
+struct Authority {
+    url: String,
+    answers: Answers,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Authority {
+    /// One at which everything goes well until there is an order.
+    async fn start(home: &Path) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let own = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let own = own.self_signed(&key).unwrap();
+        fs::write(home.join("ca.pem"), own.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![own.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            );
+        let acceptor = TlsAcceptor::from(Arc::new(tls.unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let authority = Self {
+            url: url.clone(),
+            answers: Answers::default(),
+            asked: Arc::default(),
+        };
+        let directory = json!({
+            "newNonce": format!("{url}/nonce"), "newAccount": format!("{url}/account"),
+            "newOrder": format!("{url}/orders"),
+        });
+        authority.say("/dir", "200 OK", directory.to_string());
+        authority.say("/nonce", "200 OK", String::new());
+        let created = format!("201 Created\r\nLocation: {url}/account/1");
+        authority.say(
+            "/account",
+            &created,
+            json!({ "status": "valid" }).to_string(),
+        );
+        let (answers, asked) = (Arc::clone(&authority.answers), Arc::clone(&authority.asked));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, answers, asked) =
+                    (acceptor.clone(), Arc::clone(&answers), Arc::clone(&asked));
+                tokio::spawn(async move {
+                    let mut stream = acceptor.accept(stream).await?;
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(stream.read_u8().await?);
+                    }
+                    let head = String::from_utf8(head).unwrap();
+                    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let length = head.lines().find_map(|line| {
+                        let line = line.to_ascii_lowercase();
+                        line.strip_prefix("content-length: ")?.parse().ok()
+                    });
+                    let mut body = vec![0; length.unwrap_or(0)];
+                    stream.read_exact(&mut body).await?;
+                    let answer = {
+                        let mut answers = answers.lock().unwrap();
+                        if path == "/finalize"
+                            && let Some(then) = answers.remove(ONCE_FINALIZED)
+                        {
+                            answers.insert("/order/1", then);
+                        }
+                        answers.get(path.as_str()).cloned()
+                    };
+                    let (status, body) = answer.unwrap_or(("404 Not Found".into(), "{}".into()));
+                    asked.lock().unwrap().push(path);
+                    let answer = format!(
+                        "HTTP/1.1 {status}\r\nReplay-Nonce: bm9uY2U\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
+                    stream.write_all(answer.as_bytes()).await?;
+                    stream.shutdown().await
+                });
+            }
+        });
+        authority
+    }
+
+    fn say(&self, path: &'static str, status: &str, body: String) {
+        let mut answers = self.answers.lock().unwrap();
+        answers.insert(path, (status.to_owned(), body));
+    }
+
+    fn refuse(&self, path: &'static str, status: &str, kind: &str) {
+        let kind = format!("urn:ietf:params:acme:error:{kind}");
+        let code: u16 = status[..3].parse().unwrap();
+        let problem = json!({ "type": kind, "detail": "its own words", "status": code });
+        self.say(path, status, problem.to_string());
+    }
+
+    fn asked(&self, path: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|one| *one == path).count()
+    }
+
+    fn config(&self, home: &Path) -> Config {
+        let text = format!(
+            "names = [\"{NAME}\"]\nagree_to_terms = true\ndirectory = \"{}/dir\"\nca = {:?}\nfolder = {:?}",
+            self.url,
+            home.join("ca.pem"),
+            home.join("acme")
+        );
+        Config::parse(Path::new("acme.toml"), &text).unwrap()
+    }
+}
+
+/// An attempt: what came of it.
+async fn attempt(config: &Config) -> Result<Leaf, Trouble> {
+    let store = Store::open(&config.folder, None, None).unwrap();
+    let keeper = Keeper::new(config, &store).unwrap();
+    let lock = store.lock().unwrap();
+    keeper.get(keeper.held().unwrap(), &lock).await
+}
+
+/// For how long nobody is asked now, in seconds.
+fn pause_s(config: &Config) -> u64 {
+    let store = Store::open(&config.folder, None, None).unwrap();
+    let held = Keeper::new(config, &store).unwrap().held().unwrap();
+    let until_s = held.plan.pause_until_s.max(held.plan.told_until_s);
+    until_s.saturating_sub(now_s())
+}
+
+#[tokio::test]
+async fn a_limit_is_kept_to_by_everybody_until_it_ends() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    let limited = "429 Too Many Requests\r\nRetry-After: 180000";
+    authority.refuse("/orders", limited, "rateLimited");
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(
+        said.contains("its own words") && said.contains("wait"),
+        "{said}"
+    );
+    assert!(pause_s(&config).abs_diff(50 * HOUR_S) < 60);
+    // Whoever wants it now learns until when, and the authority isn't asked.
+    let asked = authority.asked("/orders");
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("left alone until 20"), "{said}");
+    assert_eq!(authority.asked("/orders"), asked);
+    let store = Store::open(&config.folder, None, None).unwrap();
+    let keeper = Keeper::new(&config, &store).unwrap();
+    assert!(matches!(
+        keeper.next(&keeper.held().unwrap()),
+        Next::Wait(_)
+    ));
+}
+
+#[tokio::test]
+async fn no_limit_is_absurd() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    for header in [
+        "18446744073709551615",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "-5",
+        "\u{fc}",
+    ] {
+        let status = format!("503 Service Unavailable\r\nRetry-After: {header}");
+        authority.refuse("/orders", &status, "serverInternal");
+        let said = attempt(&config).await.unwrap_err().to_string();
+        assert!(said.contains("has a fault"), "{said}");
+        let pause_s = pause_s(&config);
+        assert!(
+            pause_s > 600 && pause_s <= LONGEST_TOLD.as_secs(),
+            "{header}: {pause_s}"
+        );
+        fs::remove_dir_all(&config.folder).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_can_not_be_written_has_nobody_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    // In the way of every write, for root too.
+    fs::create_dir_all(config.folder.join("next.new/in")).unwrap();
+    let failed = attempt(&config).await.unwrap_err();
+    assert!(matches!(failed, Trouble::Store(_)), "{failed}");
+    assert!(authority.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_account_that_is_gone_is_made_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    authority.refuse("/orders", "400 Bad Request", "malformed");
+    for _ in 0..2 {
+        attempt(&config).await.unwrap_err();
+    }
+    assert_eq!(authority.asked("/account"), 1, "one account for both");
+    authority.refuse("/orders", "400 Bad Request", "accountDoesNotExist");
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("another account"), "{said}");
+    attempt(&config).await.unwrap_err();
+    assert_eq!(authority.asked("/account"), 2);
+}
+
+#[tokio::test]
+async fn nonsense_is_an_error_and_what_is_held_is_held() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    let store = Store::open(&config.folder, None, None).unwrap();
+    store.publish(b"what is held").unwrap();
+    let url = &authority.url;
+    let order = |status: &str| {
+        json!({
+            "status": status, "authorizations": [], "finalize": format!("{url}/finalize"),
+            "certificate": format!("{url}/certificate"), "identifiers": [],
+        })
+    };
+    let created = format!("201 Created\r\nLocation: {url}/order/1");
+    authority.say("/orders", &created, order("ready").to_string());
+    authority.say("/finalize", "200 OK", order("valid").to_string());
+    let key = KeyPair::generate().unwrap();
+    let other = CertificateParams::new([NAME.to_owned()]).unwrap();
+    let other = other.self_signed(&key).unwrap().pem();
+    let long = "x".repeat(1 << 20);
+    for (path, body, expected) in [
+        ("/certificate", other.as_str(), "don't fit"),
+        ("/certificate", "no certificate", "no chain"),
+        ("/certificate", &other.repeat(200), "no chain"),
+        ("/certificate", &long, "longer than"),
+        ("/finalize", "{}", "isn't what an ACME server says"),
+        ("/orders", "[[[[", "isn't what an ACME server says"),
+        ("/dir", "<html>", "isn't what an ACME server says"),
+    ] {
+        let status = if path == "/orders" {
+            created.as_str()
+        } else {
+            "200 OK"
+        };
+        let before = authority.answers.lock().unwrap().get(path).cloned();
+        authority.say(path, status, body.to_owned());
+        authority.say("/order/1", "200 OK", order("ready").to_string());
+        authority.say(ONCE_FINALIZED, "200 OK", order("valid").to_string());
+        let attempted = attempt(&config).await;
+        let said = attempted.unwrap_err().to_string();
+        assert!(
+            said.contains(expected) && said.len() < 700,
+            "{path}: {said}"
+        );
+        let held = store.certificate().unwrap().unwrap();
+        assert_eq!(held.as_slice(), b"what is held", "{path}");
+        if let Some(before) = before {
+            authority.answers.lock().unwrap().insert(path, before);
+        }
+    }
+    assert!(pause_s(&config) > 600);
+}
+
+#[tokio::test]
+async fn who_is_not_the_authority_is_told_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    // Another authority is believed.
+    let other = tempfile::tempdir().unwrap();
+    Authority::start(other.path()).await;
+    fs::copy(other.path().join("ca.pem"), home.path().join("ca.pem")).unwrap();
+    let config = authority.config(home.path());
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(
+        said.contains("can't connect to 127.0.0.1") && said.contains("clock"),
+        "{said}"
+    );
+    assert!(authority.asked.lock().unwrap().is_empty());
+    // Nor where nobody is.
+    let nobody = config.directory.rsplit_once(':').unwrap().0.to_owned() + ":1/dir";
+    let config = Config {
+        directory: nobody,
+        ..config
+    };
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("can't connect to 127.0.0.1"), "{said}");
+}
