@@ -92,6 +92,11 @@ impl<'a> Keeper<'a> {
 
     /// Does what is due, for good.
     pub async fn run(&self) {
+        // What one left that was killed would answer until the next attempt.
+        let cleared = self.store.lock();
+        if let Err(e) = cleared.and_then(|lock| self.store.clear_answers(&lock)) {
+            crate::warning!("{}", chain(&e));
+        }
         if let Ok(Held { plan, .. }) = self.held()
             && let Some(why) = &plan.why
         {

@@ -126,8 +126,11 @@ async fn a_relay_that_does_not_answer_is_asked_for_ever_more_rarely_and_what_to_
     assert!(keeper.end());
     assert_eq!(orders(), 1, "{}", authority.log());
 
-    // A restart asks nobody; a person may, and then the next pause is longer.
+    // A restart asks nobody, and takes away what one left that was killed; a person may ask, and then
+    // the next pause is longer.
+    std::fs::write(home.folder.join(format!("{NAME}.challenge")), "left").unwrap();
     let keeper = home.keep();
+    wait_for("what is left to go", || (home.answers() == 0).then_some(()));
     let said = home.run(&["renew"]);
     assert!(!said.status.success());
     let text = String::from_utf8_lossy(&said.stderr);
