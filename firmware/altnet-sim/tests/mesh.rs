@@ -30,7 +30,8 @@ fn homes_that_share_no_relay_reach_each_other() {
     assert!(back.is_up && back.sent > 0 && back.came > 0, "{back:?}");
     // Only what is relayed between them: neither home is known to reach the other's relay.
     assert_eq!(there.clients, 1, "{there:?}");
-    // Whoever asks is told which relays that are.
+    // Whoever asks is told which relays that are, once the homes have said so.
+    meshes.world.run(seconds(5));
     let steps = meshes
         .world
         .node(meshes.homes[0])

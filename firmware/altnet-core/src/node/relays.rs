@@ -18,7 +18,7 @@ use super::peers::Peer;
 use super::sessions::Asked;
 use super::streams::{Carriers, stream_of};
 use super::{DropReason, Event, Node, Verdict};
-use crate::control::{CloseReason, SessionId};
+use crate::control::SessionId;
 use crate::path::keep::Keep;
 use crate::relay::{LIFETIME_S, Parcel, RelayCounters, Way};
 
@@ -476,9 +476,18 @@ impl<A: Aead> Node<A> {
             .take(MAX_PRESENCE_RELAYS)
             .collect();
         for relay in due {
+            let link = self.relays.get(&relay);
+            let has_ended = link.is_some_and(|link| link.token.is_some() && link.ends <= now);
+            if has_ended {
+                self.unregistered(relay, now);
+            }
             let Some(link) = self.relays.get_mut(&relay) else {
                 continue;
             };
+            if has_ended {
+                // The session may have ended with it.
+                link.is_unknown(now);
+            }
             let is_kept = link.keep.is_on() && link.keep.is_understood();
             link.renew = now.after(match link.token {
                 // Nobody reaches us there until it has said that it forwards.
@@ -486,13 +495,6 @@ impl<A: Aead> Node<A> {
                 Some(_) if is_kept => RENEW_KEPT,
                 Some(_) => RENEW,
             });
-            if link.token.is_some() && link.ends <= now {
-                match link.session {
-                    Some(session) => self.end_session(session, CloseReason::Done, now),
-                    None => self.relay_lost(relay, now),
-                }
-                continue;
-            }
             if let Some(session) = link.session {
                 link.asked = now;
                 self.ask(session, &Request::Register, Asked::Register(relay), now);

@@ -654,7 +654,11 @@ impl<A: Aead> Node<A> {
             if let Some(address) = endpoint.direct() {
                 self.relay.moved(node, address);
             }
-            self.control.set_endpoint(session, endpoint);
+            // Two relays are each other's clients: where one is registered from is its own choice, and
+            // what the other sends goes the way that this one has chosen.
+            if !self.relays.contains_key(&node) {
+                self.control.set_endpoint(session, endpoint);
+            }
         }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.path.answered(endpoint, rtt, now);
