@@ -12,6 +12,7 @@ pub mod audit;
 pub mod authority;
 pub mod bytes;
 pub mod fixtures;
+pub mod knocks;
 pub mod logins;
 pub mod machines;
 pub mod mutate;
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control_packet", parsers::control_packet),
     ("relay_header", parsers::relay_header),
     ("echo", parsers::echo),
+    ("knock", knocks::knock),
     ("wireguard_message", parsers::wireguard_message),
     ("stun", parsers::stun),
     ("stun_server", stun::stun_server),

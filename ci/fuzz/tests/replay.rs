@@ -75,6 +75,7 @@ targets! {
     control_packet: 5000,
     relay_header: 5000,
     echo: 5000,
+    knock: 5000,
     wireguard_message: 5000,
     stun: 5000,
     stun_server: 3000,

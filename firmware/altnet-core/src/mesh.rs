@@ -248,6 +248,20 @@ impl Mesh {
         self.whereabouts.contains_key(&node)
     }
 
+    /// Whether a relay says that it has a client.
+    pub fn is_at(&self, node: NodeId, relay: NodeId) -> bool {
+        let at = self.whereabouts.get(&node).copied().unwrap_or_default();
+        self.place(relay)
+            .is_some_and(|place| at & (1 << place) != 0)
+    }
+
+    /// The relays that say that they have a client.
+    pub fn relays_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
+        let at = self.whereabouts.get(&node).copied().unwrap_or_default();
+        let places = (0..MAX_LINKS).filter(move |place| at & (1 << place) != 0);
+        places.filter_map(|place| self.at(place).map(|link| link.relay))
+    }
+
     /// The relays that a frame for a client of others would pass, the first and the last, which may be one.
     pub fn way_to(&self, node: NodeId) -> Option<(NodeId, NodeId)> {
         let (place, hop) = self.nearest(node, None, altnet_wire::mesh::MAX_HOPS)?;

@@ -94,8 +94,8 @@ pub use streams::WantedStream;
 pub use tls::{MAX_TLS_KEY_BYTES, NewTlsKey, TlsKey, TlsSubject, TlsView};
 pub use turn::{MAX_TURN_SERVERS, TurnServer, WantedTurn};
 pub use view::{
-    AppView, CallerView, DerperView, DirectoryView, InviteView, LoginView, MemberView, NetworkView,
-    PeerView, PolicyView, RecordView, RelayView, Status, Step, TurnView, VerdictView,
+    AppView, CallerView, DerperView, DirectoryView, InviteView, LoginView, MemberView, NatView,
+    NetworkView, PeerView, PolicyView, RecordView, RelayView, Status, Step, TurnView, VerdictView,
 };
 
 use crate::clock::Clock;
@@ -447,6 +447,8 @@ impl<A: Aead> Node<A> {
         self.control.handle_timeout(now);
         self.handle_turn_timeout(now);
         self.tend_search(now);
+        self.tend_filtering(now);
+        self.tend_knocks(now);
         self.housekeep(now);
     }
 

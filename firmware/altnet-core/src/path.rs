@@ -16,6 +16,7 @@ mod absent;
 pub mod budget;
 mod candidates;
 mod direct;
+pub mod filter;
 pub mod keep;
 pub mod mtu;
 mod pace;

@@ -134,6 +134,8 @@ pub struct Pair {
     pub world: World,
     /// The gateways.
     pub homes: [HostId; 2],
+    /// The relays; the first is directory too.
+    pub relays: [HostId; 2],
     founder: Founder,
 }
 
@@ -185,6 +187,7 @@ impl Pair {
         let mut pair = Self {
             world,
             homes,
+            relays: [relay, other],
             founder,
         };
         pair.publish();

@@ -15,7 +15,7 @@ use crate::nat::Kind;
 use crate::packet;
 use crate::world::{HostId, PORT, World};
 
-/// A network of relays and two homes behind NATs through which no direct path leads.
+/// A network of relays and two homes behind NATs, through which no direct path leads unless told otherwise.
 pub struct Meshes {
     /// Where they are.
     pub world: World,
@@ -52,6 +52,29 @@ impl Meshes {
         reaches: [&[u8]; 2],
         set_up: impl Fn(u8, &mut Config),
     ) -> Self {
+        let nats = [Kind::SYMMETRIC_RANDOM; 2];
+        Self::with(seed, relays, reaches, nats, set_up)
+    }
+
+    /// The same, with homes behind such NATs.
+    ///
+    /// # Panics
+    /// If somebody is not let in.
+    pub fn with_nats(seed: u64, relays: u8, reaches: [&[u8]; 2], nats: [Kind; 2]) -> Self {
+        Self::with(seed, relays, reaches, nats, |_, _| {})
+    }
+
+    /// The same, with relays that are set up so too.
+    ///
+    /// # Panics
+    /// If somebody is not let in.
+    pub fn with(
+        seed: u64,
+        relays: u8,
+        reaches: [&[u8]; 2],
+        nats: [Kind; 2],
+        set_up: impl Fn(u8, &mut Config),
+    ) -> Self {
         let mut world = World::new(seed);
         let mut founder = Founder::new("home", 7);
         let at = |n| SocketAddr::new(relay_v4(n).parse().expect("an address"), PORT);
@@ -75,7 +98,7 @@ impl Meshes {
             })
             .collect();
         let homes = [0, 1].map(|side| {
-            let nat = world.nat(Kind::SYMMETRIC_RANDOM, &home_v4(side));
+            let nat = world.nat(nats[side], &home_v4(side));
             let host = world.host("192.168.1.2", Some(nat));
             let (name, site) = [("house-a", 1), ("house-b", 2)][side];
             let link = founder.invite(name, Roles::GATEWAY, Some(site), entry());
@@ -102,6 +125,31 @@ impl Meshes {
         // Registrations that nobody renews end.
         meshes.world.run(seconds(120));
         meshes
+    }
+
+    /// Whether a home's way to the other is a direct one.
+    pub fn is_direct(&self, side: usize) -> bool {
+        let other = ["house-b", "house-a"][side];
+        let peers = self
+            .world
+            .node(self.homes[side])
+            .peer_views(self.world.now());
+        let peer = peers.iter().find(|peer| peer.name == other);
+        peer.is_some_and(|peer| peer.path == "direct")
+    }
+
+    /// Lets both homes talk, at most so long, until both ways are direct. How long that took.
+    pub fn meet(&mut self, most_s: u64) -> Option<core::time::Duration> {
+        let began = self.world.now();
+        let end = began.after(seconds(most_s));
+        while self.world.now() < end {
+            self.ask(1);
+            self.world.run(core::time::Duration::from_millis(100));
+            if self.is_direct(0) && self.is_direct(1) {
+                return Some(self.world.now().saturating_since(began));
+            }
+        }
+        None
     }
 
     /// Lets nothing pass between a home and a relay, or lets it pass again.

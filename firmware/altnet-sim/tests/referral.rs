@@ -215,7 +215,7 @@ fn a_right_that_is_taken_away_ends_invites_and_not_members() {
 
 #[test]
 fn a_revoked_sponsor_goes_with_whom_it_brought_in() {
-    let mut homes = homes(506, 2, 2);
+    let mut homes = homes(516, 2, 2);
     let a = homes.a;
     let friend = brings(&mut homes, a, "203.0.113.60", "friend");
     homes.world.run(seconds(10));

@@ -22,6 +22,7 @@ pub mod envelope;
 pub mod frame;
 pub mod hash;
 pub mod id;
+pub mod knock;
 pub mod mesh;
 pub mod message;
 pub mod policy;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{SignedHead, Testimony};
 use crate::hash::Hash;
 use crate::id::{ControlKey, MemberId, Name, NetworkId, NodeId, Serial, SigningKey};
+use crate::knock::{Key, Proof};
 use crate::mesh::MeshNotice;
 use crate::policy::Run;
 use crate::record::MAX_GROUPS;
@@ -144,8 +145,23 @@ pub enum Request<'a> {
     /// To be told where `with` is, and it where the asker is, as the asked relay sees both now:
     /// answered with [`Notice::Meeting`] once both asked within [`MEETING_S`].
     Meet {
-        /// Another client of the relay.
+        /// Another client of the relay, or one of a relay that is in a mesh with it.
         with: NodeId,
+    },
+    /// To be knocked at from several places, where the asked relay sees a port that the asker is about to show it
+    /// ([`crate::knock`]). [`Reply::Done`] says that it may be shown.
+    Knock {
+        /// What the proofs are made of.
+        key: Key,
+    },
+    /// One relay to another: to knock at a client of the asker's.
+    KnockFor {
+        /// Which client.
+        who: NodeId,
+        /// Where the asker sees the port that it shows.
+        at: SocketAddr,
+        /// What the knock bears.
+        proof: Proof,
     },
 }
 
@@ -350,6 +366,16 @@ pub enum Notice<'a> {
         /// The relayed transport address; none if no server relays for it.
         relayed: Option<SocketAddr>,
     },
+    /// A relay to a client that it knocks at: another relay has knocked there too.
+    Knocked {
+        /// Which.
+        by: NodeId,
+    },
+    /// Whom the NAT before the sender lets in, as far as it knows. Said with its presence.
+    Filter {
+        /// On what that depends.
+        filtering: Filtering,
+    },
 }
 
 /// Within how many seconds both have to ask a relay to [`Request::Meet`].
@@ -366,6 +392,21 @@ pub enum Mapping {
     EndpointIndependent,
     /// On the destination: each sees another port.
     EndpointDependent,
+}
+
+/// On what it depends whom a NAT or firewall lets in at a port that something was sent from (RFC 4787 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Filtering {
+    /// No relay tried, or what it found could be either of two.
+    #[default]
+    Unknown,
+    /// On nothing: everybody is let in.
+    EndpointIndependent,
+    /// On whether something was sent to that address, at whichever port.
+    AddressDependent,
+    /// On whether something was sent to that address and port.
+    AddressAndPortDependent,
 }
 
 /// That a machine behind the sender is somebody's for a time.
@@ -601,6 +642,52 @@ mod tests {
             &Message::Notice(Notice::Presence(presence)),
             &[3, 1, 7, 2, 0, 192, 0, 2, 1, 1, 1, 0, 192, 0, 2, 1, 2, 3, 0],
         );
+    }
+
+    #[test]
+    fn what_has_to_do_with_knocks_is_said_in_these_bytes() {
+        let key = Key([7; 16]);
+        check(
+            &Message::Request {
+                id: 4,
+                request: Request::Knock { key },
+            },
+            &[&[1, 4, 11][..], &[7; 16]].concat(),
+        );
+        check(
+            &Message::Request {
+                id: 5,
+                request: Request::KnockFor {
+                    who: NodeId([8; 16]),
+                    at: "192.0.2.5:258".parse().unwrap(),
+                    proof: Proof([9; 16]),
+                },
+            },
+            &[
+                &[1, 5, 12][..],
+                &[8; 16],
+                &[0, 192, 0, 2, 5, 0x82, 2],
+                &[9; 16],
+            ]
+            .concat(),
+        );
+        let by = NodeId([8; 16]);
+        check(
+            &Message::Notice(Notice::Knocked { by }),
+            &[&[3, 9][..], &[8; 16]].concat(),
+        );
+        let kinds = [
+            Filtering::Unknown,
+            Filtering::EndpointIndependent,
+            Filtering::AddressDependent,
+            Filtering::AddressAndPortDependent,
+        ];
+        for (place, filtering) in (0..).zip(kinds) {
+            check(
+                &Message::Notice(Notice::Filter { filtering }),
+                &[3, 10, place],
+            );
+        }
     }
 
     #[test]

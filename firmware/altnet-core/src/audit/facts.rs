@@ -83,6 +83,7 @@ impl Fact {
             | Event::TunnelUp { .. }
             | Event::HomeRelay { .. }
             | Event::Mapping { .. }
+            | Event::Filtering { .. }
             | Event::SearchEnded { .. }
             | Event::RelayUp { .. }
             | Event::RelayDown { .. }

@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
-use altnet_wire::message::Mapping;
+use altnet_wire::message::{Filtering, Mapping};
 
-use super::Node;
 use super::peers::Peer;
+use super::{NatView, Node};
 use crate::path::Tried;
 use crate::path::search::Ended;
 
@@ -24,16 +24,49 @@ pub(super) const fn words_of(mapping: Mapping) -> &'static str {
     }
 }
 
+/// Whom a NAT lets in, in words.
+pub(super) const fn words_of_filtering(filtering: Filtering) -> &'static str {
+    match filtering {
+        Filtering::EndpointIndependent => "everybody",
+        Filtering::AddressDependent => "whom it was sent to from inside, from any port",
+        Filtering::AddressAndPortDependent => "answers alone",
+        _ => "not known",
+    }
+}
+
 /// Whether a search could find a way between two such NATs.
 fn may_search(ours: Mapping, theirs: Mapping) -> bool {
     [ours, theirs].contains(&Mapping::EndpointDependent)
 }
 
 impl<A: Aead> Node<A> {
-    /// How both NATs map.
+    /// The NAT before this node, for programs.
+    pub(super) fn nat_view(&self) -> NatView {
+        let independent = "endpoint-independent";
+        NatView {
+            mapping: match self.mapping() {
+                Mapping::EndpointIndependent => independent,
+                Mapping::EndpointDependent => "endpoint-dependent",
+                _ => "unknown",
+            },
+            filtering: match self.filtering() {
+                Filtering::EndpointIndependent => independent,
+                Filtering::AddressDependent => "address-dependent",
+                Filtering::AddressAndPortDependent => "address-and-port-dependent",
+                _ => "unknown",
+            },
+        }
+    }
+
+    /// How both NATs map and whom they let in.
     pub(super) fn nats_text(&self, peer: &Peer) -> String {
-        let (ours, theirs) = (self.mapping(), peer.meeting.mapping);
-        format!("ours: {}; theirs: {}", words_of(ours), words_of(theirs))
+        let words = |mapping, filtering| {
+            let lets_in = words_of_filtering(filtering);
+            format!("{}, lets in: {lets_in}", words_of(mapping))
+        };
+        let ours = words(self.mapping(), self.filtering());
+        let theirs = words(peer.meeting.mapping, peer.meeting.filtering);
+        format!("ours: {ours}; theirs: {theirs}")
     }
 
     /// The addresses of a peer that were tried.
@@ -75,9 +108,14 @@ impl<A: Aead> Node<A> {
                     .to_string(),
             );
         }
-        let open = format!(
-            "open this node's UDP port on the router before it, or before {name}: by hand, or by UPnP or PCP there"
-        );
+        // Where everybody is let in already nothing is to be opened.
+        let is_open = |filtering| filtering == Filtering::EndpointIndependent;
+        let whose = match (is_open(self.filtering()), is_open(peer.meeting.filtering)) {
+            (false, true) => "this node's UDP port on the router before it".into(),
+            (true, false) => format!("{name}'s UDP port on the router before it"),
+            _ => format!("this node's UDP port on the router before it, or before {name}"),
+        };
+        let open = format!("open {whose}: by hand, or by UPnP or PCP there");
         Some(
             match (self.mapping(), peer.meeting.mapping, peer.meeting.ended) {
                 (ours, theirs, _) if self.config.metered && may_search(ours, theirs) => {

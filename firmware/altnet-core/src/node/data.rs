@@ -10,6 +10,7 @@ use altnet_wire::echo::ECHO;
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
+use altnet_wire::knock::{KNOCK, SHOW};
 use altnet_wire::mesh;
 use altnet_wire::relay::{self, RelayPacket};
 use altnet_wire::split::PIECE;
@@ -228,6 +229,14 @@ impl<A: Aead> Node<A> {
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        if let [KNOCK, ..] = frame.packet() {
+            let is_shown = self.traversal.is_shown(port);
+            let taken = is_shown.then(|| self.handle_knock(from, frame.packet(), now));
+            return taken
+                .flatten()
+                .map(|()| Verdict::Consumed)
+                .ok_or(DropReason::NotOurs);
+        }
         if !self.traversal.is_open(port) {
             return Err(DropReason::NotOurs);
         }
@@ -260,6 +269,7 @@ impl<A: Aead> Node<A> {
             [0x20..=0x2f, ..] => self.handle_control(from, frame, now),
             [ECHO, ..] => self.handle_echo(from, frame, now),
             [PIECE, ..] => self.handle_piece(from, frame, now),
+            [SHOW, ..] => self.handle_show(from, frame, now),
             [0 | 1, ..] if stun::Message::is_stun(frame.packet()) => {
                 self.handle_stun(from, frame, now)
             }

@@ -7,11 +7,11 @@ use core::net::SocketAddr;
 use altnet_wire::audit::AuditHead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::{MemberId, Name, NetworkId, NodeId, RecordId, Serial, SigningKey};
-use altnet_wire::message::{Mapping, Refusal};
+use altnet_wire::message::{Filtering, Mapping, Refusal};
 use altnet_wire::time::UnixTime;
 
 use super::Decision;
-use super::advice::words_of;
+use super::advice::{words_of, words_of_filtering};
 use crate::audit::proof::{Rewrite, Witnessed};
 use crate::path::search::Ended;
 use crate::path::{Change, Why};
@@ -69,6 +69,11 @@ pub enum Event {
     Mapping {
         /// On what a mapping depends.
         mapping: Mapping,
+    },
+    /// Whom the NAT before this node lets in is known, or is known no more.
+    Filtering {
+        /// On what that depends.
+        filtering: Filtering,
     },
     /// A search for a way to a peer ended and found none ([`crate::path::search`]).
     SearchEnded {
@@ -255,6 +260,7 @@ impl Event {
             Self::TunnelUp { .. } => "tunnel-up",
             Self::HomeRelay { .. } => "home-relay",
             Self::Mapping { .. } => "mapping",
+            Self::Filtering { .. } => "filtering",
             Self::SearchEnded { .. } => "search-ended",
             Self::RelayUp { .. } => "relay-up",
             Self::RelayDown { .. } => "relay-down",
@@ -331,6 +337,10 @@ impl Event {
             Self::TunnelUp { node } => write!(f, "tunnel with {} is up", name(*node)),
             Self::HomeRelay { relay } => write!(f, "relay {} is our home now", name(*relay)),
             Self::Mapping { mapping } => write!(f, "the NAT before us: {}", words_of(*mapping)),
+            Self::Filtering { filtering } => {
+                let words = words_of_filtering(*filtering);
+                write!(f, "whom the NAT before us lets in: {words}")
+            }
             Self::SearchEnded { node, why } => {
                 write!(f, "no way through the NATs to {}: {why}", name(*node))
             }

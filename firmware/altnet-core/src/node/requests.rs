@@ -104,6 +104,14 @@ impl<A: Aead> Node<A> {
                 Standing::Member(node) => Some(self.meet_clients(node, *with, now)),
                 _ => Some(Reply::Refused(Refusal::NotAllowed)),
             },
+            Request::Knock { key } => match standing {
+                Standing::Member(node) => Some(self.knock_wanted(node, *key, now)),
+                _ => Some(Reply::Refused(Refusal::NotAllowed)),
+            },
+            Request::KnockFor { who, at, proof } => match standing {
+                Standing::Member(relay) => Some(self.knock_for(relay, *who, *at, *proof, now)),
+                _ => Some(Reply::Refused(Refusal::NotAllowed)),
+            },
             Request::Introduce { to, presence } => {
                 Some(self.introduce(standing, *to, presence, now))
             }

@@ -64,6 +64,10 @@ pub(super) enum Asked {
     Introduce,
     /// To meet a peer by a relay that serves both.
     Meet,
+    /// To be knocked at by this relay.
+    Knock(NodeId),
+    /// To knock at this client of ours.
+    KnockFor(NodeId),
     /// To have our audit log countersigned up to this head, and whether that is all of it.
     Witness(AuditHead, bool),
 }
@@ -420,6 +424,12 @@ impl<A: Aead> Node<A> {
             (Asked::Announce(node, said), Reply::Announced { refused, .. }) => {
                 self.announced(node, said, *refused, now);
             }
+            (Asked::Knock(relay), reply) => self.knock_answered(relay, reply, now),
+            (Asked::KnockFor(who), Reply::Done) => {
+                if let Some(by) = self.member_at(session) {
+                    self.knocked_for(who, by, now);
+                }
+            }
             (Asked::Renew, Reply::Redeemed { records }) => self.renewed(records, now),
             (Asked::Witness(head, is_whole), reply) => {
                 if let Some(node) = self.member_at(session) {
@@ -457,6 +467,8 @@ impl<A: Aead> Node<A> {
             Notice::Presence(presence) => self.handle_presence(node, presence, now),
             Notice::Logins { logins } => self.handle_logins(session, node, *logins, now),
             Notice::Turn { relayed } => self.peer_turns(node, *relayed, now),
+            Notice::Filter { filtering } => self.peer_filters(node, *filtering, now),
+            Notice::Knocked { by } => self.knocked_by(node, *by),
             Notice::Nat { mapping } => self.peer_maps(node, *mapping, now),
             Notice::Meeting { with, address } => self.handle_meeting(node, *with, *address, now),
             Notice::Ports { last, step } => {

@@ -1,5 +1,5 @@
-//! Ways through NATs that map endpoint-dependently: how this node's NAT maps ([`mapping`]), meetings by
-//! a relay ([`meetings`]), and the search ([`crate::path::search`]) with what it sends ([`searches`]).
+//! Ways through NATs that map endpoint-dependently: how this node's NAT maps ([`mapping`]) and whom it lets in
+//! ([`filtering`], with what relays do for it, [`knocks`]), meetings by a relay ([`meetings`]), and the search ([`crate::path::search`]) with what it sends ([`searches`]).
 //!
 //! A search begins when both sides asked a relay that serves both to meet: it tells each where the
 //! other is, as it sees it at that moment ([`altnet_wire::message::Notice::Meeting`]). So no member can
@@ -11,6 +11,8 @@
 //! answered, the others are replays. Whoever is heard at a further port from then on is sent to from
 //! that port.
 
+mod filtering;
+mod knocks;
 mod mapping;
 mod meetings;
 mod searches;
@@ -25,6 +27,8 @@ use heapless::Vec;
 
 use super::Node;
 use crate::path::search::MAX_PORTS;
+use filtering::Filter;
+use knocks::Knocks;
 use mapping::{OBSERVERS, Seen};
 pub(super) use meetings::Meeting;
 use meetings::{MEETINGS, Wish};
@@ -32,6 +36,8 @@ use searches::{Bound, Running};
 
 /// Ways that lead through further ports at a time.
 const MAX_BOUND: usize = 8;
+/// Further ports of searches at a time.
+const MAX_OPEN: usize = MAX_PORTS as usize + MAX_BOUND;
 
 /// What this node knows of its NATs, and does about them.
 #[derive(Debug, Default)]
@@ -40,8 +46,10 @@ pub(super) struct Traversal {
     told: Mapping,
     running: Option<Running>,
     bound: Vec<Bound, MAX_BOUND>,
-    open: Vec<PortId, { MAX_PORTS as usize + MAX_BOUND }>,
-    closing: Vec<PortId, { MAX_PORTS as usize + MAX_BOUND }>,
+    filter: Filter,
+    knocks: Knocks,
+    open: Vec<PortId, MAX_OPEN>,
+    closing: Vec<PortId, { MAX_OPEN + 2 }>,
     block: u16,
     quota_until: Instant,
     wishes: Vec<Wish, MEETINGS>,
@@ -78,12 +86,18 @@ impl Traversal {
         }
     }
 
+    pub(super) fn is_shown(&self, port: PortId) -> bool {
+        self.filter.is_shown(port)
+    }
+
     pub(super) fn is_open(&self, port: PortId) -> bool {
         port == PortId::MAIN || self.open.contains(&port)
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.running.as_ref().map_or(Instant::NEVER, |run| run.next)
+        let search = self.running.as_ref().map_or(Instant::NEVER, |run| run.next);
+        let others = self.filter.deadline().min(self.knocks.deadline());
+        search.min(others)
     }
 
     fn open_port(&mut self, port: PortId) {

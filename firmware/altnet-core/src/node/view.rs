@@ -19,6 +19,8 @@ pub struct Status<Word = &'static str> {
     pub network: Option<NetworkView<Word>>,
     /// The relays this node is registered at, or tries to be.
     pub relays: Vec<RelayView>,
+    /// The NAT or firewall before it.
+    pub nat: NatView<Word>,
     /// The directories it follows.
     pub directories: Vec<DirectoryView>,
     /// Other people's TURN servers that may be used.
@@ -35,6 +37,17 @@ pub struct Status<Word = &'static str> {
     pub time: String,
     /// What the node waits for, in plain sentences; empty when all is well.
     pub waits_for: Vec<String>,
+}
+
+/// The NAT or firewall before a node, as far as others found out (RFC 4787).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NatView<Word = &'static str> {
+    /// On what a mapping depends: `endpoint-independent`, `endpoint-dependent` or `unknown`.
+    pub mapping: Word,
+    /// On what it depends who is let in: `endpoint-independent`, `address-dependent`,
+    /// `address-and-port-dependent` or `unknown`.
+    pub filtering: Word,
 }
 
 /// The network as this node sees it.

@@ -50,6 +50,7 @@ impl<A: Aead> Node<A> {
             },
             network: self.network_view(now),
             relays: self.relay_views(now),
+            nat: self.nat_view(),
             directories: self.directory_views(),
             turn: self.turn_views(),
             derp_key: self.derp_key_text(),

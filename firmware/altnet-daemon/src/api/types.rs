@@ -464,6 +464,7 @@ mod tests {
                 "directories",
                 "lans",
                 "listen_port",
+                "nat",
                 "network",
                 "peers",
                 "port_mappings",
@@ -496,6 +497,10 @@ mod tests {
                 "tunnel_epoch",
                 "tunnel_key",
             ],
+        );
+        check(
+            &node::NatView::<&'static str>::default(),
+            &["filtering", "mapping"],
         );
         check(
             &PortMapping::default(),

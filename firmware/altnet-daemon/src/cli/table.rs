@@ -98,6 +98,14 @@ pub fn status(status: &Status) -> String {
         };
         lines.push(("router", format!("{}, {text}", mapping.router)));
     }
+    let nat = &status.node.nat;
+    if [&nat.mapping, &nat.filtering]
+        .iter()
+        .any(|kind| !matches!(kind.as_str(), "" | "unknown"))
+    {
+        let text = format!("mapping {}, filtering {}", nat.mapping, nat.filtering);
+        lines.push(("nat", text));
+    }
     lines.push(("peers", status.node.peers.to_string()));
     for relay in &status.node.relays {
         let text = match (&relay.observed, relay.up) {
@@ -455,6 +463,24 @@ mod tests {
             shown(given),
             "192.168.1.1, 203.0.113.7:51820 by pcp: the router keeps a port open"
         );
+    }
+
+    #[test]
+    fn a_nat_is_shown_once_something_is_known_of_it() {
+        let shown = |mapping: &str, filtering: &str| {
+            let mut all = Status::default();
+            all.node.nat.mapping = mapping.into();
+            all.node.nat.filtering = filtering.into();
+            let text = status(&all);
+            let line = text.lines().find(|line| line.starts_with("nat:"));
+            line.map(|line| line.split_once("  ").unwrap().1.trim().to_owned())
+        };
+        // An older altnetd says nothing of it.
+        assert_eq!(shown("", ""), None);
+        assert_eq!(shown("unknown", "unknown"), None);
+        let known = shown("unknown", "address-and-port-dependent");
+        let text = "mapping unknown, filtering address-and-port-dependent";
+        assert_eq!(known.as_deref(), Some(text));
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl<A: Aead> Node<A> {
             {
                 link.renew = link.renew.min(now);
             }
-            self.timers.housekeeping_at(now);
+            self.filter_anew(now);
         }
         let mapping = self.traversal.mapping();
         if mapping != self.traversal.told {
@@ -87,8 +87,8 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Says to every peer with a session how this node's NAT maps.
-    fn tell_mapping(&mut self, now: Instant) {
+    /// Says to every peer with a session how this node's NAT maps and whom it lets in.
+    pub(super) fn tell_mapping(&mut self, now: Instant) {
         let mut last = None;
         while let Some(node) = self.peer_after(last) {
             last = Some(node);
@@ -99,12 +99,14 @@ impl<A: Aead> Node<A> {
     /// Says so to a peer, if there is something to say.
     pub(in crate::node) fn tell_mapping_to(&mut self, node: NodeId, now: Instant) {
         let mapping = self.traversal.mapping();
-        let Some(session) = self.stands(node).filter(|_| mapping != Mapping::Unknown) else {
+        let greeted = |session: &_| self.sessions.get(session).is_some_and(|s| s.greeted);
+        let Some(session) = self.stands(node).filter(greeted) else {
             return;
         };
-        if self.sessions.get(&session).is_some_and(|s| s.greeted) {
+        if mapping != Mapping::Unknown {
             self.say(session, &Message::Notice(Notice::Nat { mapping }), now);
         }
+        self.tell_filtering_to(session, now);
     }
 
     pub(in crate::node) fn peer_maps(&mut self, node: NodeId, mapping: Mapping, now: Instant) {
@@ -120,7 +122,7 @@ impl<A: Aead> Node<A> {
 
 /// Whether an address is of a home's own network (RFC 1918, RFC 3927, RFC 4193, RFC 4291 section
 /// 2.5.6).
-const fn is_private(ip: IpAddr) -> bool {
+pub(super) const fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),

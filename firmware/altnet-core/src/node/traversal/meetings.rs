@@ -4,10 +4,14 @@
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
-use altnet_wire::message::{MEETING_S, Mapping, Message, Notice, Refusal, Reply, Request};
+use altnet_wire::message::{
+    Filtering, MEETING_S, Mapping, Message, Notice, Refusal, Reply, Request,
+};
+use altnet_wire::record::Roles;
 use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
+use super::filtering::needs_no_search;
 use crate::node::Node;
 use crate::node::sessions::Asked;
 use crate::path::search::{Ended, Side};
@@ -42,6 +46,8 @@ pub(super) struct Wish {
 pub(in crate::node) struct Meeting {
     /// How its NAT maps, as it says.
     pub(in crate::node) mapping: Mapping,
+    /// Whom it lets in, as the peer says.
+    pub(in crate::node) filtering: Filtering,
     /// When it is next asked for; none before there was a reason.
     pub(super) next: Option<Instant>,
     askings: u8,
@@ -56,10 +62,13 @@ impl<A: Aead> Node<A> {
     /// What this node would do in a search with a peer; nothing if none makes sense.
     ///
     /// Who knows of neither NAT does both: with one relay nobody can tell how a NAT maps.
-    pub(super) fn sides(&self, theirs: Mapping, now: Instant) -> Vec<Side, 2> {
+    pub(super) fn sides(&self, theirs: &Meeting, now: Instant) -> Vec<Side, 2> {
         use Mapping::{EndpointDependent as Dependent, EndpointIndependent as Independent};
-        let sides: &[Side] = match (self.traversal.mapping(), theirs) {
-            _ if !self.pace().searches => &[],
+        let ours = self.traversal.mapping();
+        let is_found = needs_no_search(ours, self.filtering())
+            || needs_no_search(theirs.mapping, theirs.filtering);
+        let sides: &[Side] = match (ours, theirs.mapping) {
+            _ if !self.pace().searches || is_found => &[],
             (Independent, Independent) => &[],
             (Dependent, Dependent) => &[Side::Predicts],
             (Dependent, _) | (_, Independent) => &[Side::Opens],
@@ -82,15 +91,17 @@ impl<A: Aead> Node<A> {
             }
             return Instant::NEVER;
         }
-        let hopeless = peer.meeting.ended == Some(Ended::Unpredictable);
+        let hopeless = self.is_placed(node) || peer.meeting.ended == Some(Ended::Unpredictable);
         let can = peer.path.is_sent_to(now)
             && !hopeless
-            && !self.sides(peer.meeting.mapping, now).is_empty();
+            && !self.sides(&peer.meeting, now).is_empty();
         // Of the relays that serve both the one with the least id, which both sides agree on; they
         // may send by different ones.
         let serves = |relay: &&NodeId| {
             let is_near = self.nearby.relays().any(|near| near == **relay);
-            !is_near && self.relays.get(*relay).is_some_and(|l| l.session.is_some())
+            // By way of others there is a session with relays too that this node isn't registered with.
+            let link = self.relays.get(*relay).filter(|link| link.token.is_some());
+            !is_near && link.is_some_and(|link| link.session.is_some())
         };
         let common = peer.told_relays.iter().filter(serves).min();
         let by = common.and_then(|relay| self.relays.get(relay)?.session);
@@ -120,6 +131,18 @@ impl<A: Aead> Node<A> {
         peer.meeting.expected = now.after(Duration::from_secs(u64::from(MEETING_S) + 2));
         self.ask(session, &Request::Meet { with: node }, Asked::Meet, now);
         now.after(wait)
+    }
+
+    /// Whether one of the two is a relay that says where it is: whoever doesn't reach it there is kept from it by
+    /// something that no search passes.
+    fn is_placed(&self, node: NodeId) -> bool {
+        let is_relay = |roles: Roles| roles.contains(Roles::RELAY);
+        let registry = self.network.as_ref().map(|network| &network.registry);
+        let member = registry.and_then(|registry| registry.by_node(&node));
+        let theirs = member.filter(|member| is_relay(member.membership.roles));
+        let theirs = theirs.and_then(|member| member.node);
+        theirs.is_some_and(|record| !record.fixed_endpoints.is_empty())
+            || (is_relay(self.own_roles()) && !self.fixed_endpoints().is_empty())
     }
 
     /// A client of this relay wants to meet another.

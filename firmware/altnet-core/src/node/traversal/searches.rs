@@ -80,7 +80,7 @@ impl<A: Aead> Node<A> {
         if !is_expected || !is_relayed || !peer.path.is_told_at(address.ip()) {
             return;
         }
-        let sides = self.sides(peer.meeting.mapping, now);
+        let sides = self.sides(&peer.meeting, now);
         let traversal = &mut self.traversal;
         let in_use = |block: u16| traversal.bound.iter().any(|b| b.port.0 / BLOCK == block);
         let mut blocks = (1..=BLOCKS).map(|n| (traversal.block + n) % BLOCKS + 1);
@@ -231,6 +231,10 @@ impl<A: Aead> Node<A> {
     pub(in crate::node) fn poll_traversal(&mut self, frame: &mut Frame<'_>) -> Option<Output> {
         if let Some(port) = self.traversal.closing.pop() {
             return Some(Output::ClosePort { port });
+        }
+        let own = self.poll_filter(frame).or_else(|| self.poll_knocks(frame));
+        if own.is_some() {
+            return own;
         }
         let running = self.traversal.running.as_mut()?;
         if !running.unsent.is_empty() {
