@@ -11,6 +11,7 @@
 
 pub mod bench;
 pub mod guests;
+pub mod meet;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

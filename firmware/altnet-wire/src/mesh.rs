@@ -10,6 +10,8 @@
 //! network have in common. So a `Forward` is as long as the `Send` it came in: what fits between a client and a relay fits
 //! between two relays. `Gone` is shorter than any `Forward`. What is inside can't be read, and is no relay header.
 
+use core::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Frame, NoRoom};
@@ -208,6 +210,16 @@ pub enum MeshNotice<'a> {
         /// may; 0 if it does.
         refused_s: u32,
     },
+    /// A client of the sender's asked to meet one of the receiver's ([`crate::message::Request::Meet`]). It goes
+    /// no further.
+    Meet {
+        /// The sender's client.
+        who: NodeId,
+        /// Where the sender sees it.
+        address: SocketAddr,
+        /// The receiver's.
+        with: NodeId,
+    },
 }
 
 #[cfg(test)]
@@ -321,6 +333,14 @@ mod tests {
             refused_s: 1,
         });
         assert_eq!(load, [3, 7, 2, 90, 1]);
+        let meet = said(MeshNotice::Meet {
+            who: NodeId([4; 16]),
+            address: "192.0.2.5:258".parse().unwrap(),
+            with: NodeId([5; 16]),
+        });
+        let (who, with) = ([4; 16], [5; 16]);
+        let address = [0, 192, 0, 2, 5, 0x82, 2];
+        assert_eq!(meet, [&[3, 7, 3], &who[..], &address, &with].concat());
     }
 
     proptest! {

@@ -25,6 +25,7 @@ use super::relays::{Carrier, RelayLink};
 use super::{DropReason, Node, Verdict};
 use crate::control::SessionId;
 use crate::mesh::{LinkState, MAX_LINKS, Mesh};
+use crate::relay::meet::Wanted;
 use crate::relay::{Parcel, RelayDrop, Way};
 
 /// Other relays are told of clients that came and went at most this often.
@@ -307,6 +308,11 @@ impl<A: Aead> Node<A> {
             }
             MeshNotice::Load { percent, refused_s } => {
                 self.handle_load(node, *percent, *refused_s, now);
+            }
+            MeshNotice::Meet { who, address, with } => {
+                let (who, address, with) = (*who, *address, *with);
+                let wanted = Wanted { who, address, with };
+                self.meet_anothers_client(node, wanted, now);
             }
         }
     }

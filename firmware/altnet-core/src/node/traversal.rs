@@ -27,11 +27,11 @@ use heapless::Vec;
 
 use super::Node;
 use crate::path::search::MAX_PORTS;
+use crate::relay::meet::Meetings;
 use filtering::Filter;
 use knocks::Knocks;
 use mapping::{OBSERVERS, Seen};
 pub(super) use meetings::Meeting;
-use meetings::{MEETINGS, Wish};
 use searches::{Bound, Running};
 
 /// Ways that lead through further ports at a time.
@@ -52,7 +52,7 @@ pub(super) struct Traversal {
     closing: Vec<PortId, { MAX_OPEN + 2 }>,
     block: u16,
     quota_until: Instant,
-    wishes: Vec<Wish, MEETINGS>,
+    meetings: Meetings,
     pref64: Option<Ipv6Addr>,
 }
 

@@ -1,11 +1,14 @@
 //! Meetings: when a node asks a relay for a peer that no direct address leads to, and the relay's side,
 //! which tells two clients where each is once both have asked.
+//!
+//! Two that have no relay in common ask one each; those pass it on to each other ([`crate::relay::meet`]).
 
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
+use altnet_wire::mesh::MeshNotice;
 use altnet_wire::message::{
-    Filtering, MEETING_S, Mapping, Message, Notice, Refusal, Reply, Request,
+    Filtering, MAX_PRESENCE_RELAYS, Mapping, Message, Notice, Refusal, Reply, Request,
 };
 use altnet_wire::record::Roles;
 use altnet_wire::time::{Duration, Instant};
@@ -15,6 +18,7 @@ use super::filtering::needs_no_search;
 use crate::node::Node;
 use crate::node::sessions::Asked;
 use crate::path::search::{Ended, Side};
+use crate::relay::meet::{Full, Relays, TOGETHER, Wanted, Word};
 
 /// How long ordinary challenges have before a search is asked for.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -28,18 +32,6 @@ const ASKINGS: u8 = 3;
 const PAUSE: Duration = Duration::from_secs(60);
 /// The longest.
 const PAUSE_MOST: Duration = Duration::from_secs(3600);
-/// Clients that wait for each other at a relay.
-pub(super) const MEETINGS: usize = 256;
-/// Clients that one client waits for at a time.
-const MAX_WISHES: usize = 8;
-
-/// A client of this relay that wants to meet another.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
-    who: NodeId,
-    with: NodeId,
-    ends: Instant,
-}
 
 /// A peer's part in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,30 +84,37 @@ impl<A: Aead> Node<A> {
             return Instant::NEVER;
         }
         let hopeless = self.is_placed(node) || peer.meeting.ended == Some(Ended::Unpredictable);
-        let can = peer.path.is_sent_to(now)
-            && !hopeless
-            && !self.sides(&peer.meeting, now).is_empty();
+        let can =
+            peer.path.is_sent_to(now) && !hopeless && !self.sides(&peer.meeting, now).is_empty();
         // Of the relays that serve both the one with the least id, which both sides agree on; they
-        // may send by different ones.
+        // may send by different ones. If there is none, our home: it knows where the other is.
         let serves = |relay: &&NodeId| {
             let is_near = self.nearby.relays().any(|near| near == **relay);
             // By way of others there is a session with relays too that this node isn't registered with.
             let link = self.relays.get(*relay).filter(|link| link.token.is_some());
             !is_near && link.is_some_and(|link| link.session.is_some())
         };
-        let common = peer.told_relays.iter().filter(serves).min();
-        let by = common.and_then(|relay| self.relays.get(relay)?.session);
+        let common = peer.told_relays.iter().filter(serves).min().copied();
+        if !can || !self.relays.keys().any(|relay| serves(&relay)) {
+            return Instant::NEVER;
+        }
+        let is_due = peer.meeting.next.is_some_and(|next| next <= now);
+        let by = common.or_else(|| {
+            let mut homes = is_due.then(|| self.homes())?;
+            homes.find(|home| serves(&home))
+        });
+        let by = by.and_then(|relay| self.relays.get(&relay)?.session);
         let is_free = self.traversal.running.is_none();
         let Some(peer) = self.peers.get_mut(&node) else {
-            return Instant::NEVER;
-        };
-        let (Some(session), true) = (by, can) else {
             return Instant::NEVER;
         };
         let next = *peer.meeting.next.get_or_insert(now.after(PATIENCE));
         if next > now {
             return next;
         }
+        let Some(session) = by else {
+            return Instant::NEVER;
+        };
         if !is_free {
             // Another search is under way.
             peer.meeting.next = Some(now.after(BUSY));
@@ -128,7 +127,7 @@ impl<A: Aead> Node<A> {
             ASK_AGAIN
         };
         peer.meeting.next = Some(now.after(wait));
-        peer.meeting.expected = now.after(Duration::from_secs(u64::from(MEETING_S) + 2));
+        peer.meeting.expected = now.after(TOGETHER).after(Duration::from_secs(2));
         self.ask(session, &Request::Meet { with: node }, Asked::Meet, now);
         now.after(wait)
     }
@@ -145,36 +144,65 @@ impl<A: Aead> Node<A> {
             || (is_relay(self.own_roles()) && !self.fixed_endpoints().is_empty())
     }
 
-    /// A client of this relay wants to meet another.
+    /// A client of this relay wants to meet another, or one of another relay's.
     pub(in crate::node) fn meet_clients(
         &mut self,
         who: NodeId,
         with: NodeId,
         now: Instant,
     ) -> Reply<'static> {
-        let (Some(own), Some(other)) = (self.relay.address(who), self.relay.address(with)) else {
+        let Some(address) = self.relay.address(who) else {
             return Reply::Refused(Refusal::NotFound);
         };
-        let wishes = &mut self.traversal.wishes;
-        wishes.retain(|wish| wish.ends > now && (wish.who, wish.with) != (who, with));
-        let is_other = |wish: &Wish| (wish.who, wish.with) == (with, who);
-        let Some(place) = wishes.iter().position(is_other) else {
-            // Room for one who has few: nobody crowds out the others.
-            let held = wishes.iter().filter(|wish| wish.who == who).count();
-            let ends = now.after(Duration::from_secs(MEETING_S.into()));
-            if held >= MAX_WISHES || wishes.push(Wish { who, with, ends }).is_err() {
-                return Reply::Refused(Refusal::Busy);
+        let other = self.relay.address(with);
+        let relays = self.mesh.links.relays_of(with);
+        let relays: Relays = relays.take(MAX_PRESENCE_RELAYS).collect();
+        if other.is_none() && relays.is_empty() {
+            return Reply::Refused(Refusal::NotFound);
+        }
+        let wanted = Wanted { who, address, with };
+        match self.traversal.meetings.ask(wanted, other, relays, now) {
+            Ok(words) => {
+                self.say_words(&words, now);
+                Reply::Done
             }
-            return Reply::Done;
-        };
-        wishes.swap_remove(place);
-        for (to, with, address) in [(with, who, own), (who, with, other)] {
+            Err(Full) => Reply::Refused(Refusal::Busy),
+        }
+    }
+
+    /// Another relay says that a client of its own wants to meet one of this relay's.
+    pub(in crate::node) fn meet_anothers_client(
+        &mut self,
+        by: NodeId,
+        wanted: Wanted,
+        now: Instant,
+    ) {
+        // A relay speaks for whom it says it has, and to whom we have.
+        let own = self.relay.address(wanted.with);
+        if let Some(own) = own.filter(|_| self.mesh.links.is_at(wanted.who, by)) {
+            let words = self.traversal.meetings.called(by, wanted, own, now);
+            self.say_words(&words, now);
+        }
+    }
+
+    fn say_words(&mut self, words: &[Word], now: Instant) {
+        for word in words {
+            let (to, notice) = match *word {
+                Word::Meeting { to, with, address } => (to, Notice::Meeting { with, address }),
+                Word::Pass {
+                    relay,
+                    who,
+                    address,
+                    with,
+                } => {
+                    let meet = MeshNotice::Meet { who, address, with };
+                    (relay, Notice::Mesh(meet))
+                }
+            };
             if let Some(session) = self.stands(to) {
-                let notice = Notice::Meeting { with, address };
                 self.say(session, &Message::Notice(notice), now);
             }
         }
-        Reply::Done
     }
 }
 
