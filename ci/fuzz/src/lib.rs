@@ -20,6 +20,7 @@ pub mod parsers;
 pub mod policies;
 pub mod portmap;
 pub mod relays;
+pub mod routers;
 pub mod sizes;
 pub mod stun;
 pub mod turn;
@@ -43,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("policy", policies::policy),
     ("dns", parsers::dns),
     ("solicitation", parsers::solicitation),
+    ("router_advertisement", routers::router_advertisement),
     ("portmap", portmap::portmap),
     ("port_mapper", portmap::port_mapper),
     ("link", parsers::link),

@@ -82,6 +82,7 @@ targets! {
     ip_and_policy: 5000,
     policy: 3000,
     dns: 3000,
+    router_advertisement: 5000,
     solicitation: 5000,
     portmap: 5000,
     port_mapper: 5000,

@@ -17,6 +17,7 @@ use crate::ip::{self, Protocol};
 pub mod advertisement;
 pub mod advertiser;
 pub mod icmp_error;
+pub mod pref64;
 
 /// All nodes on the link: where advertisements go (RFC 4291 section 2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

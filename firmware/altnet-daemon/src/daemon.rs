@@ -249,7 +249,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         streams,
         turn,
         derpers,
-        nat64: Nat64::default(),
+        nat64: Nat64::open(),
         tun,
         links,
         netlink,

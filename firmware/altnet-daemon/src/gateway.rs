@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,7 +230,7 @@ enum Input {
     Key(KeyMade),
     Audited(io::Result<()>),
     Change,
-    Prefix(Option<Ipv6Addr>),
+    Prefix(nat64::News),
     Streamed(Came),
     Turned(turned::Came),
     Derped(derped::Came),
@@ -299,8 +299,8 @@ impl Gateway {
                 Input::Streamed(came) => self.take_streamed(came, &mut frame),
                 Input::Turned(came) => self.take_turned(came, &mut frame),
                 Input::Derped(came) => self.take_derped(came, &mut frame),
-                Input::Prefix(answer) => {
-                    let prefix = self.nat64.take(answer, clock::now());
+                Input::Prefix(news) => {
+                    let prefix = self.nat64.take(news, clock::now());
                     self.node.handle_pref64(prefix, clock::now());
                 }
                 Input::Change => self.state.look = clock::now().after(SETTLE),
@@ -404,7 +404,7 @@ impl Gateway {
             came = self.streams.news.came() => Input::Streamed(came),
             came = self.turn.news.came() => Input::Turned(came),
             came = self.derpers.news.came() => Input::Derped(came),
-            answer = self.nat64.answered() => Input::Prefix(answer),
+            news = self.nat64.news() => Input::Prefix(news),
             Ok(()) = ways.changed() => Input::Mapped,
             signal = signals.next() => Input::Signal(signal),
             result = alarm.wait(deadline) => ready(Input::Time, result, "the clock"),

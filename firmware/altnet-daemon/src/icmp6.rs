@@ -13,6 +13,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::netlink::set_option;
 
+pub mod routers;
+
 /// ff02::1, every node on the link.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// ff02::2, every router on the link.
@@ -88,7 +90,7 @@ impl LinkSocket {
         loop {
             let mut ready = self.socket.readable().await?;
             match ready.try_io(|socket| receive_now(socket.get_ref(), message)) {
-                Ok(Ok(Some(received))) => return Ok(received),
+                Ok(Ok(Some((length, from)))) => return Ok((length, *from.ip())),
                 Ok(Ok(None)) | Err(_) => {}
                 Ok(Err(e)) => return Err(e),
             }
@@ -104,10 +106,7 @@ fn pass_only(kind: u8) -> [u32; 8] {
 }
 
 /// Reads one message; nothing if its hop limit shows that it crossed a router.
-fn receive_now(
-    socket: &Socket,
-    message: &mut [u8; MAX_SOLICITATION_BYTES],
-) -> io::Result<Option<(usize, Ipv6Addr)>> {
+fn receive_now(socket: &Socket, message: &mut [u8]) -> io::Result<Option<(usize, SocketAddrV6)>> {
     // Aligned as cmsghdr wants, and room for one int with its header (24 bytes on 64 bits).
     let mut control = [0u64; 8];
     let mut part = libc::iovec {
@@ -134,7 +133,8 @@ fn receive_now(
     if hop_limit(&header) != Some(ON_LINK_HOPS as i32) {
         return Ok(None);
     }
-    Ok(Some((len, Ipv6Addr::from(from.sin6_addr.s6_addr))))
+    let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
+    Ok(Some((len, SocketAddrV6::new(ip, 0, 0, from.sin6_scope_id))))
 }
 
 fn hop_limit(header: &libc::msghdr) -> Option<i32> {

@@ -1,10 +1,14 @@
-//! The NAT64 through which a machine without IPv4 reaches it: found by asking its resolver for a
-//! name that has IPv4 addresses alone (RFC 7050).
+//! The NAT64 through which a machine without IPv4 reaches it: what routers on the side of the internet advertise
+//! (RFC 8781), or else found by asking the resolver for a name that has IPv4 addresses alone (RFC 7050).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use altnet_core::lan::pref64::{self, Advertised, Router};
 use altnet_wire::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+use crate::icmp6::routers::{Advertisement, RouterSocket};
+use crate::netlink::Reachable;
 
 /// The name, and the addresses that it has (RFC 7050 section 2.2).
 const NAME: &str = "ipv4only.arpa";
@@ -16,10 +20,35 @@ const AGAIN: Duration = Duration::from_secs(3600);
 /// How soon it is asked again that said nothing.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// How often routers are asked to advertise, and the pause between two times (RFC 4861 section 10).
+const SOLICITATIONS: u8 = 3;
+const SOLICIT_AGAIN: Duration = Duration::from_secs(4);
+/// The hop limit that the socket saw: others it passes over.
+const ON_LINK_HOPS: u8 = 255;
+
+/// What came to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The resolver answered.
+    Resolved(Option<Ipv6Addr>),
+    /// A router advertised something.
+    Advertised(Advertisement),
+    /// No router is heard any more.
+    Deaf,
+}
+
 /// What is known of the NAT64.
 #[derive(Debug)]
 pub struct Nat64 {
+    /// What the resolver said.
     known: Option<Ipv6Addr>,
+    advertised: Advertised,
+    /// None if the kernel gave none.
+    routers: Option<RouterSocket>,
+    /// The interfaces on the side of the internet, while this machine has IPv6 alone.
+    outside: Vec<u32>,
+    solicited: u8,
+    solicit: Instant,
     /// When the resolver is next asked; none while it is being asked, or needn't be.
     next: Option<Instant>,
     outbox: mpsc::Sender<Option<Ipv6Addr>>,
@@ -31,6 +60,11 @@ impl Default for Nat64 {
         let (outbox, answers) = mpsc::channel(1);
         Self {
             known: None,
+            advertised: Advertised::default(),
+            routers: None,
+            outside: Vec::new(),
+            solicited: 0,
+            solicit: Instant::NEVER,
             next: None,
             outbox,
             answers,
@@ -39,22 +73,40 @@ impl Default for Nat64 {
 }
 
 impl Nat64 {
+    /// Begins to listen to routers. Needs CAP_NET_RAW and a tokio runtime with I/O; without the former the resolver
+    /// alone is asked.
+    pub fn open() -> Self {
+        let routers = RouterSocket::open();
+        if let Err(e) = &routers {
+            crate::warning!(
+                "can't hear what routers advertise ({e}); a NAT64 is looked for by DNS alone"
+            );
+        }
+        Self {
+            routers: routers.ok(),
+            ..Self::default()
+        }
+    }
+
     /// Looks at this machine's addresses on the side of the internet: with IPv4 there is nothing to
     /// ask. Returns the prefix to go by. Needs a tokio runtime.
-    pub fn look(
-        &mut self,
-        outside: impl Iterator<Item = IpAddr>,
-        now: Instant,
-    ) -> Option<Ipv6Addr> {
-        let (mut has_v4, mut has_v6) = (false, false);
-        for ip in outside {
-            match ip {
+    pub fn look(&mut self, outside: &[Reachable], now: Instant) -> Option<Ipv6Addr> {
+        let mut has_v4 = false;
+        let mut interfaces = Vec::new();
+        for found in outside {
+            match found.ip {
                 // An address of nobody's network (RFC 3927) leads nowhere.
                 IpAddr::V4(v4) => has_v4 |= !v4.is_link_local(),
-                IpAddr::V6(_) => has_v6 = true,
+                IpAddr::V6(_) if interfaces.contains(&found.interface) => {}
+                IpAddr::V6(_) => interfaces.push(found.interface),
             }
         }
-        if has_v4 || !has_v6 {
+        let is_alone = !has_v4 && !interfaces.is_empty();
+        if !is_alone {
+            interfaces.clear();
+        }
+        self.listen(interfaces, now);
+        if !is_alone {
             self.known = None;
             self.next = None;
         } else if self.next.is_none_or(|next| next <= now) {
@@ -69,30 +121,95 @@ impl Nat64 {
                 let _ = outbox.send(found).await;
             });
         }
-        self.known
+        self.prefix(now)
+    }
+
+    /// Hears routers on these interfaces, and asks those on new ones to advertise.
+    fn listen(&mut self, outside: Vec<u32>, now: Instant) {
+        self.advertised.expire(now);
+        if outside != self.outside {
+            self.advertised
+                .keep(|interface| outside.contains(&interface));
+            let has_some = !outside.is_empty() && self.routers.is_some();
+            self.solicit = if has_some { now } else { Instant::NEVER };
+            self.solicited = 0;
+            self.outside = outside;
+        }
+        if self.solicit > now {
+            return;
+        }
+        for interface in &self.outside {
+            if let Some(routers) = &self.routers
+                && let Err(e) = routers.solicit(*interface)
+            {
+                crate::debug!("can't ask the routers on interface {interface}: {e}");
+            }
+        }
+        self.solicited += 1;
+        let is_over = self.solicited >= SOLICITATIONS || self.advertised.prefix(now).is_some();
+        self.solicit = if is_over {
+            Instant::NEVER
+        } else {
+            now.after(SOLICIT_AGAIN)
+        };
+    }
+
+    /// The prefix to go by: a router's word before a resolver's (RFC 9872).
+    fn prefix(&self, now: Instant) -> Option<Ipv6Addr> {
+        self.advertised.prefix(now).or(self.known)
     }
 
     /// When [`Nat64::look`] has to be called again.
     pub fn deadline(&self) -> Instant {
-        self.next.unwrap_or(Instant::NEVER)
+        let next = self.next.unwrap_or(Instant::NEVER).min(self.solicit);
+        next.min(self.advertised.deadline())
     }
 
-    /// Waits until the resolver has answered.
-    pub async fn answered(&mut self) -> Option<Ipv6Addr> {
-        match self.answers.recv().await {
-            Some(answer) => answer,
-            None => std::future::pending().await,
+    /// Waits until the resolver has answered, or a router is heard.
+    pub async fn news(&mut self) -> News {
+        let routers = self.routers.as_ref();
+        let heard = async {
+            match routers {
+                Some(routers) => routers.receive().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(answer) = self.answers.recv() => News::Resolved(answer),
+            heard = heard => match heard {
+                Ok(heard) => News::Advertised(heard),
+                Err(e) => {
+                    crate::warning!("routers are heard no more: {e}; a NAT64 is looked for by DNS alone");
+                    News::Deaf
+                }
+            },
         }
     }
 
-    /// Takes the resolver's answer; returns the prefix to go by.
-    pub fn take(&mut self, answer: Option<Ipv6Addr>, now: Instant) -> Option<Ipv6Addr> {
-        if self.next.is_some() {
-            // One that says nothing once doesn't take back what it said.
-            self.known = answer.or(self.known);
-            self.next = Some(now.after(if answer.is_some() { AGAIN } else { RETRY }));
+    /// Takes news; returns the prefix to go by.
+    pub fn take(&mut self, news: News, now: Instant) -> Option<Ipv6Addr> {
+        match news {
+            News::Resolved(answer) if self.next.is_some() => {
+                // One that says nothing once doesn't take back what it said.
+                self.known = answer.or(self.known);
+                self.next = Some(now.after(if answer.is_some() { AGAIN } else { RETRY }));
+            }
+            News::Resolved(_) => {}
+            News::Deaf => self.routers = None,
+            News::Advertised(heard) => {
+                let router = Router {
+                    interface: heard.interface,
+                    address: heard.source,
+                };
+                let found = pref64::parse(&heard.message, heard.source, ON_LINK_HOPS);
+                if let Ok(found) = found
+                    && self.outside.contains(&heard.interface)
+                {
+                    self.advertised.handle(router, &found, now);
+                }
+            }
         }
-        self.known
+        self.prefix(now)
     }
 }
 
@@ -138,20 +255,68 @@ mod tests {
         }
     }
 
+    fn on(interface: u32, all: &[&str]) -> Vec<Reachable> {
+        let reachable = |ip| Reachable {
+            interface,
+            ip,
+            bits: 64,
+        };
+        ips(all).into_iter().map(reachable).collect()
+    }
+
     #[tokio::test]
     async fn a_machine_with_ipv4_asks_nobody_and_one_without_keeps_what_it_learnt() {
         let mut nat64 = Nat64::default();
         let now = Instant::from_micros(1);
-        let both = ips(&["192.0.2.1", "2001:db8::1"]);
-        assert_eq!(nat64.look(both.clone().into_iter(), now), None);
+        let both = on(2, &["192.0.2.1", "2001:db8::1"]);
+        assert_eq!(nat64.look(&both, now), None);
         assert_eq!(nat64.deadline(), Instant::NEVER);
-        let alone = ips(&["169.254.1.1", "2001:db8::1"]);
-        assert_eq!(nat64.look(alone.into_iter(), now), None);
+        let alone = on(2, &["169.254.1.1", "2001:db8::1"]);
+        assert_eq!(nat64.look(&alone, now), None);
         assert_eq!(nat64.deadline(), now.after(RETRY));
         let prefix = "64:ff9b::".parse().ok();
-        assert_eq!(nat64.take(prefix, now), prefix);
-        assert_eq!(nat64.take(None, now), prefix);
-        assert_eq!(nat64.look(both.into_iter(), now), None);
-        assert_eq!(nat64.take(prefix, now), None);
+        assert_eq!(nat64.take(News::Resolved(prefix), now), prefix);
+        assert_eq!(nat64.take(News::Resolved(None), now), prefix);
+        assert_eq!(nat64.look(&both, now), None);
+        assert_eq!(nat64.take(News::Resolved(prefix), now), None);
+    }
+
+    /// A router's word that 2001:db8:64::/96 holds for so many seconds, a multiple of eight.
+    fn advertised(interface: u32, lifetime_s: u16) -> News {
+        let [a, b] = lifetime_s.to_be_bytes();
+        let header = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+        let option = [38, 2, a, b, 0x20, 1, 0x0d, 0xb8, 0, 0x64, 0, 0, 0, 0, 0, 0];
+        News::Advertised(Advertisement {
+            interface,
+            source: "fe80::1".parse().unwrap(),
+            message: [header, option].concat(),
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_router_says_goes_before_what_the_resolver_says_as_long_as_it_holds() {
+        let mut nat64 = Nat64::default();
+        let now = Instant::from_micros(1);
+        let alone = on(2, &["2001:db8::1"]);
+        nat64.look(&alone, now);
+        let (by_name, by_router) = ("64:ff9b::".parse().ok(), "2001:db8:64::".parse().ok());
+        assert_eq!(nat64.take(News::Resolved(by_name), now), by_name);
+        // From a side on which nobody is the way to the internet.
+        assert_eq!(nat64.take(advertised(3, 600), now), by_name);
+        assert_eq!(nat64.take(advertised(2, 600), now), by_router);
+        assert_eq!(nat64.take(News::Resolved(by_name), now), by_router);
+        let later = now.after(Duration::from_secs(600));
+        assert_eq!(nat64.deadline(), later);
+        assert_eq!(nat64.look(&alone, later), by_name);
+        assert!(nat64.deadline() > later);
+        assert_eq!(nat64.take(advertised(2, 600), later), by_router);
+        assert_eq!(nat64.take(advertised(2, 0), later), by_name);
+        // With IPv4 of its own a machine goes by neither.
+        assert_eq!(nat64.take(advertised(2, 600), later), by_router);
+        assert_eq!(
+            nat64.look(&on(2, &["192.0.2.1", "2001:db8::1"]), later),
+            None
+        );
+        assert_eq!(nat64.take(advertised(2, 600), later), None);
     }
 }

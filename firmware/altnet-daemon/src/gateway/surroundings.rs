@@ -29,7 +29,7 @@ impl Gateway {
         let (inside, outside): (Vec<_>, Vec<_>) = found
             .into_iter()
             .partition(|found| lans.contains(&found.interface));
-        let prefix = self.nat64.look(outside.iter().map(|found| found.ip), now);
+        let prefix = self.nat64.look(&outside, now);
         self.tell_surroundings(&own, &inside, port, now);
         let addresses: Vec<SocketAddr> = outside
             .into_iter()
