@@ -237,6 +237,8 @@ fn a_revoked_sponsor_goes_with_whom_it_brought_in() {
             .run_for(seconds(60), |world| !is_member(world, host));
         assert!(out, "{}", homes.story());
     }
+    // Whose sponsor is gone is none at once, and learns then that it is put out itself.
+    homes.world.run(seconds(30));
     let put_out = |e: &Event| matches!(e, Event::Left { revoked: true, .. });
     assert!(homes.world.told(second).iter().any(put_out));
 }
