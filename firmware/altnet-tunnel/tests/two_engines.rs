@@ -572,3 +572,30 @@ fn a_lost_response_is_sent_once_more_until_the_session_is_confirmed() {
     let late = respond(&mut world, address(1), 2000);
     assert_eq!(late, (Err(DropReason::StaleInitiation), vec![]));
 }
+
+#[test]
+fn a_repeated_initiation_keeps_no_new_one_out_and_is_answered_for_five_seconds() {
+    let (mut world, a, _) = World::pair();
+    let first = world.nodes[A].ask(a, at(10)).remove(0);
+    let hear = |world: &mut World, bytes: &[u8], now| world.nodes[B].hear(address(1), bytes, now);
+    assert!(hear(&mut world, &first, at(10)).is_ok());
+    for n in 1..12 {
+        let now = at(10).after(ms(500 * n));
+        let heard = hear(&mut world, &first, now);
+        let is_waited_for = now < at(15);
+        assert_eq!(
+            heard == Ok(Opened::Nothing),
+            is_waited_for,
+            "{n}: {heard:?}"
+        );
+    }
+    world.nodes[A].engine.handle_timeout(at(16));
+    world.nodes[A].drain(at(16));
+    let second = world.nodes[A].sent().remove(0);
+    assert_eq!(
+        hear(&mut world, &first, at(16)),
+        Err(DropReason::StaleInitiation)
+    );
+    let heard = hear(&mut world, &second, at(16));
+    assert!(matches!(heard, Ok(Opened::Handshake { .. })), "{heard:?}");
+}

@@ -3,6 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
+use altnet_wire::control::DATA;
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
@@ -149,8 +150,12 @@ impl<A: Aead> Node<A> {
                 let relay = self.relay_at(from).ok_or(DropReason::RelayUnknown)?;
                 frame.pop_front(header);
                 self.relay_used(relay, now);
+                // Everything else may be from anybody.
+                let is_sealed = matches!(frame.packet(), [4, ..] | [DATA, ..]);
                 let taken = self.handle_datagram(Endpoint::Relayed { relay, node }, frame, now)?;
-                self.passed_by(relay, from, now);
+                if is_sealed {
+                    self.passed_by(relay, from, now);
+                }
                 Ok(taken)
             }
             RelayPacket::Keep { token, after_s } => {

@@ -23,7 +23,7 @@ pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 /// How long an unanswered initiation is repeated (section 6.1).
 pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 /// How long an answer is waited for until the same initiation is sent once more; the next time twice as
-/// long. Its bytes are the same, so it is still one in [`REKEY_TIMEOUT`] and costs who got it nothing.
+/// long. Its bytes are the same, so it is still one in [`REKEY_TIMEOUT`]: who got it drops the copy.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer is waited for, and the least time between initiations (section 6.1).
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -132,6 +132,8 @@ pub(super) struct Shaking {
 #[derive(Default)]
 pub(super) struct Wants {
     pub(super) response: Option<(Endpoint, [u8; RESPONSE_BYTES])>,
+    /// The same response once more: somebody repeated what it answers, maybe not the peer.
+    pub(super) response_again: Option<Endpoint>,
     pub(super) initiation: bool,
     /// The initiation that waits for its response is sent once more.
     pub(super) repetition: bool,
@@ -174,8 +176,8 @@ pub(super) struct Peer<A> {
     pub(super) current: Option<Session<A>>,
     /// What the peer asked for and didn't confirm yet: it only receives.
     pub(super) next: Option<Session<A>>,
-    /// The response that made it, MACs not yet put in: it may be lost.
-    pub(super) responded: [u8; RESPONSE_BYTES],
+    /// The response that made it, MACs not yet put in, and when it was last given out: it may be lost.
+    pub(super) responded: ([u8; RESPONSE_BYTES], Instant),
     /// What gave way, the newest first: they only receive.
     pub(super) formers: [Option<Session<A>>; FORMERS],
 
@@ -210,7 +212,7 @@ impl<A: Aead> Peer<A> {
             last_stamp: None,
             current: None,
             next: None,
-            responded: [0; RESPONSE_BYTES],
+            responded: ([0; RESPONSE_BYTES], Instant::ZERO),
             formers: [const { None }; FORMERS],
             timers: [Instant::NEVER; TIMERS],
             keepalive_again: false,
@@ -396,8 +398,8 @@ impl<A: Aead> Peer<A> {
         session: Session<A>,
         response: [u8; RESPONSE_BYTES],
     ) {
+        self.responded = (response, session.born);
         self.next = Some(session);
-        self.responded = response;
         self.news.sessions = true;
         self.set_expiry();
     }

@@ -5,7 +5,7 @@ use altnet_wire::frame::Frame;
 use altnet_wire::time::{Duration, Instant};
 
 use super::api::{DropReason, LocalKeyId, Opened, PeerIndex};
-use super::peer::{Session, Timer};
+use super::peer::{Peer, REKEY_TIMEOUT, Session, Timer};
 use super::{Engine, local_mut};
 use crate::aead::Aead;
 use crate::handshake::{HandshakeError, Named};
@@ -145,20 +145,16 @@ impl<A: Aead> Engine<A> {
             return Err(DropReason::BadHandshake);
         };
         if let Some((stamp, when)) = peer.last_stamp {
-            let is_repeated = proved.stamp == stamp && peer.next.is_some();
-            if proved.stamp <= stamp && !is_repeated {
+            if proved.stamp == stamp {
+                return peer
+                    .respond_again(from, now)
+                    .inspect(|_| self.note_ready(index));
+            }
+            if proved.stamp < stamp {
                 return Err(DropReason::StaleInitiation);
             }
             if now.saturating_since(when) < INITIATION_INTERVAL {
                 return Err(DropReason::TooOften);
-            }
-            if is_repeated {
-                // The response was lost, or came later than the initiator waits. It says nothing of
-                // where the peer is: anybody may repeat what they saw.
-                peer.last_stamp = Some((stamp, now));
-                peer.wants.response = Some((from, peer.responded));
-                self.note_ready(index);
-                return Ok(Opened::Nothing);
             }
         }
         peer.last_stamp = Some((proved.stamp, now));
@@ -271,6 +267,24 @@ impl<A: Aead> Engine<A> {
 
     fn peer_of(&self, index: u32) -> Result<PeerIndex, DropReason> {
         self.indices.peer(index).ok_or(DropReason::UnknownReceiver)
+    }
+}
+
+impl<A: Aead> Peer<A> {
+    /// The initiation that was answered last came once more: the response was lost, or came later than
+    /// the initiator waits. That says nothing of where the peer is, as anybody may repeat what they saw,
+    /// and takes nothing from initiations that are new.
+    fn respond_again(&mut self, from: Endpoint, now: Instant) -> Result<Opened, DropReason> {
+        let waits = |next: &Session<A>| now.saturating_since(next.born) < REKEY_TIMEOUT;
+        if !self.next.as_ref().is_some_and(waits) {
+            return Err(DropReason::StaleInitiation);
+        }
+        if now.saturating_since(self.responded.1) < INITIATION_INTERVAL {
+            return Err(DropReason::TooOften);
+        }
+        self.responded.1 = now;
+        self.wants.response_again = Some(from);
+        Ok(Opened::Nothing)
     }
 }
 

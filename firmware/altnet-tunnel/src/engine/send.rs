@@ -129,6 +129,17 @@ impl<A: Aead> Engine<A> {
                 return Some(Output::Transmit { to });
             }
         }
+        let peer = self.peer_mut(index)?;
+        if let Some(to) = peer.wants.response_again.take() {
+            // It is no sign of life to the peer, to which it may not go at all.
+            let mut bytes = peer.responded.0;
+            peer.jar.stamp(&peer.macs, &mut bytes, now);
+            let is_set = frame.set(&bytes).is_ok();
+            self.note_ready(index);
+            if is_set {
+                return Some(Output::Transmit { to });
+            }
+        }
         if core::mem::take(&mut self.peer_mut(index)?.wants.initiation) {
             let output = self.initiate(index, frame, now);
             self.note_ready(index);
@@ -255,6 +266,7 @@ impl<A: Aead> Engine<A> {
 impl<A: Aead> Peer<A> {
     pub(super) fn has_output(&self) -> bool {
         self.wants.response.is_some()
+            || self.wants.response_again.is_some()
             || self.wants.initiation
             || self.wants.repetition
             || self.wants.keepalive
