@@ -215,8 +215,7 @@ fn status(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<(
     );
     let plan = &held.plan;
     let renews_s = held.leaf.as_ref().map(|leaf| plan.renews_s(leaf));
-    let paused_s = plan.pause_until_s.max(plan.told_s(now_s));
-    let paused_s = (paused_s > now_s).then_some(paused_s);
+    let paused_s = Some(plan.free_s(now_s)).filter(|until_s| *until_s > now_s);
     if json {
         let value = json!({
             "folder": config.folder, "names": config.names, "directory": config.directory,

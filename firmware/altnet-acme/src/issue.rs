@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use altnet_relay::acme::MAX_FILE_BYTES;
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
     Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
@@ -17,9 +18,9 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::http::Client;
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, Unfit};
 use crate::store::{Lock, Shown, Store};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, is_limit};
 
 /// How an order is looked at again: soon at first, then ever more rarely, as the authority says.
 const LOOKING: RetryPolicy = RetryPolicy::new()
@@ -65,35 +66,59 @@ impl<'a> Authority<'a> {
         store: &'a Store,
         client: &Client,
     ) -> Result<Self, Trouble> {
-        let kept: Option<Kept> = store.load(ACCOUNT)?;
-        let builder = Account::builder_with_http(Box::new(client.clone()));
-        let account = match kept.filter(|kept| kept.directory == config.directory) {
-            Some(kept) => {
-                let is_told = kept.contact == config.contact;
-                let account = builder.from_credentials(kept.credentials).await?;
-                if !is_told {
-                    Self::tell_contact(config, store, &account).await?;
-                }
-                account
+        if let Some((known, contact)) = Self::kept(config, store, client).await? {
+            if contact != config.contact {
+                Self::tell_contact(config, store, &known.account).await?;
             }
-            None => {
-                let urls = config.contact_urls();
-                let contact: Vec<&str> = urls.iter().map(String::as_str).collect();
-                let new = NewAccount {
-                    contact: &contact,
-                    terms_of_service_agreed: config.agree_to_terms,
-                    only_return_existing: false,
-                };
-                let made = builder.create(&new, config.directory.clone(), None).await?;
-                store.save(ACCOUNT, &kept_as(config, made.1))?;
-                made.0
-            }
+            return Ok(known);
+        }
+        let urls = config.contact_urls();
+        let contact: Vec<&str> = urls.iter().map(String::as_str).collect();
+        let new = NewAccount {
+            contact: &contact,
+            terms_of_service_agreed: config.agree_to_terms,
+            only_return_existing: false,
         };
+        let builder = Account::builder_with_http(Box::new(client.clone()));
+        let (account, credentials) = builder.create(&new, config.directory.clone(), None).await?;
+        store.save(ACCOUNT, &kept_as(config, credentials))?;
         Ok(Self {
             config,
             store,
             account,
         })
+    }
+
+    /// Comes with the account that is kept, if there is one.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn known(
+        config: &'a Config,
+        store: &'a Store,
+        client: &Client,
+    ) -> Result<Option<Self>, Trouble> {
+        let kept = Self::kept(config, store, client).await?;
+        Ok(kept.map(|(known, _)| known))
+    }
+
+    /// The account that is kept, and the contacts that the authority has of it.
+    async fn kept(
+        config: &'a Config,
+        store: &'a Store,
+        client: &Client,
+    ) -> Result<Option<(Self, Vec<String>)>, Trouble> {
+        let kept: Option<Kept> = store.load(ACCOUNT)?;
+        let Some(kept) = kept.filter(|kept| kept.directory == config.directory) else {
+            return Ok(None);
+        };
+        let builder = Account::builder_with_http(Box::new(client.clone()));
+        let known = Self {
+            config,
+            store,
+            account: builder.from_credentials(kept.credentials).await?,
+        };
+        Ok(Some((known, kept.contact)))
     }
 
     /// Forgets an account that the authority doesn't know any more.
@@ -167,6 +192,10 @@ impl<'a> Authority<'a> {
         let chain = order.poll_certificate(&LOOKING).await?;
         let key = Zeroizing::new(key.serialize_pem());
         let text = Zeroizing::new([key.as_bytes(), chain.as_bytes()].concat());
+        // Who reads it reads no more: it would be got again and again.
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(Unfit::TooLong.into());
+        }
         let leaf = Leaf::of_pem(&text)?;
         self.check(&leaf)?;
         self.store.publish(&text)?;
@@ -181,7 +210,7 @@ impl<'a> Authority<'a> {
             match self.account.new_order(&order).await {
                 // An authority may know nothing of the certificate any more, or have replaced it already
                 // (RFC 9773 section 5). Other refusals would be the same again.
-                Err(Error::Api(e)) if e.status == Some(429) => return Err(Error::Api(e).into()),
+                Err(Error::Api(e)) if is_limit(&e) => return Err(Error::Api(e).into()),
                 Err(Error::Api(_) | Error::Unsupported(_)) => {}
                 other => return Ok(other?),
             }

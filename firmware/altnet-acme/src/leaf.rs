@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use altnet_relay::acme::MAX_FILE_BYTES;
 use data_encoding::HEXLOWER;
 use instant_acme::CertificateIdentifier;
 use ring::digest::{SHA256, digest};
@@ -44,6 +45,9 @@ pub struct Leaf {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unfit {
+    /// The relay wouldn't read it to its end.
+    #[error("with its key it is longer than {MAX_FILE_BYTES} bytes")]
+    TooLong,
     /// It isn't PEM, or too long a chain.
     #[error("it is no chain of certificates with a key, in PEM")]
     NotPem,

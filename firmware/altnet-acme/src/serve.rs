@@ -11,7 +11,7 @@ use crate::issue::{Authority, seconds};
 use crate::leaf::Leaf;
 use crate::store::{Lock, Store, StoreError};
 use crate::trouble::Trouble;
-use crate::when::{Next, Plan, Wanted};
+use crate::when::{Next, Plan, WINDOW_RETRY, Wanted};
 
 /// The kind of state in which the plan is kept.
 const PLAN: &str = "plan";
@@ -100,7 +100,7 @@ impl<'a> Keeper<'a> {
         if let Ok(Held { plan, .. }) = self.held()
             && let Some(why) = &plan.why
         {
-            let again_s = plan.pause_until_s.max(plan.told_until_s);
+            let again_s = plan.free_s(now_s());
             crate::info!(
                 "the last attempt failed: {why}; not tried again before {}, but by `altnet-acme renew`",
                 date(again_s)
@@ -173,11 +173,14 @@ impl<'a> Keeper<'a> {
         held.plan
             .failed("it was cut short".into(), None, life_s, chance, now_s);
         self.store.save(PLAN, &held.plan)?;
-        let got = self.ask(&held, lock).await;
+        // An authority may not bear to be told what is replaced: the second attempt leaves it out.
+        let replaced = held.leaf.as_ref().filter(|_| before.failures == 0);
+        let replaced = replaced.filter(|_| before.directory == self.config.directory);
+        let got = self.ask(replaced, lock).await;
         let mut plan = before;
         match got {
             Ok(leaf) => {
-                plan.got(&self.config.directory);
+                plan.got(&self.config.directory, self::now_s());
                 self.store.save(PLAN, &plan)?;
                 let (names, until) = (leaf.names.join(", "), date(leaf.not_after_s));
                 crate::info!("has a certificate for {names}, good until {until}");
@@ -197,31 +200,32 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    async fn ask(&self, held: &Held, lock: &Lock) -> Result<Leaf, Trouble> {
-        let authority = self.meet().await?;
-        let is_its = held.plan.directory == self.config.directory;
-        let replaced = held.leaf.as_ref().filter(|_| is_its);
+    async fn ask(&self, replaced: Option<&Leaf>, lock: &Lock) -> Result<Leaf, Trouble> {
+        self.client.forget_told();
+        let authority = Authority::meet(self.config, self.store, &self.client).await?;
         let replaced = replaced.and_then(|leaf| leaf.ari.as_ref());
         authority.get(replaced, lock).await
     }
 
     /// Asks when the certificate is to be renewed; that it isn't said is no failure.
-    async fn ask_window(&self, mut held: Held, _lock: &Lock) -> Result<(), Trouble> {
+    ///
+    /// # Errors
+    /// [`Trouble`]; what was said before stands.
+    pub async fn ask_window(&self, mut held: Held, _lock: &Lock) -> Result<(), Trouble> {
         let Some(leaf) = held.leaf.take() else {
             return Ok(());
         };
+        let plan = &mut held.plan;
+        // Before anything is asked, as with a certificate: a full disk has nobody asked.
+        plan.heard(&leaf, None, WINDOW_RETRY, chance(), now_s());
+        self.store.save(PLAN, plan)?;
         let asked = self.window(&leaf).await;
         let (window, again) = match &asked {
             Ok(Some((window, again))) => (Some(*window), *again),
-            _ => (None, Duration::MAX),
+            Ok(None) => (None, Duration::MAX),
+            Err(_) => (None, WINDOW_RETRY),
         };
-        let plan = &mut held.plan;
-        let known = plan.window.take().filter(|known| known.of == leaf.hash);
         plan.heard(&leaf, window, again, chance(), now_s());
-        if let (None, Some(now), Some(known)) = (window, &mut plan.window, known) {
-            // What was said before stands.
-            now.renew_s = known.renew_s;
-        }
         if let Some(told) = self.client.told() {
             plan.told_until_s = seconds(told);
         }
@@ -230,15 +234,15 @@ impl<'a> Keeper<'a> {
     }
 
     async fn window(&self, leaf: &Leaf) -> Result<Option<((u64, u64), Duration)>, Trouble> {
+        self.client.forget_told();
         let Some(named) = &leaf.ari else {
             return Ok(None);
         };
-        self.meet().await?.window(named).await
-    }
-
-    async fn meet(&self) -> Result<Authority<'_>, Trouble> {
-        self.client.forget_told();
-        Authority::meet(self.config, self.store, &self.client).await
+        // An account that was lost is made when there is something to order.
+        match Authority::known(self.config, self.store, &self.client).await? {
+            Some(authority) => authority.window(named).await,
+            None => Ok(None),
+        }
     }
 }
 

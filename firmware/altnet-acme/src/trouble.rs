@@ -87,6 +87,11 @@ impl Trouble {
     }
 }
 
+/// Whether an authority refuses because it was asked too often (RFC 8555 section 6.6).
+pub fn is_limit(problem: &Problem) -> bool {
+    problem.status == Some(429) || kind(problem) == "rateLimited"
+}
+
 /// An authority's name for the kind of a problem, without what all begin with.
 fn kind(problem: &Problem) -> &str {
     let kind = problem.r#type.as_deref().unwrap_or_default();

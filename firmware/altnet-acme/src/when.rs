@@ -2,8 +2,9 @@
 //!
 //! In: the certificate that is held, what is remembered of the authority, the time. Out: now, or when to
 //! look again. Renewal is due after two thirds of a certificate's life, or within the window that the
-//! authority names (RFC 9773). After failures the pauses grow; a pause that the authority names is kept
-//! to by everybody. All of it is remembered, so that nothing is asked more often for being restarted.
+//! authority names (RFC 9773). After failures the pauses grow, and after a success there is one too; a
+//! pause that the authority names is kept to by everybody. All of it is remembered, so that nothing is
+//! asked more often for being restarted.
 
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ const CLOCK_AGAIN: Duration = Duration::from_secs(60);
 /// How soon the authority may be asked again about the window, and how late.
 const WINDOW_AGAIN: (Duration, Duration) =
     (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+/// When it is asked again after no answer, or one that doesn't say when. Source: RFC 9773 section 4.3.3.
+pub const WINDOW_RETRY: Duration = Duration::from_secs(6 * 3600);
+/// What is waited after a success before a certificate is got that was lost since.
+const LOST_REST: Duration = Duration::from_secs(3600);
 
 /// What is remembered between attempts. Times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +41,9 @@ pub struct Plan {
     pub directory: String,
     /// How many attempts failed since the last that didn't.
     pub failures: u32,
+    /// When a certificate was last got; 0 if that isn't known.
+    #[serde(default)]
+    pub got_s: u64,
     /// Until when our own pause lasts.
     pub pause_until_s: u64,
     /// Until when the authority wants to be left alone.
@@ -96,6 +104,7 @@ impl Plan {
         let free_s = self.free_s(now_s);
         let look_s = now_s + LOOK_AGAIN.as_secs();
         if due_s <= now_s {
+            let free_s = free_s.max(self.rested_s(wanted, leaf, now_s));
             return match free_s > now_s {
                 true => Next::Wait(free_s.min(look_s)),
                 false => Next::Get,
@@ -103,9 +112,7 @@ impl Plan {
         }
         let of = held.map_or("", |leaf| leaf.hash.as_str());
         let known = self.window.as_ref().filter(|window| window.of == of);
-        // A date that lies further ahead was written by a clock that went wrong.
-        let latest_s = now_s + WINDOW_AGAIN.1.as_secs();
-        let again_s = known.map_or(0, |window| window.again_s.min(latest_s));
+        let again_s = known.map_or(0, |window| believed(window.again_s, WINDOW_AGAIN.1, now_s));
         if again_s.max(free_s) <= now_s {
             return Next::AskWindow;
         }
@@ -121,16 +128,33 @@ impl Plan {
         renew_s.map_or(two_thirds, |renew_s| renew_s.min(latest_s(leaf)))
     }
 
-    /// Until when nobody is asked anything: a pause of ours, or one that the authority wants.
-    fn free_s(&self, now_s: u64) -> u64 {
-        let bounded = |until_s: u64, longest: Duration| until_s.min(now_s + longest.as_secs());
-        let pause_s = bounded(self.pause_until_s, LONGEST_PAUSE);
+    /// Until when nobody is asked anything: a pause of ours, or one that the authority wants. Not after
+    /// `now_s` if there is none.
+    pub fn free_s(&self, now_s: u64) -> u64 {
+        let pause_s = believed(self.pause_until_s, LONGEST_PAUSE, now_s);
         pause_s.max(self.told_s(now_s))
     }
 
     /// Until when the authority wants to be left alone; not after `now_s` if it doesn't.
     pub fn told_s(&self, now_s: u64) -> u64 {
-        self.told_until_s.min(now_s + LONGEST_TOLD.as_secs())
+        believed(self.told_until_s, LONGEST_TOLD, now_s)
+    }
+
+    /// Until when what was got is left as it is, whatever is due: a window that is always past, a clock
+    /// that is far ahead, or two processes with other names in one folder would else make one order
+    /// after another.
+    fn rested_s(&self, wanted: Wanted<'_>, leaf: Option<&Leaf>, now_s: u64) -> u64 {
+        // What another authority signed is no reason to wait with this one.
+        if self.got_s > now_s || self.directory != wanted.directory {
+            return 0;
+        }
+        let rest = match leaf {
+            Some(leaf) if leaf.is_for(wanted.names) => twelfth(leaf.life_s()),
+            // Somebody wants other names.
+            Some(_) => FIRST_PAUSE,
+            None => LOST_REST,
+        };
+        self.got_s.saturating_add(rest.as_secs())
     }
 
     /// Notes that an attempt failed. `chance` is any number.
@@ -151,15 +175,17 @@ impl Plan {
     }
 
     /// Notes that a certificate of `directory` was got.
-    pub fn got(&mut self, directory: &str) {
+    pub fn got(&mut self, directory: &str, now_s: u64) {
         *self = Self {
             directory: directory.to_owned(),
+            got_s: now_s,
             ..Self::default()
         };
     }
 
     /// Notes what the authority said of a certificate's renewal: a window, both ends in seconds since
-    /// 1970, and after how long to ask again. `chance` is any number.
+    /// 1970, and after how long to ask again. Without a window what it said before stands. `chance` is
+    /// any number.
     pub fn heard(
         &mut self,
         leaf: &Leaf,
@@ -168,16 +194,32 @@ impl Plan {
         chance: u32,
         now_s: u64,
     ) {
-        let renew_s = window.map(|(start_s, end_s)| {
-            // RFC 9773 section 4.2: a random time within it; one that is past means now.
-            let width = end_s.saturating_sub(start_s);
-            start_s + (u128::from(width) * u128::from(chance) / u128::from(u32::MAX)) as u64
+        // RFC 9773 section 4.2: a window whose end isn't after its start is no answer.
+        let good = window.filter(|(start_s, end_s)| start_s < end_s);
+        let again = match window.is_some() && good.is_none() {
+            true => WINDOW_RETRY,
+            false => again,
+        };
+        let before = self.window.take().filter(|before| before.of == leaf.hash);
+        let renew_s = good.map(|(start_s, end_s)| {
+            // The same section: a random time within it; one that is past means now.
+            let width = u128::from(end_s - start_s);
+            start_s + (width * u128::from(chance) / u128::from(u32::MAX)) as u64
         });
         self.window = Some(Window {
             of: leaf.hash.clone(),
-            renew_s,
+            renew_s: renew_s.or(before.and_then(|before| before.renew_s)),
             again_s: now_s + again.clamp(WINDOW_AGAIN.0, WINDOW_AGAIN.1).as_secs(),
         });
+    }
+}
+
+/// A date until which to wait, unless it is so far ahead that a clock which went wrong wrote it.
+const fn believed(until_s: u64, longest: Duration, now_s: u64) -> u64 {
+    if until_s > now_s.saturating_add(2 * longest.as_secs()) {
+        0
+    } else {
+        until_s
     }
 }
 
@@ -191,7 +233,7 @@ fn pause(failures: u32, life_s: u64, chance: u32) -> Duration {
     let longest = match life_s {
         0 => LONGEST_PAUSE,
         // Those that live for days have no day to spare.
-        life_s => Duration::from_secs(life_s / 12).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+        life_s => twelfth(life_s),
     };
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
     // Up to a quarter less, so that not everybody comes back at once after an outage.
@@ -200,208 +242,10 @@ fn pause(failures: u32, life_s: u64, chance: u32) -> Duration {
     pause - pause.mul_f64(less as f64 / 4000.0)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NOW_S: u64 = 1_800_000_000;
-    const DAY_S: u64 = 24 * 3600;
-    const DIRECTORY: &str = "https://ca.test/dir";
-
-    fn leaf(from_s: u64, life_s: u64) -> Leaf {
-        Leaf {
-            names: vec!["a.example".into()],
-            not_before_s: from_s,
-            not_after_s: from_s + life_s,
-            hash: "aa".into(),
-            issuer: None,
-            ari: None,
-        }
-    }
-
-    fn next(plan: &Plan, leaf: Option<&Leaf>, now_s: u64) -> Next {
-        let names = ["a.example".to_owned()];
-        let wanted = Wanted {
-            names: &names,
-            directory: DIRECTORY,
-        };
-        plan.next(wanted, leaf, now_s)
-    }
-
-    fn plan() -> Plan {
-        let mut plan = Plan::default();
-        plan.got(DIRECTORY);
-        plan.heard(
-            &leaf(NOW_S, 90 * DAY_S),
-            None,
-            Duration::from_secs(DAY_S),
-            0,
-            NOW_S,
-        );
-        plan
-    }
-
-    /// What is done from `from_s` on, when waiting as told: the first that isn't waiting.
-    fn acts(plan: &Plan, leaf: &Leaf, from_s: u64) -> (Next, u64) {
-        let mut now_s = from_s;
-        loop {
-            match next(plan, Some(leaf), now_s) {
-                Next::Wait(until_s) => {
-                    assert!(until_s > now_s, "a deadline in the past");
-                    now_s = until_s;
-                }
-                act => return (act, now_s),
-            }
-        }
-    }
-
-    #[test]
-    fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
-        let (mut plan, leaf) = (plan(), leaf(NOW_S, 90 * DAY_S));
-        let mut now_s = NOW_S;
-        let asked = loop {
-            match acts(&plan, &leaf, now_s) {
-                (Next::AskWindow, at_s) => {
-                    plan.heard(&leaf, None, Duration::ZERO, 0, at_s);
-                    now_s = at_s;
-                }
-                (_, at_s) => break at_s,
-            }
-        };
-        assert_eq!(asked, NOW_S + 60 * DAY_S);
-    }
-
-    #[test]
-    fn what_is_not_what_is_wanted_is_got_at_once() {
-        let (plan, held) = (plan(), leaf(NOW_S, 90 * DAY_S));
-        assert!(matches!(next(&plan, Some(&held), NOW_S), Next::Wait(_)));
-        assert_eq!(next(&plan, None, NOW_S), Next::Get);
-        let mut other = held.clone();
-        other.names.push("b.example".into());
-        assert_eq!(next(&plan, Some(&other), NOW_S), Next::Get);
-        let staging = Plan {
-            directory: "https://staging.test/".into(),
-            ..plan.clone()
-        };
-        assert_eq!(next(&staging, Some(&held), NOW_S), Next::Get);
-        assert_eq!(next(&plan, Some(&held), NOW_S + 91 * DAY_S), Next::Get);
-    }
-
-    #[test]
-    fn the_authority_may_hurry_and_not_delay_beyond_the_end() {
-        let (mut plan, leaf) = (plan(), leaf(NOW_S, 90 * DAY_S));
-        let again = Duration::from_secs(6 * 3600);
-        // RFC 9773 section 4.2: a window in the past says now.
-        plan.heard(
-            &leaf,
-            Some((NOW_S - 2 * DAY_S, NOW_S - DAY_S)),
-            again,
-            7,
-            NOW_S,
-        );
-        assert_eq!(next(&plan, Some(&leaf), NOW_S), Next::Get);
-        plan.heard(
-            &leaf,
-            Some((NOW_S + DAY_S, NOW_S + 3 * DAY_S)),
-            again,
-            u32::MAX / 2,
-            NOW_S,
-        );
-        assert!(plan.renews_s(&leaf).abs_diff(NOW_S + 2 * DAY_S) < 2);
-        plan.heard(
-            &leaf,
-            Some((NOW_S + 400 * DAY_S, u64::MAX)),
-            again,
-            0,
-            NOW_S,
-        );
-        assert_eq!(plan.renews_s(&leaf), NOW_S + 81 * DAY_S);
-        // What it said of another certificate says nothing of this one.
-        let mut other = leaf.clone();
-        other.hash = "bb".into();
-        assert_eq!(plan.renews_s(&other), NOW_S + 60 * DAY_S);
-    }
-
-    #[test]
-    fn pauses_grow_to_a_day_and_are_kept_over_a_restart() {
-        let mut plan = Plan::default();
-        let mut before = 0;
-        let mut now_s = NOW_S;
-        for failures in 1..=40 {
-            plan.failed("no".into(), None, 0, 0, now_s);
-            let pause_s = plan.pause_until_s - now_s;
-            assert!(
-                pause_s >= before && pause_s <= DAY_S,
-                "{failures}: {pause_s}"
-            );
-            before = pause_s;
-            // As it is read again from the disk.
-            let text = serde_json::to_string(&plan).unwrap();
-            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
-            assert!(matches!(
-                next(&plan, None, now_s + pause_s - 1),
-                Next::Wait(_)
-            ));
-            now_s += pause_s;
-            assert_eq!(next(&plan, None, now_s), Next::Get);
-        }
-        assert_eq!(before, DAY_S);
-        assert_eq!(plan.failures, 40);
-        let least = pause(1, 0, u32::MAX);
-        assert_eq!(least, FIRST_PAUSE * 3 / 4);
-        // One that lives six days is tried for at least twice a day.
-        assert_eq!(pause(40, 6 * DAY_S, 0).as_secs(), DAY_S / 2);
-    }
-
-    #[test]
-    fn what_the_authority_says_to_wait_is_waited_but_not_for_ever() {
-        let mut plan = Plan::default();
-        plan.failed("limited".into(), Some(NOW_S + 3 * DAY_S), 0, 0, NOW_S);
-        assert!(matches!(
-            next(&plan, None, NOW_S + 3 * DAY_S - 1),
-            Next::Wait(_)
-        ));
-        assert_eq!(next(&plan, None, NOW_S + 3 * DAY_S), Next::Get);
-        plan.failed("limited".into(), Some(u64::MAX), 0, 0, NOW_S);
-        assert_eq!(plan.told_until_s, NOW_S + LONGEST_TOLD.as_secs());
-        // A clock that was far ahead when it was written doesn't hold us up for years.
-        plan.failed("limited".into(), Some(NOW_S * 2), 0, 0, NOW_S * 2);
-        assert_eq!(plan.told_s(NOW_S), NOW_S + LONGEST_TOLD.as_secs());
-    }
-
-    #[test]
-    fn without_the_time_nobody_is_asked() {
-        assert_eq!(next(&Plan::default(), None, 12), Next::Wait(72));
-    }
-
-    proptest! {
-        #[test]
-        fn no_dates_make_a_busy_loop(
-            now_s in any::<u32>(), from_s in any::<u32>(), life_s in any::<u32>(),
-            pause_until_s in any::<u64>(), told_until_s in any::<u64>(),
-            renew_s in any::<Option<u64>>(), again_s in any::<u64>(),
-        ) {
-            let leaf = leaf(from_s.into(), life_s.into());
-            let window = Window { of: leaf.hash.clone(), renew_s, again_s };
-            let plan = Plan {
-                directory: DIRECTORY.into(), failures: 3, pause_until_s, told_until_s, why: None,
-                window: Some(window),
-            };
-            for held in [Some(&leaf), None] {
-                if let Next::Wait(until_s) = next(&plan, held, now_s.into()) {
-                    prop_assert!(until_s > u64::from(now_s));
-                    prop_assert!(until_s <= u64::from(now_s) + LOOK_AGAIN.as_secs());
-                }
-            }
-        }
-
-        #[test]
-        fn a_window_is_chosen_within(start_s in any::<u64>(), end_s in any::<u64>(), chance in any::<u32>()) {
-            let (mut plan, leaf) = (Plan::default(), leaf(NOW_S, DAY_S));
-            plan.heard(&leaf, Some((start_s, end_s)), Duration::MAX, chance, NOW_S);
-            let renew_s = plan.window.unwrap().renew_s.unwrap();
-            prop_assert!(renew_s >= start_s && renew_s <= end_s.max(start_s));
-        }
-    }
+/// A twelfth of a life in seconds, within our pauses.
+fn twelfth(life_s: u64) -> Duration {
+    Duration::from_secs(life_s / 12).clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
+
+#[cfg(test)]
+mod tests;

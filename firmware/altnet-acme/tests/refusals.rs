@@ -12,7 +12,7 @@ use altnet_acme::serve::{Keeper, now_s};
 use altnet_acme::store::Store;
 use altnet_acme::trouble::Trouble;
 use altnet_acme::when::{LONGEST_TOLD, Next};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
@@ -60,7 +60,7 @@ impl Authority {
         };
         let directory = json!({
             "newNonce": format!("{url}/nonce"), "newAccount": format!("{url}/account"),
-            "newOrder": format!("{url}/orders"),
+            "newOrder": format!("{url}/orders"), "renewalInfo": format!("{url}/renewal"),
         });
         authority.say("/dir", "200 OK", directory.to_string());
         authority.say("/nonce", "200 OK", String::new());
@@ -124,9 +124,10 @@ impl Authority {
         self.say(path, status, problem.to_string());
     }
 
+    /// How often it was asked for what begins so.
     fn asked(&self, path: &str) -> usize {
         let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|one| *one == path).count()
+        asked.iter().filter(|one| one.starts_with(path)).count()
     }
 
     fn config(&self, home: &Path) -> Config {
@@ -146,6 +147,34 @@ async fn attempt(config: &Config) -> Result<Leaf, Trouble> {
     let keeper = Keeper::new(config, &store).unwrap();
     let lock = store.lock().unwrap();
     keeper.get(keeper.held().unwrap(), &lock).await
+}
+
+/// Asks when what is held is to be renewed.
+async fn ask_window(config: &Config) -> Result<(), Trouble> {
+    let store = Store::open(&config.folder, None, None).unwrap();
+    let keeper = Keeper::new(config, &store).unwrap();
+    let lock = store.lock().unwrap();
+    keeper.ask_window(keeper.held().unwrap(), &lock).await
+}
+
+/// Puts a certificate into the folder of which an authority can say when to renew it.
+fn hold(config: &Config) {
+    let authority = CertificateParams::default();
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap());
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    params.use_authority_key_identifier_extension = true;
+    let own = params.signed_by(&key, &authority.unwrap()).unwrap();
+    let store = Store::open(&config.folder, None, None).unwrap();
+    let text = key.serialize_pem() + &own.pem();
+    store.publish(text.as_bytes()).unwrap();
+}
+
+/// In how many seconds the window is asked for again.
+fn window_again_s(config: &Config) -> u64 {
+    let store = Store::open(&config.folder, None, None).unwrap();
+    let held = Keeper::new(config, &store).unwrap().held().unwrap();
+    held.plan.window.unwrap().again_s - now_s()
 }
 
 /// For how long nobody is asked now, in seconds.
@@ -259,7 +288,8 @@ async fn nonsense_is_an_error_and_what_is_held_is_held() {
     for (path, body, expected) in [
         ("/certificate", other.as_str(), "don't fit"),
         ("/certificate", "no certificate", "no chain"),
-        ("/certificate", &other.repeat(200), "no chain"),
+        ("/certificate", &other.repeat(20), "no chain"),
+        ("/certificate", &"x".repeat(64 << 10), "longer than 65536"),
         ("/certificate", &long, "longer than"),
         ("/finalize", "{}", "isn't what an ACME server says"),
         ("/orders", "[[[[", "isn't what an ACME server says"),
@@ -312,4 +342,69 @@ async fn who_is_not_the_authority_is_told_nothing() {
     };
     let said = attempt(&config).await.unwrap_err().to_string();
     assert!(said.contains("can't connect to 127.0.0.1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_window_is_asked_for_only_when_that_is_written_down_and_makes_no_account() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    hold(&config);
+    // Nobody knows us there, and a window is no reason to change that.
+    ask_window(&config).await.unwrap();
+    assert!(authority.asked.lock().unwrap().is_empty());
+    authority.refuse("/orders", "400 Bad Request", "malformed");
+    attempt(&config).await.unwrap_err();
+    assert_eq!(authority.asked("/account"), 1);
+    ask_window(&config).await.unwrap_err();
+    assert_eq!(authority.asked("/renewal/"), 1);
+    // In the way of every write, for root too.
+    fs::create_dir_all(config.folder.join("next.new/in")).unwrap();
+    let failed = ask_window(&config).await.unwrap_err();
+    assert!(matches!(failed, Trouble::Store(_)), "{failed}");
+    assert_eq!(authority.asked("/renewal/"), 1);
+}
+
+#[tokio::test]
+async fn a_window_that_was_not_said_is_asked_for_again_on_the_same_day() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    hold(&config);
+    authority.refuse("/orders", "400 Bad Request", "malformed");
+    attempt(&config).await.unwrap_err();
+    ask_window(&config).await.unwrap_err();
+    assert!(window_again_s(&config).abs_diff(6 * HOUR_S) < 60);
+}
+
+#[tokio::test]
+async fn an_authority_that_does_not_repeat_what_is_replaced_is_not_told_again() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    hold(&config);
+    let url = &authority.url;
+    let created = format!("201 Created\r\nLocation: {url}/order/1");
+    // Without the field that RFC 9773 section 5 wants back.
+    let order = json!({
+        "status": "invalid", "authorizations": [], "finalize": format!("{url}/finalize"),
+        "identifiers": [],
+    });
+    authority.say("/orders", &created, order.to_string());
+    authority.say("/order/1", "200 OK", order.to_string());
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("replaces"), "{said}");
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("it was given up"), "{said}");
+}
+
+#[tokio::test]
+async fn a_limit_is_one_whatever_its_status() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    hold(&config);
+    authority.refuse("/orders", "400 Bad Request", "rateLimited");
+    attempt(&config).await.unwrap_err();
+    assert_eq!(authority.asked("/orders"), 1);
 }

@@ -24,8 +24,8 @@ use crate::certificate::{Certificate, CertificateError};
 pub const ACME_TLS: &[u8] = b"acme-tls/1";
 /// The longest name that a certificate is asked for, in bytes: its challenge's file is named so.
 pub const MAX_NAME_BYTES: usize = 240;
-/// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 64 << 10;
+/// The largest file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 64 << 10;
 const CERTIFICATE_FILE: &str = "certificate.pem";
 const CHALLENGE_ENDING: &str = "challenge";
 
