@@ -7,12 +7,13 @@
 //! connects, so that nobody has to say that there is a new one, and none is kept longer than it is
 //! there. A file that is of no use changes nothing: what was shown is shown on.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::OFlags;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
@@ -57,13 +58,13 @@ impl Folder {
 
     /// Whether a file of this folder is a challenge's.
     pub fn is_challenge(path: &Path) -> bool {
-        path.extension()
-            .is_some_and(|ending| ending == CHALLENGE_ENDING)
+        let name = path.file_stem().and_then(|name| name.to_str());
+        path.extension() == Some(CHALLENGE_ENDING.as_ref()) && name.is_some_and(is_host_name)
     }
 }
 
 /// Whether a certificate may be asked for this name: labels of letters in lower case, digits and inner
-/// hyphens, at least two of them.
+/// hyphens, at least two of them, and the last not of digits alone: that is an address.
 ///
 /// Source: RFC 1123 section 2.1, RFC 1034 section 3.1.
 pub fn is_host_name(name: &str) -> bool {
@@ -76,7 +77,12 @@ pub fn is_host_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    name.len() <= MAX_NAME_BYTES && name.contains('.') && name.split('.').all(is_label)
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    name.len() <= MAX_NAME_BYTES
+        && name.split('.').all(is_label)
+        && name
+            .rsplit_once('.')
+            .is_some_and(|(_, last)| !is_number(last))
 }
 
 /// What to do when another certificate is shown, or can't be; called once for each change.
@@ -167,15 +173,37 @@ impl Renewed {
     }
 }
 
+/// Opens a file of the folder, to read or as `options` say. The folder is of a user whom nobody trusts:
+/// what isn't a file is refused, and never waited for.
+///
+/// # Errors
+/// The filesystem's, or that it is no file.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // A pipe would have us wait until somebody writes, and a link leads anywhere. Files are as ever.
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let options = options.custom_flags(flags.bits().cast_signed());
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no file; remove it",
+        ));
+    }
+    Ok(file)
+}
+
 /// Reads a file, unless it is the one that was read.
 fn look(path: &Path, known: Option<Stamp>) -> io::Result<Option<(Stamp, Zeroizing<Vec<u8>>)>> {
     // Most of the time nothing is new: then it isn't even opened.
-    if known.is_some() && known == Some(stamp(&fs::metadata(path)?)) {
+    if known.is_some() && known == Some(stamp(&fs::symlink_metadata(path)?)) {
         return Ok(None);
     }
-    let file = File::open(path)?;
-    let stamp = stamp(&file.metadata()?);
-    let mut text = Zeroizing::new(Vec::with_capacity(8 << 10));
+    let file = open(path, OpenOptions::new().read(true))?;
+    let found = file.metadata()?;
+    let stamp = stamp(&found);
+    // Room for all of it at once: a text that is moved leaves a copy of its key behind.
+    let length = found.len().min(MAX_FILE_BYTES) as usize;
+    let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     file.take(MAX_FILE_BYTES).read_to_end(&mut text)?;
     Ok(Some((stamp, text)))
 }
@@ -210,11 +238,48 @@ mod tests {
         assert_eq!(found, Path::new("/acme/relay.example.net.challenge"));
         assert!(Folder::is_challenge(&found) && !Folder::is_challenge(&folder.certificate()));
         for name in [
-            "", "a", "..", "../a.b", "a..b", "a/b.c", "-a.b", "a-.b", "a.b.", "a\0.b",
+            "",
+            "a",
+            "..",
+            "../a.b",
+            "a..b",
+            "a/b.c",
+            "-a.b",
+            "a-.b",
+            "a.b.",
+            "a\0.b",
+            "192.0.2.1",
+            "a.1",
         ] {
             assert_eq!(folder.challenge(name), None, "{name:?}");
         }
         assert_eq!(folder.challenge(&format!("{}.a", "a.".repeat(120))), None);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::new(home.path());
+        let challenge = folder.challenge("x.y").unwrap();
+        for path in [&folder.certificate(), &challenge] {
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+            let said = look(path, None).unwrap_err();
+            assert_eq!(said.kind(), io::ErrorKind::InvalidInput, "{said}");
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+            assert!(look(path, None).is_err());
+            fs::remove_dir(path).unwrap();
+            fs::write(home.path().join("elsewhere"), "a secret").unwrap();
+            std::os::unix::fs::symlink("elsewhere", path).unwrap();
+            assert!(look(path, None).is_err());
+            fs::remove_file(path).unwrap();
+            fs::write(path, "text").unwrap();
+            let (stamp, text) = look(path, None).unwrap().unwrap();
+            assert_eq!(text.as_slice(), b"text");
+            assert!(look(path, Some(stamp)).unwrap().is_none());
+        }
     }
 
     #[test]
