@@ -188,7 +188,8 @@ mod tests {
             ("names = []", "1 to 16 names"),
             ("names = [\"a.example\", \"A.example\"]", "twice"),
             ("names = [\"*.example\"]", "no whole host name"),
-            ("names = [\"192.0.2.1/\"]", "no whole host name"),
+            ("names = [\"192.0.2.1\"]", "no whole host name"),
+            ("names = [\"a.example/\"]", "no whole host name"),
             (&format!("names = [\"{long}\"]"), "at most 240"),
             (
                 "names = [\"a.example\"]\ncontact = [\"mailto:a@b\"]",

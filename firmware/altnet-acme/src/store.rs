@@ -1,9 +1,9 @@
 //! The folder: what the relay finds there, and what is this process's own.
 //!
 //! `certificate.pem` and challenges are PEM, and may be read by the relay's group. `account.state` and
-//! `plan.state` are nobody else's, with a sum over what they hold. Every file is written beside itself, synced and renamed, so that whenever the
-//! power goes the old one or the new one is there. A state that isn't as it was written is set aside as
-//! `NAME.damaged` and said.
+//! `plan.state` are nobody else's, with a sum over what they hold. Every file is written beside itself,
+//! synced and renamed, so that whenever the power goes the old one or the new one is there. A state that
+//! isn't as it was written is set aside as `NAME.damaged` and said.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use altnet_relay::acme::Folder;
+use altnet_relay::acme::{self, Folder, MAX_FILE_BYTES};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -25,8 +25,11 @@ const SHARED_MODE: u32 = 0o640;
 const OWN_FOLDER_MODE: u32 = 0o700;
 /// What is made in it is the group's too.
 const SHARED_FOLDER_MODE: u32 = 0o2750;
-/// The largest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 64 << 10;
+/// Under which name a file is written, and which one a process holds that asks.
+const NEW: &str = "next.new";
+const LOCK: &str = "asking.lock";
+/// The kinds of state.
+const STATES: [&str; 2] = ["account", "plan"];
 /// How long another process may hold the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_STEP: Duration = Duration::from_millis(100);
@@ -46,10 +49,8 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// Others could read a key.
-    #[error(
-        "others can read the account's key in {path}: remove the file, and altnet-acme makes another account"
-    )]
+    /// Others could read what is nobody else's.
+    #[error("others can read {path}: remove the file, and altnet-acme makes another")]
     Open {
         /// The file.
         path: PathBuf,
@@ -103,11 +104,14 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn open(path: &Path, owner: Option<&User>, group: Option<u32>) -> Result<Self, StoreError> {
         let failed = |source| io_error(path, source);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(OWN_FOLDER_MODE)
-            .create(path)
-            .map_err(failed)?;
+        if let Some(parent) = path.parent().filter(|one| !one.as_os_str().is_empty()) {
+            // What others keep there too isn't closed to them.
+            fs::create_dir_all(parent).map_err(|source| io_error(parent, source))?;
+        }
+        match DirBuilder::new().mode(OWN_FOLDER_MODE).create(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
+            _ => {}
+        }
         let found = fs::metadata(path).map_err(failed)?;
         let own = (found.uid(), found.gid());
         let wanted = (
@@ -120,9 +124,10 @@ impl Store {
         };
         if own != wanted || found.permissions().mode() & 0o7777 != mode {
             // A folder that was named by mistake stays whose it is.
+            let folder = Folder::new(path);
             for entry in fs::read_dir(path).map_err(failed)? {
                 let there = entry.map_err(failed)?.path();
-                if !is_ours(&there) {
+                if !is_ours(&folder, &there) {
                     return Err(StoreError::NotOurs {
                         path: path.into(),
                         there,
@@ -170,7 +175,7 @@ impl Store {
         for entry in fs::read_dir(self.folder.path())? {
             let entry = entry?;
             let found = entry.metadata()?;
-            if is_ours(&entry.path()) && found.is_file() && found.nlink() == 1 {
+            if is_ours(&self.folder, &entry.path()) && found.is_file() && found.nlink() == 1 {
                 std::os::unix::fs::lchown(entry.path(), Some(user), Some(group))?;
             }
         }
@@ -182,14 +187,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`] if another process has it; [`StoreError::Io`].
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        let path = self.path("asking.lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(OWN_MODE)
-            .open(&path)
-            .map_err(|source| io_error(&path, source))?;
+        let path = self.path(LOCK);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = acme::open(&path, options.mode(OWN_MODE));
+        let file = file.map_err(|source| io_error(&path, source))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
@@ -221,7 +223,7 @@ impl Store {
     pub fn load<T: DeserializeOwned>(&self, kind: &str) -> Result<Option<T>, StoreError> {
         let path = self.state(kind);
         let failed = |source| io_error(&path, source);
-        let file = match File::open(&path) {
+        let file = match acme::open(&path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed(e)),
@@ -229,9 +231,7 @@ impl Store {
         if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
             return Err(StoreError::Open { path });
         }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(4 << 10));
-        let read = file.take(MAX_FILE_BYTES).read_to_end(&mut bytes);
-        read.map_err(failed)?;
+        let bytes = read(file).map_err(failed)?;
         if let Some(value) = record::decode(kind, &bytes) {
             return Ok(Some(value));
         }
@@ -275,11 +275,8 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let path = self.folder.certificate();
-        let mut text = Zeroizing::new(Vec::with_capacity(8 << 10));
-        let read =
-            File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text));
-        match read {
-            Ok(_) => Ok(Some(text)),
+        match acme::open(&path, OpenOptions::new().read(true)).and_then(read) {
+            Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(io_error(&path, source)),
         }
@@ -337,7 +334,7 @@ impl Store {
 
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
         // One name for all: what an attempt leaves that was cut short the next one takes away.
-        let new = self.path("next.new");
+        let new = self.path(NEW);
         let write = || {
             match fs::remove_file(&new) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -359,11 +356,27 @@ impl Store {
     }
 }
 
-/// Whether a file is of those that this module makes.
-fn is_ours(path: &Path) -> bool {
-    let ending = path.extension().unwrap_or_default();
-    let is_own = ["state", "new", "lock", "damaged", "pem"];
-    Folder::is_challenge(path) || is_own.iter().any(|one| ending == *one)
+/// What a file holds, up to the most that is read.
+fn read(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all of it at once: a text that is moved leaves a copy of its key behind.
+    let length = file.metadata()?.len().min(MAX_FILE_BYTES) as usize;
+    let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Whether a file of the folder is of those that this module makes.
+fn is_ours(folder: &Folder, path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    let is_state = STATES
+        .iter()
+        .any(|kind| name == format!("{kind}.state") || name == format!("{kind}.damaged"));
+    is_state
+        || [NEW, LOCK].contains(&name)
+        || Folder::is_challenge(path)
+        || path == folder.certificate()
 }
 
 fn io_error(path: &Path, source: io::Error) -> StoreError {
@@ -374,119 +387,4 @@ fn io_error(path: &Path, source: io::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn files_are_nobody_elses_but_what_the_relays_group_may_read() {
-        let home = tempfile::tempdir().unwrap();
-        let own_group = User::own().group;
-        for (group, folder, shared) in [(None, 0o700, 0o600), (Some(own_group), 0o2750, 0o640)] {
-            let path = home.path().join("acme");
-            let store = Store::open(&path, None, group).unwrap();
-            store.save("account", &1).unwrap();
-            store.publish(b"certificate").unwrap();
-            let answer = store.answer("a.example", b"answer").unwrap();
-            assert_eq!(mode(&path), folder);
-            assert_eq!(mode(&path.join("account.state")), 0o600);
-            assert_eq!(mode(&path.join("certificate.pem")), shared);
-            assert_eq!(mode(&answer.0), shared);
-            assert!(!path.join("next.new").exists());
-            let there = answer.0.clone();
-            drop(answer);
-            assert!(!there.exists());
-        }
-    }
-
-    #[test]
-    fn a_folder_that_was_named_by_mistake_stays_as_it_is() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("etc");
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-        fs::write(path.join("passwd"), "root").unwrap();
-        let said = Store::open(&path, None, None).unwrap_err().to_string();
-        assert!(said.contains("passwd"), "{said}");
-        assert_eq!(mode(&path), 0o755);
-    }
-
-    #[test]
-    fn a_damaged_state_is_set_aside_and_the_next_is_written_as_ever() {
-        let home = tempfile::tempdir().unwrap();
-        let store = Store::open(home.path(), None, None).unwrap();
-        let path = home.path().join("plan.state");
-        store.save("plan", &vec![1, 2, 3]).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for at in (0..whole.len()).step_by(7) {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 1;
-            fs::write(&path, &bytes).unwrap();
-            assert_eq!(store.load::<Vec<u8>>("plan").unwrap(), None, "{at}");
-            assert_eq!(fs::read(path.with_extension("damaged")).unwrap(), bytes);
-            store.save("plan", &vec![4]).unwrap();
-            assert_eq!(store.load("plan").unwrap(), Some(vec![4]));
-        }
-        // One kind isn't read as another.
-        fs::rename(&path, home.path().join("account.state")).unwrap();
-        assert_eq!(store.load::<Vec<u8>>("account").unwrap(), None);
-    }
-
-    #[test]
-    fn a_state_that_others_can_read_is_refused_with_what_to_do() {
-        let home = tempfile::tempdir().unwrap();
-        let store = Store::open(home.path(), None, None).unwrap();
-        store.save("account", &1).unwrap();
-        let path = home.path().join("account.state");
-        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let said = store.load::<u8>("account").unwrap_err().to_string();
-        assert!(said.contains("remove the file"), "{said}");
-    }
-
-    #[test]
-    fn a_write_that_is_cut_short_anywhere_leaves_what_was_there() {
-        let home = tempfile::tempdir().unwrap();
-        let store = Store::open(home.path(), None, None).unwrap();
-        store.save("plan", &"old").unwrap();
-        store.publish(b"old").unwrap();
-        // What the next write would have left if the power had gone after each byte of it.
-        let next = record::encode("plan", b"\"new\"");
-        for length in 0..=next.len() {
-            fs::write(home.path().join("next.new"), &next[..length]).unwrap();
-            let store = Store::open(home.path(), None, None).unwrap();
-            assert_eq!(store.load::<String>("plan").unwrap().unwrap(), "old");
-            assert_eq!(store.certificate().unwrap().unwrap().as_slice(), b"old");
-        }
-        store.save("plan", &"new").unwrap();
-        assert_eq!(store.load::<String>("plan").unwrap().unwrap(), "new");
-        // A write that the filesystem refuses says so and changes nothing.
-        fs::create_dir(home.path().join("next.new")).unwrap();
-        fs::write(home.path().join("next.new/in"), "the way").unwrap();
-        assert!(store.save("plan", &"newer").is_err());
-        assert!(store.publish(b"newer").is_err());
-        assert_eq!(store.load::<String>("plan").unwrap().unwrap(), "new");
-        assert_eq!(store.certificate().unwrap().unwrap().as_slice(), b"old");
-    }
-
-    #[test]
-    fn one_process_asks_at_a_time_and_clears_what_another_left() {
-        let home = tempfile::tempdir().unwrap();
-        let store = Store::open(home.path(), None, None).unwrap();
-        let lock = store.lock().unwrap();
-        assert!(matches!(store.lock(), Err(StoreError::InUse)));
-        std::mem::forget(store.answer("a.example", b"left").unwrap());
-        store.publish(b"kept").unwrap();
-        store.clear_answers(&lock).unwrap();
-        assert!(!home.path().join("a.example.challenge").exists());
-        assert!(store.certificate().unwrap().is_some());
-        drop(lock);
-        assert!(store.lock().is_ok());
-        assert!(matches!(
-            store.answer("../a.b", b""),
-            Err(StoreError::NoName(_))
-        ));
-    }
-}
+mod tests;
