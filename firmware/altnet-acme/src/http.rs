@@ -6,6 +6,8 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,19 +26,19 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::when::LONGEST_TOLD;
+use crate::when::{LONGEST_TOLD, WINDOW_RETRY};
 
 /// The longest answer, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 256 << 10;
 /// How long an answer may take, from the connection to its last byte.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an address may take to accept a connection: another may be the one that works.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+/// The most addresses of a name that are tried: as many as there is time for.
+const MAX_ADDRESSES: usize = 6;
 /// What an authority is told of who asks.
 const OWN_NAME: HeaderValue =
     HeaderValue::from_static(concat!("altnet-acme/", env!("CARGO_PKG_VERSION")));
-/// When the window for renewal is asked for again, where the authority doesn't say: what is asked
-/// unsigned is that and the directory. Source: RFC 9773 section 4.3.2.
-const WINDOW_AGAIN: Duration = Duration::from_secs(6 * 3600);
-
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,7 +49,7 @@ pub enum HttpError {
         /// The host.
         host: String,
         /// The reason.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It broke off, or what it says is not HTTP.
     #[error("the authority's answer broke off or is not HTTP: {0}")]
@@ -141,17 +143,24 @@ impl Client {
         let asked = tokio::time::timeout(PATIENCE, self.exchange(request)).await;
         let response = asked.unwrap_or(Err(HttpError::Timeout))?;
         let (mut parts, body) = response.into_parts();
-        if let Some(value) = parts.headers.remove(RETRY_AFTER) {
+        let said = parts.headers.remove(RETRY_AFTER);
+        if let Some(value) = &said {
             let now = SystemTime::now();
             let until = value.to_str().ok().and_then(|text| retry_after(text, now));
             if is_refusal(parts.status) {
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = until;
             }
-            let left = until.and_then(|until| until.duration_since(now).ok());
-            let left = left.unwrap_or_default().as_secs();
-            parts.headers.insert(RETRY_AFTER, HeaderValue::from(left));
+            let left = until.map(|until| until.duration_since(now).unwrap_or_default());
+            let left = left.unwrap_or(if is_plain {
+                WINDOW_RETRY
+            } else {
+                Duration::ZERO
+            });
+            let left = HeaderValue::from(left.as_secs());
+            parts.headers.insert(RETRY_AFTER, left);
         } else if is_plain {
-            let again = HeaderValue::from(WINDOW_AGAIN.as_secs());
+            // What is asked unsigned is the window for renewal and the directory.
+            let again = HeaderValue::from(WINDOW_RETRY.as_secs());
             parts.headers.insert(RETRY_AFTER, again);
         }
         Ok(BytesResponse {
@@ -170,10 +179,12 @@ impl Client {
             host: host.clone(),
             source,
         };
-        let stream = TcpStream::connect((host.as_str(), port));
-        let stream = stream.await.map_err(failed)?;
+        let found = tokio::net::lookup_host((host.as_str(), port)).await;
+        let found = found.map_err(failed)?;
+        let stream = first(found, ADDRESS_PATIENCE, TcpStream::connect).await;
+        let stream = stream.map_err(failed)?;
         let name = ServerName::try_from(host.clone());
-        let name = name.map_err(|e| failed(std::io::Error::other(e)))?;
+        let name = name.map_err(|e| failed(io::Error::other(e)))?;
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream);
         let stream = TokioIo::new(stream.await.map_err(failed)?);
 
@@ -222,6 +233,24 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// What comes of the first address with which `connect` has to do within `patience`. One that swallows all
+/// that it is sent doesn't take the others' time.
+async fn first<T, F: Future<Output = io::Result<T>>>(
+    addresses: impl Iterator<Item = SocketAddr>,
+    patience: Duration,
+    mut connect: impl FnMut(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut trouble = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in addresses.take(MAX_ADDRESSES) {
+        trouble = match tokio::time::timeout(patience, connect(address)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(e)) => e,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+    }
+    Err(trouble)
 }
 
 /// Where a URL leads: a name or an address without brackets, and a port.
@@ -309,6 +338,35 @@ mod tests {
         check("-1", None);
         check("", None);
         check("soon", None);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_does_not_hold_up_the_next() {
+        let addresses = (1..=9).map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        // No patience at all: what isn't there at once is given up.
+        let connect = |works: Option<u16>| {
+            let tried = std::cell::RefCell::new(Vec::new());
+            let addresses = addresses.clone();
+            async move {
+                let connected = first(addresses, Duration::ZERO, |address: SocketAddr| {
+                    tried.borrow_mut().push(address.port());
+                    async move {
+                        match address.port() {
+                            port if Some(port) == works => Ok(port),
+                            1 => std::future::pending().await,
+                            _ => Err(io::ErrorKind::ConnectionRefused.into()),
+                        }
+                    }
+                });
+                let connected = connected.await.map_err(|e| e.kind());
+                (connected, tried.into_inner())
+            }
+        };
+        assert_eq!(connect(Some(3)).await, (Ok(3), vec![1, 2, 3]));
+        let refused = Err(io::ErrorKind::ConnectionRefused);
+        assert_eq!(connect(Some(7)).await, (refused, (1..=6).collect()));
+        let nowhere = first(std::iter::empty(), Duration::ZERO, TcpStream::connect).await;
+        assert_eq!(nowhere.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const HOUR_S: u64 = 3600;
 /// In the place of a path: what the order's says once the order is finalized.
 const ONCE_FINALIZED: &str = "/order/1, then";
 
-/// What is answered, by path: a status with headers, and a body.
+/// What is answered, by path, or by what it begins with if that ends in a slash: a status with headers, and a body.
 type Answers = Arc<Mutex<BTreeMap<&'static str, (String, String)>>>;
 
 struct Authority {
@@ -96,7 +96,11 @@ impl Authority {
                         {
                             answers.insert("/order/1", then);
                         }
-                        answers.get(path.as_str()).cloned()
+                        let under = answers
+                            .iter()
+                            .find(|(known, _)| known.ends_with('/') && path.starts_with(**known));
+                        let exact = answers.get(path.as_str());
+                        exact.or(under.map(|(_, answer)| answer)).cloned()
                     };
                     let (status, body) = answer.unwrap_or(("404 Not Found".into(), "{}".into()));
                     asked.lock().unwrap().push(path);
@@ -374,6 +378,17 @@ async fn a_window_that_was_not_said_is_asked_for_again_on_the_same_day() {
     authority.refuse("/orders", "400 Bad Request", "malformed");
     attempt(&config).await.unwrap_err();
     ask_window(&config).await.unwrap_err();
+    assert!(window_again_s(&config).abs_diff(6 * HOUR_S) < 60);
+    // Nor when to ask again.
+    let window = json!({ "suggestedWindow": {
+        "start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z",
+    }});
+    authority.say(
+        "/renewal/",
+        "200 OK\r\nRetry-After: soon",
+        window.to_string(),
+    );
+    ask_window(&config).await.unwrap();
     assert!(window_again_s(&config).abs_diff(6 * HOUR_S) < 60);
 }
 
