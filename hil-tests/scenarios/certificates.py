@@ -52,7 +52,9 @@ def an_authority_of_ones_own_signs_for_our_relay() -> None:
         # As whoever keeps the certificate reads it, who isn't root.
         authority = wait_for("the authority", lambda: next((place.folder / "data").rglob("root.crt"), None))
         place.path("/etc/authority.pem").write_bytes(authority.read_bytes())
-        wait_for("its server", lambda: f":{PORT}" in place._tool("ss", "-Hltn"))
+        # Its port is open before it has a certificate of its own.
+        directory = f"https://127.0.0.1:{PORT}/acme/home/directory"
+        wait_for("its server", lambda: _status_of(place, directory) == "200")
 
         (place.folder / "altnet.toml").write_text(f'[relay]\nlisten = "[::]:443"\nacme = "{FOLDER}"\n')
         place.start("altnetd", "--config", "altnet.toml", log="relay.log")
@@ -62,7 +64,7 @@ def an_authority_of_ones_own_signs_for_our_relay() -> None:
 
         (place.folder / "acme.toml").write_text(
             f'names = ["{NAME}"]\nagree_to_terms = true\ngroup = "root"\nca = "/etc/authority.pem"\n'
-            f'directory = "https://127.0.0.1:{PORT}/acme/home/directory"\nfolder = "{FOLDER}"\n')
+            f'directory = "{directory}"\nfolder = "{FOLDER}"\n')
         place.start("altnet-acme", "run", "--user", "nobody", "--config", "acme.toml", log="acme.log")
         wait_for("a certificate", lambda: _probe(place) == "200", timeout_s=40)
         assert place.path(FOLDER).stat().st_mode & 0o7777 == 0o2750
@@ -86,8 +88,12 @@ def an_authority_of_ones_own_signs_for_our_relay() -> None:
 
 def _probe(place) -> str:
     """What a client that trusts that authority alone is answered, or nothing."""
+    return _status_of(place, f"https://{NAME}/derp/probe")
+
+
+def _status_of(place, url: str) -> str:
     return place.run("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", "/etc/authority.pem", "--max-time", "10",
-                     f"https://{NAME}/derp/probe", check=False).stdout
+                     url, check=False).stdout
 
 
 def _status(place) -> dict:

@@ -414,6 +414,17 @@ async fn an_authority_that_does_not_repeat_what_is_replaced_is_not_told_again() 
 }
 
 #[tokio::test]
+async fn a_nonce_that_is_refused_is_replaced_but_not_without_end() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    authority.refuse("/orders", "400 Bad Request", "badNonce");
+    attempt(&config).await.unwrap_err();
+    assert_eq!(authority.asked("/orders"), 3);
+    assert!(pause_s(&config) > 600);
+}
+
+#[tokio::test]
 async fn a_limit_is_one_whatever_its_status() {
     let home = tempfile::tempdir().unwrap();
     let authority = Authority::start(home.path()).await;

@@ -136,6 +136,8 @@ impl Authority {
         pebble
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_AUTHZREUSE", "0");
+        // By chance it would refuse one nonce in twenty, and three in a row end an attempt.
+        pebble.env("PEBBLE_WFE_NONCEREJECT", "1");
         let pebble = Process::start(&mut pebble, &home.join("pebble.log"));
         for port in [port, management, dns_management] {
             wait_for("Pebble", || {
