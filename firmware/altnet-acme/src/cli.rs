@@ -126,7 +126,7 @@ fn keep(config: &Config, user: Option<&str>) -> anyhow::Result<()> {
     let store = Store::open(&config.folder, user.as_ref(), group.transpose()?)?;
     let keeper = Keeper::new(config, &store)?;
     confine(user.as_ref())?;
-    runtime()?.block_on(async {
+    block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("can't take over signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("can't take over signals")?;
         let names = config.names.join(", ");
@@ -153,7 +153,7 @@ fn renew(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()
     confine(Some(&owner).filter(|_| is_root))?;
     let lock = store.wait_for_lock()?;
     let held = keeper.held()?;
-    let leaf = runtime()?.block_on(async {
+    let leaf = block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("can't take over signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("can't take over signals")?;
         tokio::select! {
@@ -187,12 +187,14 @@ fn confine(user: Option<&User>) -> anyhow::Result<()> {
     rustix::process::set_dumpable_behavior(hidden).context("can't hide this process's memory")
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder
-        .enable_all()
-        .build()
-        .context("can't start the event loop")
+    let runtime = builder.enable_all().build();
+    let runtime = runtime.context("can't start the event loop")?;
+    let done = runtime.block_on(work);
+    // A name that is being looked up takes its time, which nobody waits for.
+    runtime.shutdown_background();
+    done
 }
 
 fn described(leaf: &Leaf) -> serde_json::Value {

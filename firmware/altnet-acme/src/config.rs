@@ -59,6 +59,12 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// It is longer than any that is meant.
+    #[error("{path} is longer than {MAX_FILE_BYTES} bytes; is it the right file?")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something in it is wrong.
     #[error(transparent)]
     Wrong(#[from] Mistake),
@@ -72,11 +78,15 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let mut text = String::new();
         File::open(path)
-            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
             .map_err(|source| ConfigError::Unreadable {
                 path: path.into(),
                 source,
             })?;
+        // Half of it might say something else than the whole.
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(ConfigError::TooLong { path: path.into() });
+        }
         Self::parse(path, &text)
     }
 
@@ -177,6 +187,19 @@ mod tests {
         let text = "names = [\"a.example\"]\nagree_to_terms = true\ncontact = [\"anna@a.example\"]";
         let urls = parse(text).unwrap().contact_urls();
         assert_eq!(urls, ["mailto:anna@a.example"]);
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_cut() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("acme.toml");
+        let text = "names = [\"a.example\"]\nagree_to_terms = true\n";
+        let padded = |length: usize| format!("{text}{}", "#".repeat(length - text.len()));
+        std::fs::write(&path, padded(64 << 10)).unwrap();
+        assert!(Config::load(&path).is_ok());
+        std::fs::write(&path, padded((64 << 10) + 1)).unwrap();
+        let said = Config::load(&path).unwrap_err().to_string();
+        assert!(said.contains("longer than 65536 bytes"), "{said}");
     }
 
     #[test]

@@ -221,17 +221,20 @@ impl<'a> Authority<'a> {
     /// Has the relay answer for each name that isn't proven, and tells the authority to look.
     async fn prove(&self, order: &mut Order) -> Result<Vec<Shown>, Trouble> {
         let mut answers = Vec::new();
+        if order.state().authorizations.len() > self.config.names.len() {
+            return Err(Trouble::Order("it wants more proofs than there are names"));
+        }
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
+            let name = authorization.identifier().to_string();
+            if !self.config.names.contains(&name) {
+                return Err(Trouble::Order("it wants a proof for another name"));
+            }
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
                 _ => return Err(Trouble::Order("a proof of a new order isn't open")),
-            }
-            let name = authorization.identifier().to_string();
-            if !self.config.names.contains(&name) {
-                return Err(Trouble::Order("it wants a proof for another name"));
             }
             let challenge = authorization.challenge(ChallengeType::TlsAlpn01);
             let mut challenge = challenge.ok_or_else(|| Trouble::NoChallenge(name.clone()))?;

@@ -17,6 +17,8 @@ use crate::when::{Next, Plan, WINDOW_RETRY, Wanted};
 const PLAN: &str = "plan";
 /// How long the folder is left alone that can't be used.
 const FOLDER_PAUSE: Duration = Duration::from_secs(60);
+/// The longest that an attempt takes: an authority that answers ever so slowly doesn't keep the lock.
+const ATTEMPT: Duration = Duration::from_secs(20 * 60);
 /// What is waited between two things to do.
 const BREATH: Duration = Duration::from_secs(1);
 
@@ -176,7 +178,8 @@ impl<'a> Keeper<'a> {
         // An authority may not bear to be told what is replaced: the second attempt leaves it out.
         let replaced = held.leaf.as_ref().filter(|_| before.failures == 0);
         let replaced = replaced.filter(|_| before.directory == self.config.directory);
-        let got = self.ask(replaced, lock).await;
+        let got = tokio::time::timeout(ATTEMPT, self.ask(replaced, lock)).await;
+        let got = got.unwrap_or(Err(Trouble::Late));
         let mut plan = before;
         match got {
             Ok(leaf) => {

@@ -44,6 +44,9 @@ pub enum Trouble {
     /// It sent a certificate for other names, or one that isn't good now.
     #[error("{0}")]
     Wrong(String),
+    /// It answers, but comes to no end.
+    #[error("the authority wasn't done in time; altnet-acme tries again later")]
+    Late,
     /// The folder can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),

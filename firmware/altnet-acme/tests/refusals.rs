@@ -425,6 +425,35 @@ async fn a_nonce_that_is_refused_is_replaced_but_not_without_end() {
 }
 
 #[tokio::test]
+async fn proofs_are_given_for_the_names_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::start(home.path()).await;
+    let config = authority.config(home.path());
+    let url = &authority.url;
+    let created = format!("201 Created\r\nLocation: {url}/order/1");
+    let order = |proofs: usize| {
+        let proofs = vec![format!("{url}/proof"); proofs];
+        json!({
+            "status": "ready", "authorizations": proofs, "finalize": format!("{url}/finalize"),
+            "identifiers": [],
+        })
+    };
+    // Proven already, and nobody's here.
+    let proof = json!({
+        "status": "valid", "identifier": { "type": "dns", "value": "b.example" }, "challenges": [],
+    });
+    authority.say("/proof", "200 OK", proof.to_string());
+    authority.say("/orders", &created, order(1).to_string());
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("a proof for another name"), "{said}");
+    let asked = authority.asked("/proof");
+    authority.say("/orders", &created, order(2).to_string());
+    let said = attempt(&config).await.unwrap_err().to_string();
+    assert!(said.contains("more proofs than there are names"), "{said}");
+    assert_eq!(authority.asked("/proof"), asked);
+}
+
+#[tokio::test]
 async fn a_limit_is_one_whatever_its_status() {
     let home = tempfile::tempdir().unwrap();
     let authority = Authority::start(home.path()).await;
