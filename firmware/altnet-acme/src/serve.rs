@@ -102,7 +102,7 @@ impl<'a> Keeper<'a> {
         if let Ok(Held { plan, .. }) = self.held()
             && let Some(why) = &plan.why
         {
-            let again_s = plan.free_s(now_s());
+            let again_s = plan.free_s(now_s()).max(now_s());
             crate::info!(
                 "the last attempt failed: {why}; not tried again before {}, but by `altnet-acme renew`",
                 date(again_s)
