@@ -402,6 +402,14 @@ impl Path {
         self.choose(now);
     }
 
+    /// Tries those addresses at once that didn't answer: the peer may be there again.
+    pub fn try_anew(&mut self, now: Instant) {
+        for direct in self.directs.iter_mut().filter(|d| !d.alive) {
+            direct.unanswered = 0;
+            direct.next_probe = now;
+        }
+    }
+
     /// Tries all again after our own addresses changed, and goes on along the present path until
     /// another answers: for a relay, which others can't reach for us.
     pub fn check(&mut self, now: Instant) {

@@ -499,8 +499,11 @@ impl<A: Aead> Node<A> {
             link.session = Some(session);
             link.unknown_since = None;
             link.renew = now;
-            if let Some(Endpoint::Direct(address)) = endpoint {
-                link.address = Some(address);
+            match (endpoint, self.peers.get_mut(&node)) {
+                (Some(Endpoint::Direct(address)), _) => link.address = Some(address),
+                // It is back, and forwards for nobody who comes by another relay.
+                (_, Some(peer)) => peer.path.try_anew(now),
+                _ => {}
             }
         }
         if let Some(former) = former {
