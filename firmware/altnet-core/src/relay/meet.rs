@@ -97,7 +97,7 @@ pub struct Meetings {
 
 impl Meetings {
     /// A client of ours asks. `other` is where the other is, if it is registered here too; `relays` say that
-    /// they have it.
+    /// they have it, and are told only if it isn't.
     ///
     /// # Errors
     /// [`Full`]; nobody is told anything.
@@ -141,6 +141,12 @@ impl Meetings {
         if held >= MAX_WISHES || self.wishes.len() >= WAITING {
             return Err(Full);
         }
+        // Who is registered here too asks here as well: the relay is one that serves both.
+        let relays = if other.is_some() {
+            Relays::new()
+        } else {
+            relays
+        };
         words.extend(relays.iter().map(|relay| pass(*relay, wanted)));
         let (told, since) = (relays, now);
         self.wishes.push(Wish {
@@ -257,6 +263,15 @@ mod tests {
         // It is over: both have to ask anew.
         let third = meetings.ask(wanted(B, A), Some(at(A)), none, after(9_999));
         assert_eq!(third, Ok(Words::new()));
+    }
+
+    #[test]
+    fn no_relay_is_told_of_two_clients_of_this_one() {
+        let mut meetings = Meetings::default();
+        let first = meetings.ask(wanted(A, B), Some(at(B)), relays(&[R, S]), after(0));
+        assert_eq!(first, Ok(Words::new()));
+        let second = meetings.ask(wanted(B, A), Some(at(A)), relays(&[R, S]), after(1));
+        assert_eq!(second.unwrap(), [meeting(A, B), meeting(B, A)]);
     }
 
     #[test]
