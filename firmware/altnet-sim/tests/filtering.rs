@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use altnet_core::node::DropReason;
+use altnet_core::node::{DropReason, Event};
 use altnet_sim::grid::{LINES, Line, Pair, RELAY_2};
 use altnet_sim::homes::{HOUSE_A, HOUSE_B, Homes, RELAY, entry, seconds};
 use altnet_sim::meshes::Meshes;
@@ -35,14 +35,15 @@ fn it_is_found_out_although_one_datagram_in_ten_is_lost() {
     let lines = [Line::FullCone, Line::AddressRestricted];
     for seed in 0..5 {
         let mut pair = Pair::new(17_100 + seed, lines);
-        pair.world.run(seconds(10));
         pair.world.lose(100);
-        for home in pair.homes {
-            // At another address everything begins anew.
-            let at = SocketAddr::new("192.168.77.7".parse().unwrap(), PORT);
+        let kinds = [Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED];
+        for (n, (home, kind)) in (77..).zip(pair.homes.into_iter().zip(kinds)) {
+            // Behind another NAT everything begins anew.
+            let nat = pair.world.nat(kind, &format!("198.51.100.{n}"));
             pair.world
-                .with(home, |node, now| node.handle_interfaces(&[at], now));
-            assert_eq!(pair.world.node(home).filtering(), Unknown);
+                .rewire(home, &[(format!("192.168.{n}.2"), Some(nat))]);
+            let is_unknown = |world: &mut World| world.node(home).filtering() == Unknown;
+            assert!(pair.world.run_for(seconds(60), is_unknown), "{seed}");
         }
         pair.world.run(seconds(200));
         let found = pair.homes.map(|home| pair.world.node(home).filtering());
@@ -111,6 +112,67 @@ fn both_homes_are_told_and_why_says_it() {
     assert_eq!(status.nat.filtering, "address-dependent");
 }
 
+/// Moves the first home to another address on its LAN, as when it wakes or its network changes.
+fn move_inside(pair: &mut Pair, host: u8) {
+    let at = SocketAddr::new([192, 168, 77, host].into(), PORT);
+    pair.world.with(pair.homes[0], |node, now| {
+        node.handle_interfaces(&[at], now)
+    });
+}
+
+#[test]
+fn another_address_inside_leaves_what_is_known_and_is_tried_again_once_a_minute_at_most() {
+    let mut pair = Pair::new(17_321, [Line::AddressRestricted, Line::Open]);
+    pair.world.run(seconds(10));
+    pair.world.capture = true;
+    for n in 0..30 {
+        move_inside(&mut pair, 10 + n);
+        pair.world.run(seconds(10));
+        assert_eq!(pair.world.node(pair.homes[0]).filtering(), AddressDependent);
+    }
+    let mut ports: Vec<SocketAddr> = of_kind(&pair.world, SHOW).iter().map(|c| c.from).collect();
+    ports.dedup();
+    assert!((3..=5).contains(&ports.len()), "{ports:?}");
+}
+
+#[test]
+fn at_another_ip_everything_is_found_out_anew_and_peers_are_told_that_nothing_is_known() {
+    let mut homes = Homes::new(17_331, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
+    homes.world.run(seconds(10));
+    assert_eq!(
+        homes.world.node(homes.a).filtering(),
+        AddressAndPortDependent
+    );
+    assert!(homes.reaches("before"));
+    homes.world.run(seconds(5));
+    let (a, b) = (homes.a, homes.b);
+    let theirs = |world: &World| {
+        let steps = world.node(b).why("house-a", world.now());
+        let nat = steps.iter().find(|step| step.question == "nat").unwrap();
+        nat.answer.split("lets in: ").last().unwrap().to_owned()
+    };
+    assert_eq!(theirs(&homes.world), "answers alone");
+    homes.world.told(a);
+    homes.world.renumber(homes.nat_a, "198.51.100.77");
+    let is_told = |world: &mut World| world.node(a).filtering() == Unknown;
+    assert!(homes.world.run_for(seconds(300), is_told));
+    let told = homes.world.told(a);
+    let filtering = Unknown;
+    assert!(told.contains(&Event::Filtering { filtering }), "{told:?}");
+    let is_heard = |world: &mut World| theirs(world) == "not known";
+    assert!(
+        homes.world.run_for(seconds(40), is_heard),
+        "{}",
+        homes.story()
+    );
+    assert!(
+        homes
+            .world
+            .run_for(seconds(120), |world| theirs(world) == "answers alone")
+    );
+    assert_eq!(homes.world.node(a).filtering(), AddressAndPortDependent);
+}
+
 /// How many ports of house B's NAT anything was sent from, while house A talks to it and nothing passes
 /// between them.
 fn ports_in_vain(line: Line) -> usize {
@@ -147,7 +209,7 @@ fn asked(seed: u64) -> (Pair, Captured) {
     pair.world
         .with(home, |node, now| node.handle_interfaces(&[at], now));
     let is_shown = |world: &mut World| !of_kind(world, SHOW).is_empty();
-    assert!(pair.world.run_for(seconds(40), is_shown));
+    assert!(pair.world.run_for(seconds(90), is_shown));
     let show = of_kind(&pair.world, SHOW).remove(0);
     (pair, show)
 }

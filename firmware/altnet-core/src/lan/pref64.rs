@@ -119,6 +119,14 @@ fn read(option: &[u8]) -> Option<Pref64> {
     })
 }
 
+/// Whether a prefix of 96 bits may be one of a NAT64: what it makes of an IPv4 address is that of one host, maybe far
+/// away.
+pub const fn is_usable(prefix: Ipv6Addr) -> bool {
+    let is_near = prefix.is_loopback() || prefix.is_unicast_link_local();
+    let is_none = prefix.is_unspecified() || prefix.is_multicast();
+    !is_near && !is_none && prefix.to_ipv4_mapped().is_none()
+}
+
 /// Where an advertisement came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Router {
@@ -146,9 +154,7 @@ impl Advertised {
     /// Takes what a router advertised.
     pub fn handle(&mut self, router: Router, prefixes: &[Pref64], now: Instant) {
         self.expire(now);
-        let usable = |one: &&Pref64| {
-            one.bits == 96 && one.prefix.to_ipv4_mapped().is_none() && !one.prefix.is_unspecified()
-        };
+        let usable = |one: &&Pref64| one.bits == 96 && is_usable(one.prefix);
         for one in prefixes.iter().filter(usable) {
             let prefix = one.prefix;
             let until = now.after(Duration::from_secs(one.lifetime_s.into()));
@@ -351,6 +357,28 @@ mod tests {
         ];
         advertised.handle(ROUTER, &useless, at(0));
         assert_eq!(advertised.prefix(at(0)), None);
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_no_prefix_of_a_nat64() {
+        for (prefix, expected) in [
+            ("64:ff9b::", true),
+            ("fd00:64::", true),
+            ("2001:db8:64::", true),
+            ("::", false),
+            ("::1", false),
+            ("::ffff:0:0", false),
+            ("fe80::", false),
+            ("febf:1::", false),
+            ("ff02::", false),
+            ("ff0e:64::", false),
+        ] {
+            let one = pref64(prefix, 96, 600);
+            assert_eq!(is_usable(one.prefix), expected, "{prefix}");
+            let mut advertised = Advertised::default();
+            advertised.handle(ROUTER, &[one], at(1));
+            assert_eq!(advertised.prefix(at(2)).is_some(), expected, "{prefix}");
+        }
     }
 
     proptest! {

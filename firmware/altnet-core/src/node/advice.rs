@@ -8,9 +8,11 @@ use alloc::vec::Vec;
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
-use altnet_wire::message::{Filtering, Mapping};
+use altnet_wire::message::{CandidateKind, Filtering, Mapping};
+use altnet_wire::record::NodeRecord;
 
 use super::peers::Peer;
+use super::traversal::is_public;
 use super::{NatView, Node};
 use crate::path::Tried;
 use crate::path::search::Ended;
@@ -108,9 +110,12 @@ impl<A: Aead> Node<A> {
                     .to_string(),
             );
         }
-        // Where everybody is let in already nothing is to be opened.
-        let is_open = |filtering| filtering == Filtering::EndpointIndependent;
-        let whose = match (is_open(self.filtering()), is_open(peer.meeting.filtering)) {
+        let whose = match (self.is_let_in(), self.lets_in(node, peer)) {
+            (true, true) => {
+                return Some(format!(
+                    "both sides' UDP ports are open as far as is known: look for a firewall between here and {name}"
+                ));
+            }
             (false, true) => "this node's UDP port on the router before it".into(),
             (true, false) => format!("{name}'s UDP port on the router before it"),
             _ => format!("this node's UDP port on the router before it, or before {name}"),
@@ -131,4 +136,27 @@ impl<A: Aead> Node<A> {
             },
         )
     }
+
+    /// Whether everybody is let in here already, as far as is known: at whichever port, or at the one that is mapped
+    /// or set. A new port that lets in answers alone says nothing against those.
+    fn is_let_in(&self) -> bool {
+        let is_mapped = self.presence.mapped.iter().any(|at| is_public(*at));
+        is_open(self.filtering()) || is_mapped || !self.fixed_endpoints().is_empty()
+    }
+
+    /// Whether a peer lets everybody in, as it says.
+    fn lets_in(&self, node: NodeId, peer: &Peer) -> bool {
+        let is_said = |tried: Tried| match tried.kind {
+            CandidateKind::Fixed => true,
+            CandidateKind::Mapped => is_public(tried.address),
+            _ => false,
+        };
+        let is_fixed = |record: NodeRecord| !record.fixed_endpoints.is_empty();
+        let is_set = self.record_of(node).is_some_and(is_fixed);
+        is_open(peer.meeting.filtering) || is_set || peer.path.tried().any(is_said)
+    }
+}
+
+fn is_open(filtering: Filtering) -> bool {
+    filtering == Filtering::EndpointIndependent
 }

@@ -91,7 +91,7 @@ impl<A: Aead> Node<A> {
         // What couldn't be called before may be reached by now.
         self.retry_servers(now);
         self.keep_anew(now);
-        self.filter_anew(now);
+        self.filter_again(now);
         self.refresh_turn(now);
         self.presence_changed(now);
     }
@@ -122,6 +122,7 @@ impl<A: Aead> Node<A> {
         let next = peers.min(self.tend_logins(now)).min(self.tend_mesh(now));
         let next = next.min(self.tend_load(now));
         let next = next.min(self.tend_filtering(now));
+        let next = next.min(self.tend_pref64(now));
         self.timers.housekeeping_at(next);
         let relays = self.look_beside(now).min(self.tend_relays(now));
         self.timers.housekeeping_at(relays);

@@ -22,13 +22,14 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::PortId;
 use altnet_wire::message::Mapping;
-use altnet_wire::time::Instant;
+use altnet_wire::time::{Duration, Instant};
 use heapless::Vec;
 
 use super::Node;
 use crate::path::search::MAX_PORTS;
 use crate::relay::meet::Meetings;
 use filtering::Filter;
+pub(super) use filtering::is_public;
 use knocks::Knocks;
 use mapping::{OBSERVERS, Seen};
 pub(super) use meetings::Meeting;
@@ -54,7 +55,14 @@ pub(super) struct Traversal {
     quota_until: Instant,
     meetings: Meetings,
     pref64: Option<Ipv6Addr>,
+    /// When every way is doubted since that is another; none if it isn't.
+    doubt_at: Option<Instant>,
+    /// Until when that isn't done again.
+    doubted: Instant,
 }
+
+/// The least time from one doubt of every way to the next: a router that says one thing and another costs no more.
+const DOUBT_PAUSE: Duration = Duration::from_secs(5);
 
 impl Traversal {
     /// The port from which what goes to `to` is sent.
@@ -126,9 +134,27 @@ impl<A: Aead> Node<A> {
             return;
         }
         self.traversal.pref64 = prefix;
+        let at = now.max(self.traversal.doubted);
+        self.traversal.doubt_at.get_or_insert(at);
+        if at <= now {
+            self.tend_pref64(now);
+            return;
+        }
+        self.timers.housekeeping_at(at);
+    }
+
+    /// Doubts every way, if that is due. Returns when to look again.
+    pub(super) fn tend_pref64(&mut self, now: Instant) -> Instant {
+        match self.traversal.doubt_at {
+            None => return Instant::NEVER,
+            Some(at) if at > now => return at,
+            Some(_) => self.traversal.doubt_at = None,
+        }
+        self.traversal.doubted = now.after(DOUBT_PAUSE);
         for peer in self.peers.values_mut() {
             peer.path.doubt(now);
         }
         self.timers.housekeeping_at(now);
+        Instant::NEVER
     }
 }

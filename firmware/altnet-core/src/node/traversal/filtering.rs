@@ -1,7 +1,8 @@
 //! Whom the NAT before this node lets in ([`crate::path::filter`]), and those before its peers, as they say.
 //!
-//! A relay is asked once it has forwarded for a moment, and again when this node's address is another, or a day
-//! later. What could not be found out is tried with the next relay, ever more rarely.
+//! A relay is asked once it has forwarded for a moment, and again when this node may be elsewhere, or a day
+//! later. What could not be found out is tried with the next relay, ever more rarely. What was found counts until a
+//! relay sees this node at another IP: another port is no other NAT. All of it is of IPv4, as searches are.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -27,7 +28,7 @@ use crate::path::filter::{Step, Trial};
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long a relay has to answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// The first pause after nothing was found; each next is twice as long.
+/// The least time from one trial to the next, and the first pause after nothing was found; each next is twice as long.
 const PAUSE: Duration = Duration::from_secs(60);
 /// The longest.
 const PAUSE_MOST: Duration = Duration::from_secs(6 * 3600);
@@ -44,6 +45,10 @@ pub(super) struct Filter {
     state: State,
     /// When it is next tried; zero if that isn't set yet.
     next: Instant,
+    /// When a relay was last asked.
+    tried: Option<Instant>,
+    /// The IP of the relay that was last asked, and at which it saw this node.
+    seen: Option<(IpAddr, IpAddr)>,
     /// Trials in a row that said nothing.
     vain: u8,
     turn: u16,
@@ -87,17 +92,28 @@ impl Filter {
         matches!(self.state, State::Shows { port, .. } if port == at)
     }
 
-    /// This node is elsewhere now. Returns a port that is to be closed.
-    pub(super) fn begin_anew(&mut self) -> Option<PortId> {
+    /// This node may be elsewhere: it is tried again, not at once if it was just tried. Returns a port that is to be
+    /// closed.
+    fn begin_anew(&mut self) -> Option<PortId> {
         let state = core::mem::take(&mut self.state);
         self.next = Instant::ZERO;
-        self.vain = 0;
         self.unsent = None;
-        self.known = Filtering::Unknown;
         match state {
             State::Shows { port, .. } => Some(port),
             _ => None,
         }
+    }
+
+    /// When it is next tried, if nothing else says so.
+    fn first(&self, now: Instant) -> Instant {
+        let floor = self.tried.map_or(Instant::ZERO, |at| at.after(PAUSE));
+        now.after(SETTLE).max(floor)
+    }
+
+    /// Whether a relay at `by` that sees this node at `ip` saw it elsewhere when it was asked.
+    fn is_elsewhere(&self, by: IpAddr, ip: IpAddr) -> bool {
+        let is_it = |(relay, seen): (IpAddr, IpAddr)| relay == by && seen != ip;
+        self.seen.is_some_and(is_it)
     }
 
     /// A trial ended so.
@@ -162,9 +178,14 @@ impl<A: Aead> Node<A> {
             return Instant::NEVER;
         };
         if self.traversal.filter.next == Instant::ZERO {
-            self.traversal.filter.next = now.after(SETTLE);
-            return self.traversal.filter.next;
+            let first = self.traversal.filter.first(now);
+            self.traversal.filter.next = first;
+            return first;
         }
+        let link = self.relays.get(&relay);
+        let (by, seen) = link.map_or((None, None), |link| (link.address, link.observed));
+        self.traversal.filter.seen = by.zip(seen).map(|(by, seen)| (by.ip(), seen.ip()));
+        self.traversal.filter.tried = Some(now);
         let key = Key(self.rng.array());
         let until = now.after(ANSWER);
         self.traversal.filter.state = State::Asked { relay, key, until };
@@ -175,14 +196,13 @@ impl<A: Aead> Node<A> {
     /// A relay to ask: one by UDP that sees this node from outside; each time that nothing was found the next.
     fn knocker(&self) -> Option<(NodeId, SessionId)> {
         let is_outside = |relay: &NodeId, link: &RelayLink| {
-            let is_seen = |seen: SocketAddr| !is_private(seen.ip());
             let is_near = self.nearby.relays().any(|near| near == *relay);
-            !is_near && !link.carriers.by_stream && link.observed.is_some_and(is_seen)
+            let ends = link.address.zip(link.observed);
+            !is_near && !link.carriers.by_stream && ends.is_some_and(is_across)
         };
         let able = self.homes().filter_map(|relay| {
             let link = self.relays.get(&relay)?;
-            let is_one = is_outside(&relay, link) && !is_private(link.address?.ip());
-            is_one.then_some((relay, link.session?))
+            is_outside(&relay, link).then_some((relay, link.session?))
         });
         let able: heapless::Vec<_, MAX_PRESENCE_RELAYS> = able.take(MAX_PRESENCE_RELAYS).collect();
         let turn = usize::from(self.traversal.filter.vain);
@@ -264,12 +284,49 @@ impl<A: Aead> Node<A> {
         self.timers.housekeeping_at(now);
     }
 
-    /// This node's address is another, so that its NAT may be.
-    pub(in crate::node) fn filter_anew(&mut self, now: Instant) {
+    /// This node may be elsewhere. What is known stays so until a relay sees another IP.
+    pub(in crate::node) fn filter_again(&mut self, now: Instant) {
         if let Some(port) = self.traversal.filter.begin_anew() {
             let _ = self.traversal.closing.push(port);
         }
         self.timers.housekeeping_at(now);
+    }
+
+    /// A relay at `by` sees this node at `ip`; `before` is where it did a moment ago, if it said so.
+    pub(super) fn filter_seen(
+        &mut self,
+        by: IpAddr,
+        ip: IpAddr,
+        before: Option<IpAddr>,
+        now: Instant,
+    ) {
+        let is_ours = |link: &RelayLink| link.address.is_some_and(|at| at.ip() == by);
+        let filter = &mut self.traversal.filter;
+        let is_other = before.is_some_and(|before| before != ip) || filter.is_elsewhere(by, ip);
+        if !ip.is_ipv4() || !is_other || !self.relays.values().any(is_ours) {
+            return;
+        }
+        filter.seen = None;
+        let was = core::mem::take(&mut filter.known);
+        self.filter_again(now);
+        if was != Filtering::Unknown {
+            let filtering = Filtering::Unknown;
+            self.tell(Event::Filtering { filtering });
+            self.unsay_filtering(now);
+        }
+    }
+
+    /// Says to every peer with a session that it is known no more whom this node's NAT lets in.
+    fn unsay_filtering(&mut self, now: Instant) {
+        let filtering = Filtering::Unknown;
+        let mut last = None;
+        while let Some(node) = self.peer_after(last) {
+            last = Some(node);
+            let greeted = |session: &_| self.sessions.get(session).is_some_and(|s| s.greeted);
+            if let Some(session) = self.stands(node).filter(greeted) {
+                self.say(session, &Message::Notice(Notice::Filter { filtering }), now);
+            }
+        }
     }
 
     /// What shows a port to a relay, if that is due.
@@ -302,12 +359,69 @@ impl<A: Aead> Node<A> {
     }
 }
 
-/// Whether an address is one that a knock may go to: of a host on the internet.
-pub(super) const fn is_public(address: SocketAddr) -> bool {
+/// Whether what a relay at `relay` sees of this node, `seen`, is the other side of a NAT of IPv4: a firewall that
+/// is asked over IPv6 tells nothing of it.
+fn is_across((relay, seen): (SocketAddr, SocketAddr)) -> bool {
+    let is_one = |end: SocketAddr| end.is_ipv4() && !is_private(end.ip());
+    is_one(relay) && is_one(seen)
+}
+
+/// Whether an address is one that a knock may go to: of a host on the internet. One of IPv4 written as one of IPv6
+/// is none: a socket would send what goes there by IPv4, wherever that leads.
+pub(in crate::node) const fn is_public(address: SocketAddr) -> bool {
     let ip = address.ip();
     let is_one = match ip {
         IpAddr::V4(v4) => !v4.is_broadcast() && !v4.is_multicast() && v4.octets()[0] != 0,
-        IpAddr::V6(v6) => !v6.is_multicast(),
+        IpAddr::V6(v6) => !v6.is_multicast() && v6.to_ipv4_mapped().is_none(),
     };
     is_one && !ip.is_loopback() && !ip.is_unspecified() && !is_private(ip) && address.port() != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn no_relay_over_ipv6_is_asked_nor_one_on_our_side_of_the_nat() {
+        let (v4, v6) = ("203.0.113.1:51820", "[2001:db8::1]:51820");
+        for (relay, seen, expected) in [
+            (v4, "198.51.100.7:4000", true),
+            (v6, "[2001:db8::7]:51820", false),
+            (v4, "[2001:db8::7]:51820", false),
+            (v6, "198.51.100.7:4000", false),
+            (v4, "192.168.1.7:4000", false),
+            ("192.168.1.1:51820", "198.51.100.7:4000", false),
+        ] {
+            assert_eq!(is_across((at(relay), at(seen))), expected, "{relay} {seen}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_host_on_the_internet_is_knocked_at() {
+        for address in ["203.0.113.1:9", "[2001:db8::1]:9"] {
+            assert!(is_public(at(address)), "{address}");
+        }
+        for address in [
+            "192.168.1.1:9",
+            "127.0.0.1:9",
+            "0.1.2.3:9",
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "203.0.113.1:0",
+            "[::1]:9",
+            "[::]:9",
+            "[fe80::1]:9",
+            "[fd00::1]:9",
+            "[ff02::1]:9",
+            "[::ffff:192.168.1.1]:9",
+            "[::ffff:127.0.0.1]:9",
+            "[::ffff:203.0.113.1]:9",
+        ] {
+            assert!(!is_public(at(address)), "{address}");
+        }
+    }
 }

@@ -56,6 +56,8 @@ pub(super) struct Knocks {
 struct Visitor {
     node: NodeId,
     key: Key,
+    /// What shows its port: made once, as anybody may send something like it.
+    shown: Proof,
     asked: Instant,
     shows: u8,
     /// Whether it was told that another relay knocked.
@@ -79,6 +81,12 @@ impl Knocks {
         self.is_open_until.unwrap_or(Instant::NEVER)
     }
 
+    /// Forgets who may ask again by now.
+    fn expire(&mut self, now: Instant) {
+        let visitors = &mut self.visitors;
+        visitors.retain(|v| now.saturating_since(v.asked) < PAUSE);
+    }
+
     fn visitor(&mut self, node: NodeId) -> Option<&mut Visitor> {
         self.visitors.iter_mut().find(|v| v.node == node)
     }
@@ -98,12 +106,11 @@ impl<A: Aead> Node<A> {
             return Reply::Refused(Refusal::NotAllowed);
         }
         let knocks = &mut self.traversal.knocks;
-        knocks
-            .visitors
-            .retain(|v| now.saturating_since(v.asked) < PAUSE);
+        knocks.expire(now);
         let visitor = Visitor {
             node,
             key,
+            shown: key.shown(),
             asked: now,
             shows: 0,
             is_told: false,
@@ -128,8 +135,10 @@ impl<A: Aead> Node<A> {
         let Some(Knocking::Show(proof)) = Knocking::parse(frame.packet()) else {
             return Err(DropReason::NotOurs);
         };
-        let mut visitors = self.traversal.knocks.visitors.iter_mut();
-        let visitor = visitors.find(|v| v.key.shown() == proof);
+        let knocks = &mut self.traversal.knocks;
+        knocks.expire(now);
+        let mut visitors = knocks.visitors.iter_mut();
+        let visitor = visitors.find(|v| v.shown == proof);
         let visitor = visitor.ok_or(DropReason::NotOurs)?;
         let registered = self.relay.address(visitor.node).map(|at| at.ip());
         let is_late = now.saturating_since(visitor.asked) >= SHOWN_WITHIN;
@@ -239,6 +248,32 @@ impl<A: Aead> Node<A> {
             .is_some()
         {
             let _ = self.traversal.closing.push(OTHER_PORT);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_ask_again_is_forgotten_and_nobody_before() {
+        let mut knocks = Knocks::default();
+        let key = Key([7; 16]);
+        for s in [0, 9] {
+            let visitor = Visitor {
+                node: NodeId([1; 16]),
+                key,
+                shown: key.shown(),
+                asked: Instant::ZERO.after(Duration::from_secs(s)),
+                shows: 0,
+                is_told: false,
+            };
+            assert!(knocks.visitors.push(visitor).is_ok());
+        }
+        for (s, left) in [(9, 2), (10, 1), (18, 1), (19, 0)] {
+            knocks.expire(Instant::ZERO.after(Duration::from_secs(s)));
+            assert_eq!(knocks.visitors.len(), left, "{s}");
         }
     }
 }

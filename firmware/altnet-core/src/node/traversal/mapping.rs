@@ -58,6 +58,7 @@ impl<A: Aead> Node<A> {
         }
         let seen = &mut self.traversal.seen;
         // What was seen before the address changed is no longer comparable.
+        let before = seen.iter().find(|s| s.by == by).map(|s| s.address.ip());
         let moved = seen.iter().any(|s| s.by == by && s.address != address);
         seen.retain(|s| s.by != by && now.saturating_since(s.at) < SEEN_LIFE && !moved);
         if seen.is_full() {
@@ -74,8 +75,8 @@ impl<A: Aead> Node<A> {
             {
                 link.renew = link.renew.min(now);
             }
-            self.filter_anew(now);
         }
+        self.filter_seen(by, address.ip(), before, now);
         let mapping = self.traversal.mapping();
         if mapping != self.traversal.told {
             self.traversal.told = mapping;

@@ -3,6 +3,8 @@
 //!
 //! Two that have no relay in common ask one each; those pass it on to each other ([`crate::relay::meet`]).
 
+use core::net::SocketAddr;
+
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
@@ -132,16 +134,16 @@ impl<A: Aead> Node<A> {
         now.after(wait)
     }
 
-    /// Whether one of the two is a relay that says where it is: whoever doesn't reach it there is kept from it by
-    /// something that no search passes.
+    /// Whether one of the two is a relay that says where it is by IPv4, as searches go: whoever doesn't reach it there
+    /// is kept from it by something that no search passes.
     fn is_placed(&self, node: NodeId) -> bool {
         let is_relay = |roles: Roles| roles.contains(Roles::RELAY);
         let registry = self.network.as_ref().map(|network| &network.registry);
         let member = registry.and_then(|registry| registry.by_node(&node));
         let theirs = member.filter(|member| is_relay(member.membership.roles));
         let theirs = theirs.and_then(|member| member.node);
-        theirs.is_some_and(|record| !record.fixed_endpoints.is_empty())
-            || (is_relay(self.own_roles()) && !self.fixed_endpoints().is_empty())
+        theirs.is_some_and(|record| says_where(&record.fixed_endpoints))
+            || (is_relay(self.own_roles()) && says_where(&self.fixed_endpoints()))
     }
 
     /// A client of this relay wants to meet another, or one of another relay's.
@@ -206,6 +208,11 @@ impl<A: Aead> Node<A> {
     }
 }
 
+/// Whether any of a node's fixed endpoints is one that a search could have found.
+fn says_where(endpoints: &[SocketAddr]) -> bool {
+    endpoints.iter().any(SocketAddr::is_ipv4)
+}
+
 impl Meeting {
     pub(super) fn next_pause(&mut self) -> Duration {
         self.askings = 0;
@@ -223,5 +230,19 @@ impl Meeting {
         self.next = None;
         self.askings = 0;
         self.pause = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_is_placed_by_ipv6_alone_may_be_searched_for() {
+        let (v4, v6) = ("203.0.113.1:9", "[2001:db8::1]:9");
+        for (all, expected) in [(&[][..], false), (&[v6], false), (&[v6, v4], true)] {
+            let all: std::vec::Vec<SocketAddr> = all.iter().map(|at| at.parse().unwrap()).collect();
+            assert_eq!(says_where(&all), expected, "{all:?}");
+        }
     }
 }
