@@ -1,12 +1,12 @@
 //! How a node finds out whom the NAT before it lets in (RFC 4787 section 5), with the help of relays.
 //!
 //! ```text
-//! Show  0x1a | 0 0 0 | proof 16 | zeros 44     from a port that has sent nothing before, to a relay
+//! Show  0x1a | 0 0 0 | proof 16 | zeros 140    from a port that has sent nothing before, to a relay
 //! Knock 0x1b | 0 0 0 | proof 16                to where the relay saw that Show, from three places
 //! ```
 //! A proof is the first half of `H("altnet knock v1", key, origin u8)`; the key is one trial's, made at random
 //! and said to the relay inside the session. So nobody on the way of a `Show` can tell what the knocks will
-//! look like. All three knocks together are shorter than the `Show` that they answer.
+//! look like. All three knocks together are shorter than the `Show` that they answer, headers of IPv6 and UDP with them.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,8 @@ use crate::hash::{self, HASH_BYTES};
 pub const SHOW: u8 = 0x1a;
 /// First byte of one that tries whether it is let in.
 pub const KNOCK: u8 = 0x1b;
-/// Length of a `Show` in bytes: no shorter than the three knocks for it.
-pub const SHOW_BYTES: usize = 64;
+/// Length of a `Show` in bytes: with its headers no shorter than the three knocks for it with theirs.
+pub const SHOW_BYTES: usize = 160;
 /// Length of a `Knock` in bytes.
 pub const KNOCK_BYTES: usize = HEADER_BYTES + PROOF_BYTES;
 
@@ -176,7 +176,7 @@ mod tests {
     fn both_keep_their_exact_bytes() {
         let key = Key([7; 16]);
         let show = written(Knocking::Show(key.shown()));
-        let expected = [&[0x1a, 0, 0, 0][..], &key.shown().0, &[0; 44]].concat();
+        let expected = [&[0x1a, 0, 0, 0][..], &key.shown().0, &[0; 140]].concat();
         assert_eq!(show, expected);
         let knock = written(Knocking::Knock(key.knock(Origin::Same)));
         let expected = [&[0x1b, 0, 0, 0][..], &key.knock(Origin::Same).0].concat();
@@ -194,7 +194,9 @@ mod tests {
 
     #[test]
     fn no_more_bytes_are_knocked_with_than_were_shown() {
-        assert!(Origin::ALL.len() * KNOCK_BYTES <= SHOW_BYTES);
+        // Of IPv6 and UDP; those of IPv4 are less.
+        const HEADERS: usize = 40 + 8;
+        assert!(Origin::ALL.len() * (HEADERS + KNOCK_BYTES) <= HEADERS + SHOW_BYTES);
     }
 
     #[test]
@@ -214,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_again(mut bytes in proptest::collection::vec(any::<u8>(), 0..70), is_show: bool, fits: bool) {
+        fn what_is_read_is_written_again(mut bytes in proptest::collection::vec(any::<u8>(), 0..170), is_show: bool, fits: bool) {
             let length = if is_show { SHOW_BYTES } else { KNOCK_BYTES };
             if fits {
                 bytes.resize(length, 0);
