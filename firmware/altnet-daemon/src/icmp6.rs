@@ -105,6 +105,9 @@ fn pass_only(kind: u8) -> [u32; 8] {
     blocked
 }
 
+/// The same filter, that lets nothing in.
+const PASS_NOTHING: [u32; 8] = [u32::MAX; 8];
+
 /// Reads one message; nothing if its hop limit shows that it crossed a router.
 fn receive_now(socket: &Socket, message: &mut [u8]) -> io::Result<Option<(usize, SocketAddrV6)>> {
     // Aligned as cmsghdr wants, and room for one int with its header (24 bytes on 64 bits).

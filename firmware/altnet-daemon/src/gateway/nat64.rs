@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use altnet_core::lan::pref64::{self, Advertised, Router};
+use altnet_wire::address::Prefix;
 use altnet_wire::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -17,8 +18,10 @@ const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(1
 /// How long an answer counts (RFC 7050 section 3: at most the records' lifetime, a day at the
 /// name's own servers).
 const AGAIN: Duration = Duration::from_secs(3600);
-/// How soon it is asked again that said nothing.
+/// How soon it is asked again that said nothing; each next pause is twice as long, up to [`AGAIN`].
 const RETRY: Duration = Duration::from_secs(30);
+/// How long nothing is done where the kernel doesn't say where this machine is.
+const PUT_OFF: Duration = Duration::from_secs(2);
 
 /// How often routers are asked to advertise, and the pause between two times (RFC 4861 section 10).
 const SOLICITATIONS: u8 = 3;
@@ -51,6 +54,11 @@ pub struct Nat64 {
     solicit: Instant,
     /// When the resolver is next asked; none while it is being asked, or needn't be.
     next: Option<Instant>,
+    retry: Duration,
+    /// Nothing is due before.
+    not_before: Instant,
+    /// The network's own prefix, which no NAT64 has.
+    own: Option<Prefix>,
     outbox: mpsc::Sender<Option<Ipv6Addr>>,
     answers: mpsc::Receiver<Option<Ipv6Addr>>,
 }
@@ -66,6 +74,9 @@ impl Default for Nat64 {
             solicited: 0,
             solicit: Instant::NEVER,
             next: None,
+            retry: RETRY,
+            not_before: Instant::ZERO,
+            own: None,
             outbox,
             answers,
         }
@@ -109,6 +120,9 @@ impl Nat64 {
         if !is_alone {
             self.known = None;
             self.next = None;
+        } else if self.advertised.prefix(now).is_some() {
+            // The resolver is asked once that holds no more.
+            self.next = None;
         } else if self.next.is_none_or(|next| next <= now) {
             self.next = Some(now.after(RETRY));
             let outbox = self.outbox.clone();
@@ -133,6 +147,12 @@ impl Nat64 {
             let has_some = !outside.is_empty() && self.routers.is_some();
             self.solicit = if has_some { now } else { Instant::NEVER };
             self.solicited = 0;
+            self.retry = RETRY;
+            if let Some(routers) = &self.routers
+                && let Err(e) = routers.listen(has_some)
+            {
+                crate::warning!("can't hear what routers advertise: {e}");
+            }
             self.outside = outside;
         }
         if self.solicit > now {
@@ -162,15 +182,30 @@ impl Nat64 {
     /// When [`Nat64::look`] has to be called again.
     pub fn deadline(&self) -> Instant {
         let next = self.next.unwrap_or(Instant::NEVER).min(self.solicit);
-        next.min(self.advertised.deadline())
+        next.min(self.advertised.deadline()).max(self.not_before)
+    }
+
+    /// [`Nat64::look`] can't be called now, since it isn't known where this machine is.
+    pub fn put_off(&mut self, now: Instant) {
+        self.not_before = now.after(PUT_OFF);
+    }
+
+    /// Keeps from going by the network's own prefix.
+    pub fn set_own(&mut self, own: Option<Prefix>) {
+        self.own = own;
+    }
+
+    fn is_usable(&self, prefix: Ipv6Addr) -> bool {
+        pref64::is_usable(prefix) && self.own.is_none_or(|own| !own.contains(prefix))
     }
 
     /// Waits until the resolver has answered, or a router is heard.
     pub async fn news(&mut self) -> News {
         let routers = self.routers.as_ref();
+        let outside = &self.outside;
         let heard = async {
             match routers {
-                Some(routers) => routers.receive().await,
+                Some(routers) => routers.receive(outside).await,
                 None => std::future::pending().await,
             }
         };
@@ -191,8 +226,14 @@ impl Nat64 {
         match news {
             News::Resolved(answer) if self.next.is_some() => {
                 // One that says nothing once doesn't take back what it said.
+                let answer = answer.filter(|prefix| self.is_usable(*prefix));
                 self.known = answer.or(self.known);
-                self.next = Some(now.after(if answer.is_some() { AGAIN } else { RETRY }));
+                let pause = if answer.is_some() { AGAIN } else { self.retry };
+                self.retry = (pause * 2).min(AGAIN);
+                if answer.is_some() {
+                    self.retry = RETRY;
+                }
+                self.next = Some(now.after(pause));
             }
             News::Resolved(_) => {}
             News::Deaf => self.routers = None,
@@ -202,9 +243,10 @@ impl Nat64 {
                     address: heard.source,
                 };
                 let found = pref64::parse(&heard.message, heard.source, ON_LINK_HOPS);
-                if let Ok(found) = found
+                if let Ok(mut found) = found
                     && self.outside.contains(&heard.interface)
                 {
+                    found.retain(|one| self.is_usable(one.prefix));
                     self.advertised.handle(router, &found, now);
                 }
             }
@@ -225,9 +267,19 @@ fn prefix_in(found: impl Iterator<Item = IpAddr>) -> Option<Ipv6Addr> {
         }
         IpAddr::V4(_) => None,
     });
-    prefixes
-        .next()
-        .filter(|prefix| prefix.to_ipv4_mapped().is_none() && !prefix.is_unspecified())
+    prefixes.next().filter(|prefix| pref64::is_usable(*prefix))
+}
+
+/// Those that are on interfaces which a default route leads through. Where none is known to all of them may be:
+/// somebody's rules may route by other tables.
+pub fn on_the_way(outside: &[Reachable], through: &[u32]) -> Vec<Reachable> {
+    let is_on = |found: &&Reachable| through.contains(&found.interface);
+    let found: Vec<Reachable> = outside.iter().filter(is_on).copied().collect();
+    if found.is_empty() {
+        outside.to_vec()
+    } else {
+        found
+    }
 }
 
 #[cfg(test)]
@@ -318,5 +370,69 @@ mod tests {
             None
         );
         assert_eq!(nat64.take(advertised(2, 600), later), None);
+    }
+
+    #[tokio::test]
+    async fn the_resolver_is_not_asked_while_a_router_says_it_and_else_ever_more_rarely() {
+        let mut nat64 = Nat64::default();
+        let mut now = Instant::from_micros(1);
+        let alone = on(2, &["2001:db8::1"]);
+        nat64.look(&alone, now);
+        for pause in [30, 60, 120, 240, 480, 960, 1920, 3600, 3600] {
+            nat64.take(News::Resolved(None), now);
+            assert_eq!(nat64.deadline(), now.after(Duration::from_secs(pause)));
+            now = nat64.deadline();
+            nat64.look(&alone, now);
+        }
+        nat64.take(advertised(2, 7200), now);
+        nat64.take(News::Resolved(None), now);
+        let until = now.after(Duration::from_secs(7200));
+        now = nat64.deadline();
+        assert!(now < until);
+        nat64.look(&alone, now);
+        assert_eq!(nat64.deadline(), until);
+        // Nobody says it any more.
+        nat64.look(&alone, until);
+        assert_eq!(nat64.deadline(), until.after(RETRY));
+        // On another line it is asked soon again.
+        nat64.look(&on(3, &["2001:db8::1"]), until.after(RETRY));
+        let later = nat64.deadline();
+        nat64.take(News::Resolved(None), later);
+        assert_eq!(nat64.deadline(), later.after(RETRY));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_due_at_once_while_the_kernel_does_not_say_where_this_machine_is() {
+        let mut nat64 = Nat64::default();
+        let now = Instant::from_micros(1);
+        nat64.look(&on(2, &["2001:db8::1"]), now);
+        nat64.take(advertised(2, 600), now);
+        let later = now.after(Duration::from_secs(10_000));
+        assert!(nat64.deadline() <= later);
+        nat64.put_off(later);
+        assert_eq!(nat64.deadline(), later.after(PUT_OFF));
+    }
+
+    #[tokio::test]
+    async fn no_prefix_inside_the_network_is_gone_by() {
+        let mut nat64 = Nat64::default();
+        let now = Instant::from_micros(1);
+        nat64.look(&on(2, &["2001:db8::1"]), now);
+        let own = "2001:db8:64::".parse().unwrap();
+        nat64.set_own(Some(Prefix::new(own, 48)));
+        assert_eq!(nat64.take(advertised(2, 600), now), None);
+        assert_eq!(nat64.take(News::Resolved(Some(own)), now), None);
+        nat64.set_own(None);
+        assert_eq!(nat64.take(advertised(2, 600), now), Some(own));
+    }
+
+    #[test]
+    fn what_no_default_route_leads_through_is_no_way_out_unless_none_is_known() {
+        let bridge = on(7, &["172.17.0.1"]);
+        let line = on(2, &["2001:db8::1"]);
+        let all = [&bridge[..], &line[..]].concat();
+        assert_eq!(on_the_way(&all, &[2, 9]), line);
+        assert_eq!(on_the_way(&all, &[9]), all);
+        assert_eq!(on_the_way(&all, &[]), all);
     }
 }

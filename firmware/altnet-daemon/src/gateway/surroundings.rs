@@ -6,6 +6,7 @@ use altnet_core::node::{Subnet, Surroundings};
 use altnet_wire::time::Instant;
 
 use super::Gateway;
+use super::nat64::on_the_way;
 use crate::netlink::Reachable;
 
 impl Gateway {
@@ -14,9 +15,11 @@ impl Gateway {
     pub(super) fn tell_interfaces(&mut self, now: Instant) {
         let (Ok(found), Ok(port)) = (self.netlink.reachable_addresses(), self.ports.number())
         else {
+            self.nat64.put_off(now);
             return;
         };
         let own = self.node.setup().map(|setup| setup.network);
+        self.nat64.set_own(own);
         let is_own = |ip: IpAddr| match (own, ip) {
             (Some(own), IpAddr::V6(ip)) => own.contains(ip),
             _ => false,
@@ -29,7 +32,8 @@ impl Gateway {
         let (inside, outside): (Vec<_>, Vec<_>) = found
             .into_iter()
             .partition(|found| lans.contains(&found.interface));
-        let prefix = self.nat64.look(&outside, now);
+        let through = self.netlink.default_interfaces().unwrap_or_default();
+        let prefix = self.nat64.look(&on_the_way(&outside, &through), now);
         self.tell_surroundings(&own, &inside, port, now);
         let addresses: Vec<SocketAddr> = outside
             .into_iter()

@@ -9,7 +9,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::{ALL_ROUTERS, ICMP6_FILTER, ON_LINK_HOPS, pass_only, receive_now};
+use super::{ALL_ROUTERS, ICMP6_FILTER, ON_LINK_HOPS, PASS_NOTHING, pass_only, receive_now};
 use crate::netlink::set_option;
 
 /// The largest advertisement that is read, in bytes: an Ethernet's MTU less the IPv6 header.
@@ -37,19 +37,14 @@ pub struct RouterSocket {
 }
 
 impl RouterSocket {
-    /// Opens a socket. Needs CAP_NET_RAW and a tokio runtime with I/O.
+    /// Opens a socket that hears nothing yet. Needs CAP_NET_RAW and a tokio runtime with I/O.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn open() -> io::Result<Self> {
         let kind = Type::RAW.cloexec().nonblocking();
         let socket = Socket::new(Domain::IPV6, kind, Some(Protocol::ICMPV6))?;
-        set_option(
-            &socket,
-            libc::IPPROTO_ICMPV6,
-            ICMP6_FILTER,
-            &pass_only(ROUTER_ADVERTISEMENT),
-        )?;
+        set_option(&socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &PASS_NOTHING)?;
         socket.set_multicast_hops_v6(ON_LINK_HOPS)?;
         socket.set_multicast_loop_v6(false)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, &1i32)?;
@@ -57,6 +52,19 @@ impl RouterSocket {
         // replaces its descriptor before it is dropped.
         let socket = unsafe { AsyncFd::register(socket)? };
         Ok(Self { socket })
+    }
+
+    /// Hears advertisements from now on, or nothing: the kernel keeps from the daemon what it has no use for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn listen(&self, on: bool) -> io::Result<()> {
+        let filter = match on {
+            true => pass_only(ROUTER_ADVERTISEMENT),
+            false => PASS_NOTHING,
+        };
+        let socket = self.socket.get_ref();
+        set_option(socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &filter)
     }
 
     /// Asks the routers on an interface to advertise now.
@@ -71,23 +79,23 @@ impl RouterSocket {
             .map(|_| ())
     }
 
-    /// Waits for the next advertisement that came from a link of ours.
+    /// Waits for the next advertisement that came from one of these interfaces; others are dropped.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn receive(&self) -> io::Result<Advertisement> {
+    pub async fn receive(&self, interfaces: &[u32]) -> io::Result<Advertisement> {
         let mut message = [0; MAX_ADVERTISEMENT_BYTES];
         loop {
             let mut ready = self.socket.readable().await?;
             match ready.try_io(|socket| receive_now(socket.get_ref(), &mut message)) {
-                Ok(Ok(Some((length, from)))) => {
+                Ok(Ok(Some((length, from)))) if interfaces.contains(&from.scope_id()) => {
                     return Ok(Advertisement {
                         interface: from.scope_id(),
                         source: *from.ip(),
                         message: message.get(..length).unwrap_or_default().to_vec(),
                     });
                 }
-                Ok(Ok(None)) | Err(_) => {}
+                Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(e)) => return Err(e),
             }
         }
@@ -133,7 +141,12 @@ mod tests {
                 let (isp, wan) = (index_of("isp0").unwrap(), index_of("wan0").unwrap());
                 netlink.bring_up(isp, None).unwrap();
                 netlink.bring_up(wan, None).unwrap();
+                let (on_isp, on_wan) = ([isp], [wan]);
                 let host = RouterSocket::open().unwrap();
+                host.listen(true).unwrap();
+                let deaf = RouterSocket::open().unwrap();
+                let elsewhere = RouterSocket::open().unwrap();
+                elsewhere.listen(true).unwrap();
                 let router = LinkSocket::open("isp0", isp).unwrap();
                 while host.solicit(wan).is_err() {
                     tokio::task::yield_now().await;
@@ -148,13 +161,26 @@ mod tests {
                 // Again and again, for the other end may not be up yet.
                 let heard = loop {
                     tokio::select! {
-                        heard = host.receive() => break heard.unwrap(),
+                        heard = host.receive(&on_wan) => break heard.unwrap(),
                         () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {
                             let _ = host.solicit(wan);
                         }
                     }
                 };
                 answers.abort();
+                // The same came to the others: one isn't to be told, of the other's interfaces it is none.
+                let is_silent = |socket: &RouterSocket| {
+                    let mut message = [0; MAX_ADVERTISEMENT_BYTES];
+                    let error = receive_now(socket.socket.get_ref(), &mut message).unwrap_err();
+                    error.kind() == io::ErrorKind::WouldBlock
+                };
+                assert!(is_silent(&deaf));
+                tokio::select! {
+                    biased;
+                    heard = elsewhere.receive(&on_isp) => panic!("{heard:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+                assert!(is_silent(&elsewhere));
                 assert_eq!(heard.interface, wan);
                 let found = pref64::parse(&heard.message, heard.source, 255).unwrap();
                 let expected = pref64::Pref64 {

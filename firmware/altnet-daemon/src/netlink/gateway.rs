@@ -30,6 +30,23 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn default_gateways(&mut self) -> io::Result<Vec<Gateway>> {
+        let routes = self.default_routes()?;
+        let mut found: Vec<Gateway> = routes.iter().filter_map(Route::gateway).collect();
+        found.sort_by_key(|gateway| gateway.metric);
+        Ok(found)
+    }
+
+    /// The interfaces that a default route of the main table leads through, of either family, also those at whose
+    /// other end no router is named, as with PPP.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn default_interfaces(&mut self) -> io::Result<Vec<u32>> {
+        let routes = self.default_routes()?;
+        Ok(routes.iter().map(|route| route.interface).collect())
+    }
+
+    fn default_routes(&mut self) -> io::Result<Vec<Route>> {
         let mut found = Vec::new();
         // Apart, as a kernel without IPv6 refuses all families at once.
         for family in [libc::AF_INET, libc::AF_INET6] {
@@ -38,27 +55,43 @@ impl Netlink {
             fixed[0] = family as u8;
             message.bytes(&fixed);
             let listed = self.dump(message, libc::RTM_NEWROUTE, |body| {
-                found.extend(default_gateway(body));
+                found.extend(default_route(body));
             });
             if family == libc::AF_INET {
                 listed?;
             }
         }
-        found.sort_by_key(|gateway| gateway.metric);
         Ok(found)
     }
 }
 
-fn default_gateway(body: &[u8]) -> Option<Gateway> {
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    router: Option<IpAddr>,
+    interface: u32,
+    metric: u32,
+}
+
+impl Route {
+    fn gateway(&self) -> Option<Gateway> {
+        Some(Gateway {
+            address: self.router?,
+            interface: self.interface,
+            metric: self.metric,
+        })
+    }
+}
+
+fn default_route(body: &[u8]) -> Option<Route> {
     let (fixed, attributes) = body.split_at_checked(FIXED_BYTES)?;
     // One for packets from a prefix alone counts: OpenWrt's default routes of IPv6 are so.
     if fixed[1] != 0 || fixed[4] != libc::RT_TABLE_MAIN || fixed[7] != libc::RTN_UNICAST {
         return None;
     }
-    let (mut address, mut interface, mut metric) = (None, None, 0);
+    let (mut router, mut interface, mut metric) = (None, None, 0);
     for (kind, value) in Attributes(attributes) {
         match kind {
-            libc::RTA_GATEWAY => address = ip_address(value),
+            libc::RTA_GATEWAY => router = ip_address(value),
             libc::RTA_OIF => interface = number(value),
             libc::RTA_PRIORITY => metric = number(value)?,
             // Of several with equal rights the first.
@@ -69,13 +102,13 @@ fn default_gateway(body: &[u8]) -> Option<Gateway> {
                 let attributes = value.get(HOP_BYTES..length).unwrap_or(&[]);
                 let mut attributes = Attributes(attributes);
                 let gateway = attributes.find(|(kind, _)| *kind == libc::RTA_GATEWAY);
-                address = gateway.and_then(|(_, value)| ip_address(value));
+                router = gateway.and_then(|(_, value)| ip_address(value));
             }
             _ => {}
         }
     }
-    Some(Gateway {
-        address: address?,
+    Some(Route {
+        router,
         interface: interface?,
         metric,
     })
@@ -120,6 +153,21 @@ mod tests {
             let expected = expected.map(|(address, metric)| (address.to_owned(), metric));
             assert_eq!(found, expected);
 
+            // Where no router is named there is a way all the same.
+            for words in [
+                "link add wan2 type bridge",
+                "link set wan2 up",
+                "-6 route add default dev wan2 metric 2000",
+            ] {
+                ip(words);
+            }
+            assert_eq!(netlink.default_gateways().unwrap().len(), 3);
+            let through = netlink.default_interfaces().unwrap();
+            for name in ["wan0", "wan1", "wan2"] {
+                let index = crate::link::index_of(name).unwrap();
+                assert!(through.contains(&index), "{name}");
+            }
+
             for words in [
                 "route flush exact 0.0.0.0/0",
                 "route add default nexthop via 198.51.100.1 nexthop via 192.0.2.1",
@@ -134,10 +182,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_makes_the_reader_panic(mut bytes: Vec<u8>) {
-            let _ = default_gateway(&bytes);
+            let _ = default_route(&bytes);
             if bytes.len() >= FIXED_BYTES {
                 (bytes[1], bytes[4], bytes[7]) = (0, libc::RT_TABLE_MAIN, libc::RTN_UNICAST);
-                let _ = default_gateway(&bytes);
+                let _ = default_route(&bytes);
             }
         }
     }
