@@ -296,3 +296,58 @@ fn an_idle_home_is_not_knocked_at_again_for_a_day() {
     assert!(!of_kind(&meshes.world, SHOW).is_empty());
     assert_eq!(found(&meshes), [AddressDependent; 2]);
 }
+
+#[test]
+fn nobody_is_advised_to_open_a_port_that_is_mapped_although_a_new_one_lets_in_answers_alone() {
+    let mut pair = Pair::new(17_901, [Line::PortRestricted; 2]);
+    pair.world.block(HOUSE_A, HOUSE_B, true);
+    pair.world.run(seconds(10));
+    assert!(pair.meet(seconds(10)).direct.is_none());
+    let advice = |pair: &Pair| {
+        let node = pair.world.node(pair.homes[0]);
+        assert_eq!(node.filtering(), AddressAndPortDependent);
+        let steps = node.why("house-b", pair.world.now());
+        let step = steps.into_iter().find(|step| step.question == "better");
+        step.unwrap().answer
+    };
+    let ours = "open this node's UDP port";
+    assert!(advice(&pair).contains(ours), "{}", advice(&pair));
+    let mut map = |side: usize, address: &str| {
+        let at = SocketAddr::new(address.parse().unwrap(), 40_000);
+        pair.world
+            .with(pair.homes[side], |node, now| node.handle_mapped(&[at], now));
+        pair.world.run(seconds(10));
+        advice(&pair)
+    };
+    // Mapped by a router that is behind another.
+    assert!(map(0, "192.168.7.2").contains(ours));
+    let theirs = map(0, HOUSE_A);
+    assert!(theirs.contains("open house-b's UDP port"), "{theirs}");
+    let both = map(1, HOUSE_B);
+    assert!(both.contains("firewall"), "{both}");
+}
+
+#[test]
+fn a_router_that_says_one_prefix_and_another_has_every_way_doubted_now_and_then() {
+    let mut pair = Pair::new(17_911, [Line::Open; 2]);
+    pair.world.run(seconds(10));
+    assert!(pair.meet(seconds(5)).direct.is_some());
+    let mut sent = |is_said: bool| {
+        pair.world.captured.clear();
+        pair.world.capture = true;
+        for n in 0..200 {
+            let prefix = (n % 2 == 0 && is_said).then(|| "64:ff9b::".parse().unwrap());
+            pair.world
+                .with(pair.homes[0], |node, now| node.handle_pref64(prefix, now));
+            pair.world.run(altnet_wire::time::Duration::from_millis(50));
+        }
+        let from = pair
+            .world
+            .captured
+            .iter()
+            .filter(|c| c.from.ip().to_string() == HOUSE_A);
+        from.count()
+    };
+    let (before, after) = (sent(false), sent(true));
+    assert!(after < before + 40, "{before} {after}");
+}
