@@ -245,7 +245,7 @@ fn homes_that_lose_each_a_relay_without_a_word_reach_each_other_within_a_minute(
     // pause that a relay reaches it no more (ADR 0015): with most seeds within half a minute.
     answered(&mut meshes, 65);
     meshes.world.run(seconds(5));
-    answered(&mut meshes, 1);
+    answered(&mut meshes, SOON_S);
     // And back.
     for (side, lost) in [(0, [1, 2]), (1, [0, 2])] {
         for relay in lost {
