@@ -30,6 +30,9 @@ services = ["tcp/7000", "udp/7000-7001"]
 # How long nothing may arrive, in ms, where at most 2 % are lost: at a change that nobody told the gateway of, and at another
 # address of its own, which the kernel told it.
 UNTOLD_MS, TOLD_MS = 2000, 1000
+# Nobody moves every few seconds, and what may be sent to addresses that a member names is bounded by the minute
+# (altnet-core/src/path/budget.rs): so long nothing happens before the next move, of few and of all.
+FEW_REST_S, ALL_REST_S = 8, 20
 # How long packets flow before something happens, and after.
 BEFORE_S, AFTER_S = 2, 5
 LOSS_PER_MILLE = 10
@@ -157,13 +160,14 @@ def program(place: Place, *words: str) -> subprocess.Popen:
                             env=place.environment())
 
 
-def tell(chaos: Chaos, switches: tuple[str, ...]) -> None:
+def tell(chaos: Chaos, switches: tuple[str, ...], rest_s: float) -> None:
     """Everything that happens, one after another, to one connection."""
     for at, home in enumerate(chaos.homes):
         name = "AB"[at]
         chaos.switch(home, switches[0])
         for before, after in zip(switches, switches[1:]):
             chaos.settle(True)
+            time.sleep(rest_s)
             chaos.happen(f"uplink of {name} from {before} to {after}", TOLD_MS, lambda home=home, after=after: chaos.switch(home, after))
         chaos.settle(True)
         chaos.happen(f"NAT of {name} rebooted, direct", UNTOLD_MS, lambda home=home: chaos.renumber(home))
@@ -214,7 +218,7 @@ def main() -> int:
             try:
                 chaos.settle(True)
                 chaos.net.say(f"loss {LOSS_PER_MILLE}")
-                tell(chaos, SWITCHES if words.all else FEW_SWITCHES)
+                tell(chaos, *((SWITCHES, ALL_REST_S) if words.all else (FEW_SWITCHES, FEW_REST_S)))
                 if words.all:
                     tell_worse(chaos)
             except LabError:
