@@ -508,6 +508,9 @@ impl Control {
             return Err(DropReason::Full);
         }
         self.half_open.finish(receiver, &self.local, noise)?;
+        if let Some(silent) = self.given_up_for(&endpoint) {
+            self.end(silent, ClosedWhy::Replaced);
+        }
         let waiting = self
             .half_open
             .remove(receiver)
@@ -615,16 +618,30 @@ impl Control {
         self.sessions.len() + self.calls.len() < self.limits.sessions
     }
 
-    /// Whether another caller could get a session.
+    /// Whether another caller could get a session, if need be in the place of one that
+    /// [`Self::given_up_for`] it.
     fn may_become_session(&self, pattern: Pattern, from: &Endpoint) -> bool {
-        if pattern == Pattern::Ik {
-            return self.has_room();
-        }
-        let strangers = || self.sessions.values().filter(|s| s.is_stranger());
-        let neighbours = strangers().filter(|s| is_one_place(&s.origin, from));
-        self.has_room()
-            && strangers().count() < self.limits.strangers
-            && neighbours.count() < self.limits.strangers_per_place
+        let is_free = pattern == Pattern::Ik || self.strangers().count() < self.limits.strangers;
+        self.has_room() && (is_free || self.given_up_for(from).is_some())
+    }
+
+    fn strangers(&self) -> impl Iterator<Item = &Session> {
+        self.sessions
+            .values()
+            .filter(|session| session.is_stranger())
+    }
+
+    /// Of the strangers that came from where `from` is, if they are too many for one more, the one that
+    /// has said nothing for the longest: most likely a machine that lost its power, and is back.
+    fn given_up_for(&self, from: &Endpoint) -> Option<u32> {
+        let neighbours = || {
+            self.strangers()
+                .filter(|session| is_one_place(&session.origin, from))
+        };
+        let are_many = neighbours().count() >= self.limits.strangers_per_place
+            || self.strangers().count() >= self.limits.strangers;
+        let silent = neighbours().min_by_key(|session| session.spoke)?;
+        are_many.then_some(silent.id.0)
     }
 
     /// An index that nothing has. There are 2^32, and few hundred are taken.

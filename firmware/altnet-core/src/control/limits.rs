@@ -11,7 +11,7 @@ pub struct ControlLimits {
     /// How many of them may be with strangers that called us (XX).
     pub strangers: usize,
     /// How many of those may have called from one place: an IPv4 address, an IPv6 /64 or a
-    /// relayed node.
+    /// relayed node. One more ends that of them which has been silent for the longest.
     pub strangers_per_place: usize,
     /// How many of the sessions may be with one remote key. One more ends the oldest of
     /// them: two stand while both sides have called at once.

@@ -52,7 +52,7 @@ pub(super) struct Session {
     pub(super) born: Instant,
     heard: Instant,
     /// When the last whole message arrived here or there.
-    spoke: Instant,
+    pub(super) spoke: Instant,
     sent: Instant,
     idle: Duration,
     stranger_idle: Duration,

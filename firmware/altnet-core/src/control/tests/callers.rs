@@ -131,6 +131,31 @@ fn strangers_from_one_place_are_few() {
 }
 
 #[test]
+fn regression_a_stranger_that_lost_its_power_again_and_again_gets_in() {
+    let limits = ControlLimits {
+        sessions_per_key: 100,
+        strangers_per_s: 100,
+        ..ControlLimits::ROUTER
+    };
+    let mut wire = Wire::new(limits, 32);
+    let mut stood = Vec::new();
+    for _ in 0..=limits.strangers_per_place {
+        stood.push(wire.session(None));
+        wire.told = vec![Vec::new(), Vec::new()];
+        wire.run_for(Duration::from_millis(100));
+    }
+    // Another that speaks isn't given up for it: of those left it is the eldest.
+    let (a, b) = stood[1];
+    wire.nodes[0].send(a, b"still here", wire.now).unwrap();
+    wire.run_for(Duration::from_millis(100));
+    let newest = wire.session(None);
+    let stand = |(_, b): (SessionId, SessionId)| wire.nodes[1].sessions.contains_key(&b.0);
+    assert!(!stand(stood[0]) && !stand(stood[2]));
+    assert!(stand((a, b)) && stand(newest));
+    assert_eq!(wire.nodes[1].sessions.len(), limits.strangers_per_place);
+}
+
+#[test]
 fn regression_a_stranger_that_only_stays_alive_is_sent_away_after_a_minute() {
     let mut wire = Wire::new(ControlLimits::ROUTER, 31);
     let (a, b) = wire.session(None);
