@@ -6,12 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
+mod file;
 mod firewall;
 mod network;
 mod wan;
 mod wifi;
 pub mod words;
 
+pub use file::File;
 pub use firewall::{
     Action, Forward, Offload, Pinhole, Protocol, Reach, Rule, Service, Target, Upnp, Zone,
 };

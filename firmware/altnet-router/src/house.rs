@@ -2,6 +2,17 @@
 //!
 //! A [`House`] comes from [`Router::resolve`](crate::config::Router::resolve) alone.
 
+mod air;
+mod firewall;
+mod hosts;
+mod networks;
+mod ports;
+mod resolve;
+mod wans;
+mod wifi;
+mod wrong;
+mod zones;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -12,6 +23,14 @@ use crate::config::{
     Action, Addresses, Connection, Domain, Ipv6, Label, Mac, Name, Ntp, Offload, PortRange, Pppoe,
     Probes, Protocol, Reach, Service, Sqm, Static4, Wifi,
 };
+
+pub use firewall::{MAX_FORWARDS, MAX_RULES, MAX_SHIFTED};
+pub use hosts::MAX_HOSTS;
+pub use networks::{LENT_SUFFIXES, MAX_NETWORKS, OWN_SUFFIX};
+pub use wans::{MAX_WANS, PPPOE_MTU_BYTES};
+pub use wifi::{MAX_RADIOS, MAX_SSIDS};
+pub use wrong::{Key, Mistakes, Wrong, Wrongs};
+pub use zones::MAX_ZONES;
 
 /// altnetd, on the same machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
