@@ -24,13 +24,20 @@ use crate::config::{
     Probes, Protocol, Reach, Service, Sqm, Static4, Wifi,
 };
 
+pub(crate) use air::covered;
 pub use firewall::{MAX_FORWARDS, MAX_RULES, MAX_SHIFTED};
 pub use hosts::MAX_HOSTS;
 pub use networks::{LENT_SUFFIXES, MAX_NETWORKS, OWN_SUFFIX};
+pub(crate) use ports::vlan_interface;
+pub(crate) use wans::is_line;
 pub use wans::{MAX_WANS, PPPOE_MTU_BYTES};
+pub(crate) use wifi::is_passphrase;
 pub use wifi::{MAX_RADIOS, MAX_SSIDS};
 pub use wrong::{Key, Mistakes, Wrong, Wrongs};
 pub use zones::MAX_ZONES;
+
+/// How much of a radio's name is before the number of an SSID that isn't its first, in bytes.
+const MAX_BSS_BYTES: usize = 13;
 
 /// altnetd, on the same machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,6 +272,39 @@ pub struct Radio {
     pub wifi: Wifi,
     /// The bridges of the SSIDs, and whether machines on each are kept from each other.
     pub bridges: Vec<(String, bool)>,
+}
+
+impl Wan {
+    /// The IPv4 address that the file says it has.
+    pub fn address4(&self) -> Option<Ipv4Net> {
+        match &self.way {
+            Way::Static(fixed) => fixed.as_ref().map(|fixed| fixed.address),
+            Way::Dhcp(_) | Way::Pppoe(_) => None,
+        }
+    }
+
+    /// The interface by way of which what comes in is queued, if it is.
+    pub fn ingress(&self) -> Option<String> {
+        let queued = self.sqm.is_some_and(|sqm| sqm.download_kbit > 0);
+        queued.then(|| format!("ifb-{}", self.name))
+    }
+}
+
+impl Radio {
+    /// The interface of the SSID at this place: the radio's own for the first.
+    pub fn bss(&self, place: usize) -> String {
+        match place {
+            0 => self.interface.clone(),
+            _ => {
+                // Of USB radios the end tells them apart. Names of interfaces are ASCII.
+                let too_long = self.interface.len().saturating_sub(MAX_BSS_BYTES);
+                format!(
+                    "{}-{place}",
+                    self.interface.get(too_long..).unwrap_or(&self.interface)
+                )
+            }
+        }
+    }
 }
 
 impl House {

@@ -13,3 +13,5 @@ pub mod board;
 pub mod config;
 pub mod house;
 pub mod plan;
+pub mod ruleset;
+pub mod services;

@@ -11,9 +11,16 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::config::{Mac, Secret};
+use crate::house::House;
+use crate::{ruleset, services};
 
+mod links;
+mod queues;
+mod routes;
 mod world;
 
+pub(crate) use links::session_mtu;
+pub use routes::own_address;
 pub use world::{Delegated, Leased, Passwords, Places, Stale, WanState, World};
 
 /// The mark of routes that are a plan's: their protocol number (`rtm_protocol`), which nobody else's has.
@@ -51,6 +58,30 @@ pub struct Plan {
     pub working: Vec<String>,
     /// What couldn't be planned and why, for people.
     pub troubles: Vec<String>,
+}
+
+impl Plan {
+    /// What there has to be for `house`, as the world is.
+    pub fn new(house: &House, world: &World, places: &Places) -> Self {
+        let mut troubles = Vec::new();
+        let lines = routes::lines(house, world);
+        let links = links::links(house);
+        let works = lines.iter().filter(|line| line.works);
+        let working: Vec<String> = works.map(|line| line.wan.name.to_string()).collect();
+        Self {
+            addresses: routes::addresses(house, world, &lines, &mut troubles),
+            routes: routes::routes(&lines),
+            rules: routes::rules(&lines),
+            sysctls: links::sysctls(house, &links),
+            links,
+            ruleset: ruleset::render(house, world),
+            queues: queues::queues(house),
+            children: services::children(house, world, places, &working, &mut troubles),
+            resolvers: services::resolvers(house, world, &working),
+            working,
+            troubles,
+        }
+    }
 }
 
 /// An interface.

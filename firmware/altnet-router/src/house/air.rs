@@ -49,7 +49,7 @@ pub(super) fn channels(country: &str, band: Band, width: Width) -> Vec<u8> {
 }
 
 /// The channels of 20 MHz that one of a width takes.
-pub(super) fn covered(channel: u8, band: Band, width: Width) -> Option<Vec<u8>> {
+pub(crate) fn covered(channel: u8, band: Band, width: Width) -> Option<Vec<u8>> {
     let many: u8 = match width {
         Width::Twenty => return Some(vec![channel]),
         Width::Forty => 2,

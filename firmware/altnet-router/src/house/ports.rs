@@ -141,7 +141,7 @@ impl<'a> Plugged<'a> {
 }
 
 /// The interface of a VLAN: the port's name and the id, or where that is too long the end of it.
-pub(super) fn vlan_interface(port: &str, id: u16) -> String {
+pub(crate) fn vlan_interface(port: &str, id: u16) -> String {
     let id = format!(".{id}");
     let too_long = (port.len() + id.len()).saturating_sub(MAX_INTERFACE_BYTES);
     // Names of interfaces that are let in are ASCII.

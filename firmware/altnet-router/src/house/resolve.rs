@@ -54,7 +54,11 @@ impl Router {
             radios,
             upnp,
             offload: written.offload,
-            ntp: written.ntp,
+            ntp: Ntp {
+                // Who doesn't ask doesn't know.
+                serve: written.ntp.serve && !written.ntp.servers.is_empty(),
+                servers: written.ntp.servers,
+            },
         })
     }
 

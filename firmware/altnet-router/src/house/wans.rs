@@ -356,7 +356,7 @@ pub(super) fn against_networks(wans: &[Wan], networks: &[Network], wrongs: &mut 
 }
 
 /// Text that is on one line and isn't empty.
-pub(super) fn is_line(text: &str, most: usize) -> bool {
+pub(crate) fn is_line(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 

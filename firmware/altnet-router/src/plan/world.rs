@@ -18,9 +18,10 @@ pub struct World {
     pub stale: Vec<Stale>,
     /// Passwords that are in files of their own.
     pub passwords: Passwords,
-    /// Interfaces of the board that are there. One that isn't (a Wi-Fi stick that was pulled) is planned for, but for
-    /// what would not load without it.
+    /// Interfaces that are there, beside those that a plan makes.
     pub present: Vec<String>,
+    /// Whether the kernel has flow tables. Without, what would be offloaded goes the long way.
+    pub has_flow_tables: bool,
 }
 
 /// What is in the files that [`House::password_files`](crate::house::House::password_files) names: the first line of each that could be read.
@@ -61,6 +62,16 @@ pub struct WanState {
     pub resolvers: Vec<IpAddr>,
     /// Prefixes that the provider delegated.
     pub prefixes: Vec<Delegated>,
+}
+
+impl WanState {
+    /// Whether there is an address of a family that is good beyond the link.
+    pub(crate) fn has(&self, is_v4: bool) -> bool {
+        self.addresses.iter().any(|leased| match leased.net {
+            IpNet::V4(_) => is_v4,
+            IpNet::V6(net) => !is_v4 && !net.addr().is_unicast_link_local(),
+        })
+    }
 }
 
 /// An address that was got.
