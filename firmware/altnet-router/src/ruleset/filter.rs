@@ -179,6 +179,14 @@ pub(super) fn forward(view: &View, script: &mut Script) {
     script.line(format_args!("iifname {tun} {REFUSE}"));
     script.line(format_args!("iifname @house oifname {tun} {REFUSE}"));
     script.line(format_args!("oifname {tun} drop"));
+    if view.is_there(&wan()) {
+        // Addresses that are the house's own mean nothing to a provider (RFC 4193 section 4.3).
+        for key in ["saddr", "daddr"] {
+            script.line(format_args!(
+                "oifname @zone_wan ip6 {key} fc00::/7 {REFUSE}"
+            ));
+        }
+    }
     dispatch(view, "forward", script);
     script.line(format_args!("iifname @house {REFUSE}"));
     script.close();

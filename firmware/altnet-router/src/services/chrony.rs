@@ -42,12 +42,12 @@ pub(super) fn child(house: &House, places: &Places) -> Option<Child> {
     if networks.is_empty() {
         lines.add("port 0");
     }
-    for network in networks {
+    for network in &networks {
         lines.add(format!("allow {}", network.ipv4.trunc()));
-        if network.ipv6 {
-            // The firewall says from where; a prefix may be another tomorrow.
-            lines.add("allow ::/0");
-        }
+    }
+    if networks.iter().any(|network| network.ipv6) {
+        // The firewall says from where; a prefix may be another tomorrow.
+        lines.add("allow ::/0");
     }
     let files = vec![lines.file(places, "chrony.conf")];
     Some(super::child(

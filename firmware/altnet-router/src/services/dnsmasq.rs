@@ -13,9 +13,11 @@ use crate::house::{House, LENT_SUFFIXES, Network};
 use crate::plan::{Child, Places};
 
 /// How often the house is told of its prefixes without asking, and how long a router counts without saying so again, in
-/// seconds. Short enough that what goes away is soon forgotten (RFC 9096 section 3.4 has 45 minutes for prefixes).
+/// seconds.
 const ADVERTISE_S: u32 = 200;
 const ROUTER_S: u32 = 1800;
+/// The longest that machines count on a prefix or an address of it, in seconds: `ND_VALID_LIMIT` (RFC 9096 section 3.4).
+const MAX_LIFETIME_S: u32 = 5400;
 /// The most leases; a guest that makes up addresses fills no memory.
 const MAX_LEASES: u32 = 2000;
 
@@ -94,6 +96,7 @@ fn add_network(house: &House, network: &Network, lines: &mut Lines) {
     } else {
         format!("::,constructor:{bridge},ra-stateless,64")
     };
+    let lease_s = (*lease_s).min(MAX_LIFETIME_S);
     lines.add(format!("dhcp-range=set:{tag},{range},{lease_s}"));
     lines.add(format!("ra-param={bridge},{ADVERTISE_S},{ROUTER_S}"));
     let resolver = if asks_box(house, network, Service::Dns) {

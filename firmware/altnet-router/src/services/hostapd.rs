@@ -115,11 +115,8 @@ fn add_ssid(ssid: &Ssid, band: Band, world: &World, lines: &mut Lines) -> Result
             "a Wi-Fi's password has 8 to 63 letters, digits, spaces and signs of ASCII".into(),
         );
     }
-    if ssid.security != Security::Wpa3 {
-        lines.add(format!("wpa_passphrase={}", password.expose()));
-    } else {
-        lines.add(format!("sae_password={}", password.expose()));
-    }
+    // For SAE too: in `sae_password` some signs have a meaning.
+    lines.add(format!("wpa_passphrase={}", password.expose()));
     if matches!(ssid.security, Security::Wpa3 | Security::Wpa2Wpa3) {
         lines.add("sae_require_mfp=1");
         // Hash to element, alone at 6 GHz (IEEE 802.11 section 12.4.4.2.3).
