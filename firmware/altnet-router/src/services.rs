@@ -45,7 +45,7 @@ pub(crate) fn children(
         }
         children.extend(dhcpcd::child(wan, places));
     }
-    children.push(dnsmasq::child(house, places));
+    children.push(dnsmasq::child(house, world, places));
     for radio in &house.radios {
         match hostapd::child(radio, world, places) {
             Ok(child) => children.push(child),
