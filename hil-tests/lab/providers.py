@@ -6,6 +6,7 @@ server with addresses of both families.
 
 import ipaddress
 import json
+import os
 import signal
 import subprocess
 
@@ -135,15 +136,34 @@ class House:
         )
         wait_for("altnet-routerd to answer", lambda: self.ask("status", check=False))
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ends the router by a signal, and waits until it and its children are gone."""
-        self.running.send_signal(number)
+    def kill(self) -> None:
+        """Kills the router, and nothing else: its children go on."""
+        self.running.kill()
         self.running.wait()
+
+    def cut_power(self) -> None:
+        """Ends everything at once, and leaves of it what is on flash."""
+        self.kill()
+        for pid in self.children():
+            os.kill(pid, signal.SIGKILL)
         wait_for("the router's children to be gone", lambda: not self.children())
+        self.router.ip("link", "delete", "br-lan")
+        self.router.ip("address", "flush", "dev", "wan", "scope", "global")
+        self.router.run("bash", "-c", "nft flush ruleset; rm -rf /run/altnet-router /var/lib/dhcpcd/*.lease*")
 
     def children(self) -> dict[int, str]:
         """What the router has running for it."""
         return {pid: line for pid, line in self.router.processes().items() if "dnsmasq" in line or "dhcpcd" in line}
+
+    def settled(self) -> set[int]:
+        """The router's children, once all of them run."""
+
+        def all_run() -> set[int] | None:
+            children = self.ask("status")["children"]
+            running = set(self.children())
+            return running if all(child["state"] == "runs" for child in children) and len(running) == len(children) else None
+
+        return wait_for("the router's children to run", all_run)
 
     def ask(self, *words: str, check: bool = True) -> dict | None:
         """Asks the router something."""

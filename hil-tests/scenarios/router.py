@@ -1,6 +1,5 @@
 """The router of a house, between a provider and a computer that are others' work."""
 
-import signal
 import time
 
 from lab.altnet import PYTHON
@@ -65,8 +64,11 @@ def a_file_that_cuts_off_is_taken_back() -> None:
 
         house.apply(CUT_OFF)
         assert house.config.with_name("altnet.toml.trial").exists()
-        house.stop(signal.SIGKILL)
+        left = house.settled()
+        house.kill()
+        assert set(house.children()) == left, "what serves the house went with the router"
         house.start()
+        assert not left & set(house.children())
         assert not house.config.with_name("altnet.toml.trial").exists()
         assert house.lease() == address
         wait_for("the page", lambda: house.fetch(4, check=False), timeout_s=30)
@@ -88,12 +90,7 @@ def a_prefix_that_changed_is_deprecated() -> None:
         old = house.slaac("2001:db8:a00::/64")
         wait_for("the page", lambda: house.fetch(6, check=False), timeout_s=30)
 
-        # As after a power cut: what was kept on flash is left, and nothing else.
-        house.stop(signal.SIGKILL)
-        house.router.ip("link", "delete", "br-lan")
-        for interface in ("wan", "lan1"):
-            house.router.ip("address", "flush", "dev", interface, "scope", "global")
-        house.router.run("bash", "-c", "rm -rf /run/altnet-router /var/lib/dhcpcd/*.lease*")
+        house.cut_power()
         provider.delegate("2001:db8:b00::/56", house)
         house.start()
         new = house.slaac("2001:db8:b00::/64")

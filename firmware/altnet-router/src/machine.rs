@@ -19,6 +19,8 @@ mod children;
 pub mod kept;
 mod stale;
 mod status;
+#[cfg(test)]
+mod tests;
 pub mod told;
 mod uplinks;
 
@@ -406,10 +408,14 @@ impl Machine {
         }
         self.ask(now);
         self.addresses.expire(now);
+        let house = &self.setting.house;
+        let world = World {
+            stale: Vec::new(),
+            ..self.world(&self.setting)
+        };
+        let without_stale = Plan::new(house, &world, &self.surroundings.places);
+        self.addresses.notice(house, &without_stale, now);
         self.plan = self.preview(&self.setting);
-        if self.addresses.notice(&self.setting.house, &self.plan, now) {
-            self.plan = self.preview(&self.setting);
-        }
         if let Some(kept) = self.addresses.take_changed() {
             self.wishes.push_back(Wish::Keep(kept));
         }

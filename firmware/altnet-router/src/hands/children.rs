@@ -1,21 +1,33 @@
 //! Programs that run for the router: started, asked to end, ended, and told of when they end by themselves.
 //!
 //! When one is started again is for [`crate::machine`]. A child has no terminal and no input; what it says
-//! goes to the log, a line at a time, behind its name. It goes with `altnet-routerd`, also when that is killed.
+//! goes to the log, a line at a time, behind its name.
+//!
+//! Children outlive an `altnet-routerd` that is killed, so that the house is served meanwhile. Which they are is noted
+//! beside its sockets, and the next one ends them before it starts its own ([`end_leftovers`]).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use super::files::{self, Kept};
+
 /// The longest line of a child that is logged whole, in bytes.
 const MAX_LINE_BYTES: usize = 512;
+/// Where it is noted which run: a line each, the process's number and when it began.
+const NOTES: &str = "children";
+const MAX_NOTES_BYTES: u64 = 16 * 1024;
+/// How long leftovers have to end by themselves.
+const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A child that ended.
 #[derive(Debug)]
@@ -32,6 +44,7 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Children {
     running: BTreeMap<String, Running>,
+    notes: PathBuf,
     started: u64,
     ended: mpsc::UnboundedSender<Ended>,
 }
@@ -43,12 +56,13 @@ struct Running {
 }
 
 impl Children {
-    /// None yet. Each that ends is told of at the other end of the channel, which holds no more than
-    /// there are children.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Ended>) {
+    /// None yet; which run is noted in `directory`. Each that ends is told of at the other end of the channel, which
+    /// holds no more than there are children.
+    pub fn new(directory: &Path) -> (Self, mpsc::UnboundedReceiver<Ended>) {
         let (ended, told) = mpsc::unbounded_channel();
         let children = Self {
             running: BTreeMap::new(),
+            notes: directory.join(NOTES),
             started: 0,
             ended,
         };
@@ -75,6 +89,7 @@ impl Children {
         self.started += 1;
         let number = self.started;
         self.running.insert(name.into(), Running { pid, number });
+        self.note();
         if let Some(said) = child.stdout.take() {
             tokio::task::spawn_local(log_lines(name.to_owned(), said));
         }
@@ -112,8 +127,23 @@ impl Children {
             .is_some_and(|running| running.number == ended.number);
         if is_it {
             self.running.remove(&ended.name);
+            self.note();
         }
         is_it
+    }
+
+    /// Notes which run, for a router that comes after one that was killed.
+    fn note(&self) {
+        let running = self.running.values();
+        let lines = running.filter_map(|running| {
+            let born = born(running.pid)?;
+            Some(format!("{} {born}\n", running.pid.as_raw_nonzero()))
+        });
+        let text: String = lines.collect();
+        let written = files::replace(&self.notes, files::PRIVATE, text.as_bytes(), Kept::InMemory);
+        if let Err(e) = written {
+            altnet_service::warning!("{} can't be written: {e}", self.notes.display());
+        }
     }
 
     /// The process ids by name.
@@ -126,6 +156,45 @@ impl Children {
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
+}
+
+/// Ends what a router left that was killed, and waits for it to be gone.
+///
+/// # Errors
+/// What the file system says of the notes.
+pub fn end_leftovers(directory: &Path) -> io::Result<()> {
+    let notes = directory.join(NOTES);
+    let text = files::read(&notes, MAX_NOTES_BYTES)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let noted = text.lines().filter_map(|line| {
+        let (pid, born) = line.split_once(' ')?;
+        Some((Pid::from_raw(pid.parse().ok()?)?, born.parse().ok()?))
+    });
+    // A number that somebody else has by now was born later.
+    let mut left: Vec<(Pid, u64)> = noted
+        .filter(|(pid, then)| born(*pid) == Some(*then))
+        .collect();
+    let ends = Instant::now() + LEFTOVERS_PATIENCE;
+    for signal in [Signal::TERM, Signal::KILL] {
+        for (pid, _) in &left {
+            let _ = rustix::process::kill_process_group(*pid, signal);
+        }
+        while !left.is_empty() && (signal == Signal::KILL || Instant::now() < ends) {
+            std::thread::sleep(LOOK_AGAIN);
+            left.retain(|(pid, then)| born(*pid) == Some(*then));
+        }
+    }
+    files::remove(&notes)
+}
+
+/// When a process began, in clock ticks since boot (proc(5), field 22 of stat); nothing if it is gone.
+fn born(pid: Pid) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // Behind the name, which may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let is_gone = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !is_gone)
 }
 
 fn spawn(program: &Path, arguments: &[String], directory: &Path) -> io::Result<Child> {
@@ -141,13 +210,6 @@ fn spawn(program: &Path, arguments: &[String], directory: &Path) -> io::Result<C
         unsafe_code,
         reason = "nothing else runs in a child before its program does"
     )]
-    // SAFETY: between fork and exec only prctl(2) is called, which allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-            Ok(())
-        });
-    }
     command.spawn()
 }
 
@@ -228,7 +290,8 @@ mod tests {
     #[test]
     fn a_child_that_ends_is_told_of_with_its_reason() {
         run(async {
-            let (mut children, mut told) = Children::new();
+            let home = tempfile::tempdir().unwrap();
+            let (mut children, mut told) = Children::new(home.path());
             let shell = shell("exit 3");
             let root = Path::new("/");
             children
@@ -246,8 +309,8 @@ mod tests {
     #[test]
     fn a_child_ends_with_all_that_it_started() {
         run(async {
-            let (mut children, mut told) = Children::new();
             let home = tempfile::tempdir().unwrap();
+            let (mut children, mut told) = Children::new(home.path());
             let shell =
                 shell("sleep 600 & echo $! >grandchild.new; mv grandchild.new grandchild; wait");
             let start = |children: &mut Children| {
@@ -278,8 +341,38 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_router_left_is_ended_and_a_stranger_with_its_number_is_not() {
+        run(async {
+            let home = tempfile::tempdir().unwrap();
+            let (mut children, mut told) = Children::new(home.path());
+            let sleep = ["600".to_owned()];
+            for name in ["one", "other"] {
+                let program = Path::new("sleep");
+                children.start(name, program, &sleep, home.path()).unwrap();
+            }
+            // As if the number of one had gone to somebody who began later.
+            let notes = home.path().join(NOTES);
+            let text = std::fs::read_to_string(&notes).unwrap();
+            let (first, rest) = text.split_once('\n').unwrap();
+            std::fs::write(&notes, format!("{first}0\n{rest}nonsense\n")).unwrap();
+            end_leftovers(home.path()).unwrap();
+            let ended = told.recv().await.unwrap();
+            assert_eq!(
+                (ended.name.as_str(), ended.how.as_str()),
+                ("other", "signal 15")
+            );
+            assert!(children.forget(&ended));
+            let strangers: Vec<&str> = children.pids().map(|(name, _)| name).collect();
+            assert_eq!(strangers, ["one"]);
+            children.signal("one", Signal::KILL);
+            assert_eq!(told.recv().await.unwrap().how, "signal 9");
+        });
+    }
+
+    #[test]
     fn an_older_one_that_ends_late_is_not_the_one_that_runs() {
-        let (mut children, _told) = Children::new();
+        let home = tempfile::tempdir().unwrap();
+        let (mut children, _told) = Children::new(home.path());
         let pid = Pid::from_raw(1).unwrap();
         children
             .running

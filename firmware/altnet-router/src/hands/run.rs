@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use zeroize::Zeroizing;
 
-use super::children::{Children, Ended};
+use super::children::{self, Children, Ended};
 use super::control::{Call, Listener, Question, Refusal};
 use super::files::{self, Kept as Where};
 use super::hook::Hook;
@@ -114,6 +114,8 @@ impl Router {
                 let directory = options.run_directory.display();
                 format!("can't listen in {directory}; is another altnet-routerd running?")
             })?;
+        children::end_leftovers(&options.run_directory)
+            .context("can't read which children a router left that was killed")?;
         let files = Files::new(&options.config);
         if files
             .drop_trial()
@@ -132,7 +134,7 @@ impl Router {
         let mut kernel = Kernel::open().with_context(|| format!("can't open netlink; {inside}"))?;
         let changes = netlink::watch().context("can't watch netlink")?;
         let hook = Hook::bind(&options.run_directory).context("can't listen to children")?;
-        let (children, ended) = Children::new();
+        let (children, ended) = Children::new(&options.run_directory);
         let (answered, answers) = mpsc::unbounded_channel();
         let (calls_to, calls) = mpsc::channel(8);
         tokio::task::spawn_local(listener.serve(calls_to));

@@ -37,6 +37,12 @@ impl Addresses {
         &self.stale
     }
 
+    /// What is on flash, or will be.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
     /// What is to be kept, if it is other than what was kept before.
     pub(super) fn take_changed(&mut self) -> Option<Kept> {
         std::mem::take(&mut self.is_changed).then(|| self.kept.clone())
@@ -59,16 +65,14 @@ impl Addresses {
         }
     }
 
-    /// Looks at a plan. Returns whether what is stale is other than before, so that it has to be planned anew.
-    pub(super) fn notice(&mut self, house: &House, plan: &Plan, now: Duration) -> bool {
-        let current = current(house, plan, &self.stale);
+    /// Looks at what would be planned if nothing was stale, and finds out what is.
+    pub(super) fn notice(&mut self, house: &House, plan: &Plan, now: Duration) {
+        let current = current(house, plan);
         let before = std::mem::replace(&mut self.current, current);
         let current = self.current.clone();
-        let count = self.stale.len();
         // What is back is no longer no more.
         self.stale
             .retain(|stale| !has(&current, &stale.network, stale.address));
-        let mut is_changed = self.stale.len() != count;
         let until_s = (now + DEPRECATED).as_secs();
         for one in self.kept.addresses.clone() {
             let Remembered { network, address } = &one;
@@ -88,7 +92,6 @@ impl Addresses {
                     address: *address,
                     until_s,
                 });
-                is_changed = true;
             }
         }
         for one in current {
@@ -97,7 +100,6 @@ impl Addresses {
                 self.is_changed = true;
             }
         }
-        is_changed
     }
 
     fn is_stale(&self, network: &Name, address: Ipv6Net) -> bool {
@@ -120,8 +122,8 @@ fn has(addresses: &[Remembered], network: &Name, address: Ipv6Net) -> bool {
         .any(|one| one.network == *network && one.address == address)
 }
 
-/// The addresses of a plan that machines make their own of, but for those that are there to say they are no more.
-fn current(house: &House, plan: &Plan, stale: &[Stale]) -> Vec<Remembered> {
+/// The addresses of a plan that machines make their own of.
+fn current(house: &House, plan: &Plan) -> Vec<Remembered> {
     let mut found = Vec::new();
     for network in house.networks() {
         let on_it = plan
@@ -132,10 +134,7 @@ fn current(house: &House, plan: &Plan, stale: &[Stale]) -> Vec<Remembered> {
             let IpNet::V6(net) = address.net else {
                 continue;
             };
-            let is_stale = stale
-                .iter()
-                .any(|stale| stale.network == network.name && stale.address == net);
-            if net.prefix_len() == 64 && is_global(net) && !is_stale {
+            if net.prefix_len() == 64 && is_global(net) {
                 found.push(Remembered {
                     network: network.name.clone(),
                     address: net,
