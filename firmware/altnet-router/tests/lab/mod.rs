@@ -3,6 +3,7 @@
 
 pub mod made;
 pub mod mistakes;
+pub mod street;
 
 use std::io::Write;
 use std::path::Path;
