@@ -43,8 +43,8 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// Rules of the routing policy, by priority.
     pub rules: Vec<PolicyRule>,
-    /// Settings of the kernel, in order: the path below `/proc/sys` with `/` between its parts, and the text. One whose
-    /// interface isn't there yet is written once it is; one of `net/bridge` only where the kernel has it.
+    /// Settings of the kernel, in order: the path below `/proc/sys`, and the text. One that isn't there is left until it
+    /// is: that of an interface that isn't made yet, or of a module that isn't loaded.
     pub sysctls: Vec<(String, String)>,
     /// What `nft -f -` is given: the whole of the table `inet altnet_router`, as one transaction.
     pub ruleset: String,

@@ -353,14 +353,13 @@ fn check_addresses(rule: &config::Rule, key: &Key, wrongs: &mut Wrongs) {
     if !is_possible(true) && !is_possible(false) {
         wrongs.say(key.at("destination"), "no packet is of IPv4 and IPv6 at once; write sources and destinations of the same family");
     }
-    let says_nothing =
-        rule.ports.is_empty() && rule.source.is_empty() && rule.protocol == Protocol::Any;
-    if rule.action == Action::Accept
-        && rule.from.as_str() == "wan"
-        && rule.destination.is_empty()
-        && says_nothing
-    {
-        wrongs.say(key.clone(), "that would open the house to all of the internet; say what is let in: by protocol and ports, source or destination");
+    let is_wide = rule.ports.is_empty() && !matches!(rule.protocol, Protocol::Icmp | Protocol::Esp);
+    let is_anybody = rule.source.is_empty() && rule.destination.is_empty();
+    if rule.action == Action::Accept && rule.from.as_str() == "wan" && is_wide && is_anybody {
+        wrongs.say(
+            key.clone(),
+            "that would open the house to all of the internet; say what is let in: by ports, source or destination",
+        );
     }
 }
 

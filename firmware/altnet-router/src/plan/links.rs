@@ -138,9 +138,10 @@ pub(super) fn sysctls(house: &House, links: &[Link]) -> Vec<(String, String)> {
         // An address is answered for on its own link alone, so that a WAN doesn't learn of the house's.
         ("net/ipv4/conf/all/arp_ignore", "1"),
         ("net/ipv4/conf/all/arp_announce", "2"),
-        // What stays on a bridge isn't routed, and so is none of the ruleset's; where the kernel has a word for that.
+        // What a bridge carries is no router's: where br_netfilter is loaded, the rules would see it twice.
         ("net/bridge/bridge-nf-call-iptables", "0"),
         ("net/bridge/bridge-nf-call-ip6tables", "0"),
+        ("net/bridge/bridge-nf-call-arptables", "0"),
     ]
     .map(|(key, value)| (key.into(), value.into()))
     .into();

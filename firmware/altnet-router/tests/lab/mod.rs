@@ -1,6 +1,10 @@
 //! What tests have in common: a board, a world that has said something of each WAN, and the real nft.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub mod made;
+pub mod mistakes;
+pub mod street;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
