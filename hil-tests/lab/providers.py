@@ -18,7 +18,6 @@ TOOLS = TARGET / "ci-tools"
 DHCPCD, DHCPD, DHCLIENT = TOOLS / "dhcpcd/usr/sbin", TOOLS / "isc-dhcp/usr/sbin/dhcpd", TOOLS / "isc-dhcp/sbin/dhclient"
 RADVD = TOOLS / "radvd/usr/sbin/radvd"
 
-LINE4, LINE6 = "198.51.100.1", "2001:db8:1::1"
 SITE4, SITE6 = "203.0.113.80", "2001:db8:80::80"
 PAGE = "this is the internet"
 
@@ -48,41 +47,47 @@ def prepare() -> None:
 
 
 class Provider:
-    """A provider's router, and what is beyond it."""
+    """A provider's router, and what is beyond it. Several of them lead to the same site."""
 
-    def __init__(self, lab: Lab, prefix: str = "2001:db8:a00::/56"):
-        self.place = lab.place("provider")
+    def __init__(self, lab: Lab, name: str = "provider", number: int = 1, prefix: str = "2001:db8:a00::/56"):
+        self.place, self.name = lab.place(name), name
+        self.net4, self.net6 = f"198.51.{99 + number}", f"2001:db8:{number}"
         network.forward(self.place)
-        self.place.ip("address", "add", f"{SITE4}/32", "dev", "lo")
-        self.place.ip("address", "add", f"{SITE6}/128", "dev", "lo", "nodad")
+        self.reach_the_site()
         self._serve_a_page()
         self.prefix = prefix
         self._delegating: subprocess.Popen | None = None
+
+    def reach_the_site(self, does: bool = True) -> None:
+        """Has the line lead to the internet, or end at the provider's router."""
+        word = "add" if does else "del"
+        self.place.ip("address", word, f"{SITE4}/32", "dev", "lo")
+        self.place.ip("address", word, f"{SITE6}/128", "dev", "lo", *(["nodad"] if does else []))
 
     def _serve_a_page(self) -> None:
         folder = self.place.folder / "www"
         folder.mkdir()
         (folder / "index.html").write_text(PAGE)
-        self.place.start(PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log="site.log")
+        self.place.start(PYTHON, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80", log=f"{self.name}-site.log")
 
-    def plug(self, house: "House") -> None:
-        """Connects a house's WAN port, and begins to serve it."""
-        place = self.place
-        network.cable(house.router, "wan", place, "line")
-        network.address(place, "line", f"{LINE4}/24")
-        place.ip("address", "add", f"{LINE6}/64", "dev", "line", "nodad")
+    def plug(self, house: "House", port: str = "wan") -> None:
+        """Connects a port of a house's router, and begins to serve it."""
+        place, self.port = self.place, port
+        network.cable(house.router, port, place, "line")
+        network.address(place, "line", f"{self.net4}.1/24")
+        place.ip("address", "add", f"{self.net6}::1/64", "dev", "line", "nodad")
         place.lab.dir.chmod(0o755)  # some of them drop privileges
         place.start(
             "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=line", "--user=root",
-            "--dhcp-range=198.51.100.50,198.51.100.99,10m", f"--dhcp-option=option:router,{LINE4}",
-            "--dhcp-option=option:dns-server,198.51.100.53", "--dhcp-leasefile=/run/leases", log="provider-dnsmasq.log",
+            f"--dhcp-range={self.net4}.50,{self.net4}.99,10m", f"--dhcp-option=option:router,{self.net4}.1",
+            f"--dhcp-option=option:dns-server,{self.net4}.53", "--dhcp-leasefile=/run/leases", log=f"{self.name}-dnsmasq.log",
         )
         (place.folder / "radvd.conf").write_text(
             "interface line { AdvSendAdvert on; AdvManagedFlag on; AdvOtherConfigFlag on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
-            " prefix 2001:db8:1::/64 { AdvAutonomous off; }; };\n"
+            f" prefix {self.net6}::/64 {{ AdvAutonomous off; }}; }};\n"
         )
         place.start(str(RADVD), "--nodaemon", "--logmethod", "stderr", "--config", "radvd.conf", "--pidfile", "/run/radvd.pid",
-                    log="provider-radvd.log")
+                    log=f"{self.name}-radvd.log")
         self.delegate(self.prefix, house)
 
     def delegate(self, prefix: str, house: "House") -> None:
@@ -95,18 +100,19 @@ class Provider:
         self.prefix = prefix
         base, bits = prefix.split("/")
         (place.folder / "dhcpd.conf").write_text(
-            "default-lease-time 3600; preferred-lifetime 1800; authoritative; option dhcp6.name-servers 2001:db8:1::53;\n"
-            f"subnet6 2001:db8:1::/64 {{ range6 2001:db8:1::1000 2001:db8:1::1fff; prefix6 {base} {base} /{bits}; }}\n"
+            "default-lease-time 3600; preferred-lifetime 1800; authoritative; "
+            f"option dhcp6.name-servers {self.net6}::53;\n"
+            f"subnet6 {self.net6}::/64 {{ range6 {self.net6}::1000 {self.net6}::1fff; prefix6 {base} {base} /{bits}; }}\n"
         )
         (place.folder / "leases").write_text("")
         self._delegating = place.start(str(DHCPD), "-6", "-f", "-d", "-cf", "dhcpd.conf", "-lf", "leases", "-pf", "/run/dhcpd.pid", "line",
-                                       log="provider-dhcpd.log")
+                                       log=f"{self.name}-dhcpd.log")
         # As a provider's routers do for what they delegated.
-        place.ip("-6", "route", "add", prefix, "via", link_local(house.router, "wan"), "dev", "line")
+        place.ip("-6", "route", "add", prefix, "via", link_local(house.router, self.port), "dev", "line")
 
     def visitors(self) -> list[str]:
         """From where the page was fetched so far."""
-        log = (self.place.lab.dir / "site.log").read_text()
+        log = (self.place.lab.dir / f"{self.name}-site.log").read_text()
         return [line.split()[0].removeprefix("::ffff:") for line in log.splitlines() if '"GET ' in line]
 
     def scan(self, host: str, *ports: int) -> dict[str, str]:

@@ -4,7 +4,7 @@ import time
 
 from lab.altnet import PYTHON
 from lab.places import Lab, wait_for
-from lab.providers import House, Provider, addresses, prepare
+from lab.providers import SITE4, House, Provider, addresses, prepare
 
 # Doors that a router might leave open: shell, names, the page, others' daemons, the tunnel's neighbours.
 DOORS = (21, 22, 23, 53, 67, 80, 123, 443, 546, 547, 853, 1900, 5351, 5353, 7547, 8000, 8080, 9586, 49152, 51820)
@@ -12,6 +12,8 @@ BARE = "[router]\n[router.ntp]\nservers = []\nserve = false\n"
 FORWARD = BARE + '[[router.forward]]\nport = 8080\nto = "{client}"\n'
 # Good as a file, and the end of the house's way out.
 CUT_OFF = BARE + '[[router.network]]\nname = "lan"\nipv4 = "10.99.0.1/24"\nipv6 = false\n[[router.zone]]\nname = "lan"\nto = []\n'
+PROBED = f'[router.wan.probes]\ntargets = ["{SITE4}"]\ninterval_s = 1\n'
+TWO_LINES = f'{BARE}[[router.wan]]\nname = "fibre"\n{PROBED}[[router.wan]]\nname = "cable"\ninterface = "wan2"\n{PROBED}'
 TRIAL_S = 90
 
 
@@ -103,6 +105,36 @@ def a_prefix_that_changed_is_deprecated() -> None:
         print(f"{old} is deprecated, {new} is used; the old one goes in {stale['valid_life_time']} s")
 
 
+def the_second_line_takes_over() -> None:
+    """When nobody answers beyond the first line, though it is up, the second one carries the house, and the first again when it is back."""
+    prepare()
+    with Lab() as lab:
+        house = House(lab, TWO_LINES)
+        fibre, cable = Provider(lab), Provider(lab, "second", number=2, prefix="2001:db8:c00::/56")
+        fibre.plug(house)
+        cable.plug(house, "wan2")
+        house.start()
+        house.lease()
+
+        def carried_by(provider: Provider) -> bool:
+            before = len(provider.visitors())
+            return house.fetch(4, check=False) and len(provider.visitors()) > before
+
+        def works() -> dict:
+            return {wan["name"]: wan["works"] for wan in house.ask("status")["wans"]}
+
+        wait_for("both lines", lambda: works() == {"fibre": True, "cable": True} and carried_by(fibre), timeout_s=30)
+        fibre.reach_the_site(False)
+        began = time.monotonic()
+        wait_for("the second line to carry the house", lambda: carried_by(cable), timeout_s=30)
+        took = time.monotonic() - began
+        assert works() == {"fibre": False, "cable": True}
+        fibre.reach_the_site()
+        wait_for("the first line to carry the house again", lambda: carried_by(fibre), timeout_s=30)
+        assert works() == {"fibre": True, "cable": True}
+        print(f"the second line carried the house {took:.1f} s after the first led nowhere")
+
+
 def housed(lab: Lab, config: str) -> tuple[Provider, House]:
     """A house on a provider's line, with its router running."""
     provider, house = Provider(lab), House(lab, config)
@@ -139,4 +171,4 @@ def same(one: dict, other: dict) -> bool:
     return still(one) == still(other)
 
 
-SCENARIOS = [a_house_gets_an_internet, a_file_that_cuts_off_is_taken_back, a_prefix_that_changed_is_deprecated]
+SCENARIOS = [a_house_gets_an_internet, a_file_that_cuts_off_is_taken_back, a_prefix_that_changed_is_deprecated, the_second_line_takes_over]
