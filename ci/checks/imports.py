@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "altnet-provision": {WIRE, CORE},
     "altnet-login": {"altnet-service"},
     "altnet-relay": {WIRE, CORE},
+    "altnet-router": {"altnet-service"},
     "altnet-tls": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},

@@ -1,0 +1,90 @@
+//! pppd, one a WAN that is PPP over Ethernet.
+//!
+//! Source: pppd(8) of ppp 2.4.9.
+
+use super::{Lines, hook, path};
+use crate::config::{Ipv6, Pppoe, Secret};
+use crate::house::Wan;
+use crate::plan::{Child, Places, session_mtu};
+
+pub(super) fn child(wan: &Wan, login: &Pppoe, password: &Secret, places: &Places) -> Child {
+    let name = format!("pppd-{}", wan.name);
+    let options = path(places, &format!("{name}.options"));
+    let mtu = session_mtu(wan);
+    let mut lines = Lines::default();
+    lines.add("plugin pppoe.so");
+    lines.add(format!("nic-{}", wan.line));
+    if let Some(service) = &login.service {
+        lines.add(format!("rp_pppoe_service {}", quoted(service)));
+    }
+    if let Some(concentrator) = &login.concentrator {
+        lines.add(format!("rp_pppoe_ac {}", quoted(concentrator)));
+    }
+    lines.add(format!("ifname {}", wan.interface));
+    lines.add(format!("user {}", quoted(&login.username)));
+    lines.add(format!("password {}", quoted(password.expose())));
+    lines.add(format!("mtu {mtu}"));
+    lines.add(format!("mru {mtu}"));
+    for line in [
+        "nodetach",
+        "hide-password",
+        "noauth",
+        "noipdefault",
+        "nodefaultroute",
+        "noproxyarp",
+        "usepeerdns",
+        "noaccomp",
+        "nopcomp",
+        "noccp",
+    ] {
+        lines.add(line);
+    }
+    // A minute of silence is the end of a session, and another is tried after that for ever.
+    for line in [
+        "lcp-echo-interval 15",
+        "lcp-echo-failure 4",
+        "persist",
+        "maxfail 0",
+        "holdoff 5",
+    ] {
+        lines.add(line);
+    }
+    lines.add(if wan.ipv6 == Ipv6::Off {
+        "noipv6"
+    } else {
+        "+ipv6"
+    });
+    let events = if wan.ipv6 == Ipv6::Off {
+        &["ip-up", "ip-down"][..]
+    } else {
+        &["ip-up", "ip-down", "ipv6-up", "ipv6-down"]
+    };
+    // A script of its own for each: what they are given doesn't say what happened.
+    let mut files = Vec::new();
+    for event in events {
+        let script = format!("{name}.{event}");
+        lines.add(format!("{event}-script {}", quoted(&path(places, &script))));
+        files.push(hook(places, &script, &format!("pppd {event}")));
+    }
+    files.push(lines.file(places, &format!("{name}.options")));
+    super::child(
+        name,
+        "pppd",
+        &["file", &options],
+        files,
+        vec![wan.line.clone()],
+    )
+}
+
+/// As pppd reads a word: in quotes, with a backslash before what would end them.
+fn quoted(text: &str) -> String {
+    let mut word = String::from("\"");
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            word.push('\\');
+        }
+        word.push(c);
+    }
+    word.push('"');
+    word
+}

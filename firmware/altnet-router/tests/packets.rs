@@ -1,0 +1,244 @@
+//! Who reaches whom in a house with guests, by real packets of both families, before and after a port is opened.
+
+use std::thread;
+
+use lab::street::Answer::{Closed, From, NoRoute, Refused, Silence};
+use lab::street::{Answer, Street};
+
+mod lab;
+
+const HOUSE: &str = r#"
+[[router.network]]
+name = "lan"
+ports = ["port:lan1", "port:lan2"]
+
+[[router.network]]
+name = "guest"
+ports = ["port:lan4"]
+"#;
+
+const OPENED: &str = r#"
+[[router.host]]
+name = "anna"
+mac = "02:00:5e:00:53:0a"
+ipv4 = "192.168.77.10"
+suffix = "::10"
+
+[[router.forward]]
+port = 8080
+to = "anna"
+to_port = 80
+
+[[router.pinhole]]
+host = "anna"
+ports = [80]
+"#;
+
+/// A house with two machines on the LAN and one of a guest's, a provider, and somebody in the private network.
+fn street() -> Street {
+    let street = Street::new(&["router", "isp", "anna", "ben", "guest", "far"]);
+    street.plug(("router", "wan"), ("isp", "line"));
+    street.plug(("router", "altnet0"), ("far", "tun"));
+    for (port, name) in [("lan1", "anna"), ("lan2", "ben"), ("lan4", "guest")] {
+        street.plug(("router", port), (name, "eth0"));
+    }
+    let address = |name: &str, words: &str| street.ip(name, &format!("address add {words}"));
+    address("router", "198.51.1.2/24 dev wan");
+    address("router", "2001:db8:ffff:1::2/64 dev wan nodad");
+    address("isp", "198.51.1.1/24 dev line");
+    address("isp", "2001:db8:ffff:1::1/64 dev line nodad");
+    address("isp", "fe80::1/64 dev line nodad");
+    street.ip("isp", "route add 2001:db8:100::/56 via 2001:db8:ffff:1::2");
+    // As a neighbour on the provider's network might try.
+    street.ip("isp", "route add 192.168.0.0/16 via 198.51.1.2");
+    address("router", "fd77::1/64 dev altnet0 nodad");
+    address("far", "fd77::2/64 dev tun nodad");
+    street.ip("far", "route add default via fd77::1");
+    for (name, net4, net6, last) in [
+        ("anna", 77, "2001:db8:100:", 10),
+        ("ben", 77, "2001:db8:100:", 11),
+        ("guest", 78, "2001:db8:100:1", 10),
+    ] {
+        address(name, &format!("192.168.{net4}.{last}/24 dev eth0"));
+        address(
+            name,
+            &format!("{net6}::{last}/64 dev eth0 nodad").replace(":::", "::"),
+        );
+        street.ip(name, &format!("route add default via 192.168.{net4}.1"));
+        street.ip(
+            name,
+            &format!("route add default via {net6}::1").replace(":::", "::"),
+        );
+    }
+    for name in ["isp", "anna", "ben", "guest", "far"] {
+        street.serve(name, &[80]);
+    }
+    street.serve("router", &[22, 53]);
+    street
+}
+
+fn live_in(street: &Street, text: &str) {
+    let house = lab::house(text);
+    let mut world = lab::world(&house);
+    world.has_flow_tables = lab::has_flow_tables();
+    let plan =
+        altnet_router::plan::Plan::new(&house, &world, &altnet_router::plan::Places::default());
+    street.carry_out("router", &plan);
+}
+
+fn check(street: &Street, table: &[(&'static str, &str, Answer)]) {
+    // All at once: silence takes its time.
+    let heard: Vec<Answer> = thread::scope(|scope| {
+        let ask = |(from, to, _): &(&'static str, &str, Answer)| {
+            let (from, to) = (*from, to.to_string());
+            scope.spawn(move || street.ask(from, &to))
+        };
+        let asking: Vec<_> = table.iter().map(ask).collect();
+        let heard = asking.into_iter().map(|asking| asking.join().unwrap());
+        heard.collect()
+    });
+    let others = table
+        .iter()
+        .zip(heard)
+        .filter(|((.., expected), heard)| expected != heard);
+    let others: Vec<String> = others
+        .map(|((from, to, expected), heard)| {
+            format!("{from} asks {to}: {heard:?} and not {expected:?}")
+        })
+        .collect();
+    assert_eq!(others, [""; 0]);
+}
+
+fn from(name: &'static str, seen: &str) -> Answer {
+    From(name, seen.parse().unwrap())
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and nftables; ci/test runs it as the step router-rules"]
+fn who_reaches_whom_in_a_house_with_guests() {
+    let street = street();
+    live_in(&street, HOUSE);
+    check(
+        &street,
+        &[
+            ("anna", "198.51.1.1:80", from("isp", "198.51.1.2")),
+            (
+                "anna",
+                "[2001:db8:ffff:1::1]:80",
+                from("isp", "2001:db8:100::10"),
+            ),
+            ("anna", "192.168.77.11:80", from("ben", "192.168.77.10")),
+            ("anna", "192.168.77.1:22", from("router", "192.168.77.10")),
+            (
+                "anna",
+                "[2001:db8:100::1]:22",
+                from("router", "2001:db8:100::10"),
+            ),
+            ("anna", "192.168.77.1:23", Closed),
+            ("anna", "192.168.78.10:80", Refused),
+            ("anna", "[2001:db8:100:1::10]:80", Refused),
+            ("anna", "[fd77::2]:80", from("far", "2001:db8:100::10")),
+            ("far", "[2001:db8:100::10]:80", from("anna", "fd77::2")),
+            ("far", "[2001:db8:100:1::10]:80", Refused),
+            ("guest", "198.51.1.1:80", from("isp", "198.51.1.2")),
+            (
+                "guest",
+                "[2001:db8:ffff:1::1]:80",
+                from("isp", "2001:db8:100:1::10"),
+            ),
+            ("guest", "192.168.78.1:53", from("router", "192.168.78.10")),
+            (
+                "guest",
+                "[2001:db8:100:1::1]:53",
+                from("router", "2001:db8:100:1::10"),
+            ),
+            ("guest", "192.168.78.1:22", Refused),
+            ("guest", "192.168.77.1:22", Refused),
+            ("guest", "198.51.1.2:22", Refused),
+            ("guest", "[2001:db8:100:1::1]:22", Refused),
+            ("guest", "[2001:db8:100::1]:22", Refused),
+            ("guest", "192.168.77.10:80", Refused),
+            ("guest", "[2001:db8:100::10]:80", Refused),
+            ("guest", "[fd77::2]:80", Refused),
+            ("isp", "198.51.1.2:22", Silence),
+            ("isp", "198.51.1.2:53", Silence),
+            ("isp", "198.51.1.2:8080", Silence),
+            ("isp", "[2001:db8:ffff:1::2]:22", Silence),
+            ("isp", "192.168.77.1:22", Silence),
+            ("isp", "192.168.77.10:80", Silence),
+            ("isp", "[2001:db8:100::1]:22", Silence),
+            ("isp", "[2001:db8:100::10]:80", Silence),
+            ("isp", "[2001:db8:100:1::10]:80", Silence),
+            // RFC 7084 WPD-5: of the prefix, but nobody's.
+            ("isp", "[2001:db8:100:7::1]:80", NoRoute),
+        ],
+    );
+    // No port of the box's says that it is closed, but to the house.
+    for to in [
+        "198.51.1.2:9",
+        "198.51.1.2:51820",
+        "198.51.1.2:68",
+        "[2001:db8:ffff:1::2]:9",
+        "[2001:db8:ffff:1::2]:51820",
+        "[2001:db8:ffff:1::2]:546",
+    ] {
+        assert_eq!(street.knock("isp", to), Silence, "isp knocks at {to}");
+    }
+    assert_eq!(street.knock("anna", "192.168.77.1:9"), Closed);
+    let pings = |from: &str, to: &str| street.succeeds(from, &format!("ping -c 1 -W 1 {to}"));
+    assert!(!pings("isp", "198.51.1.2") && !pings("isp", "2001:db8:ffff:1::2"));
+    assert!(pings("guest", "192.168.78.1") && pings("guest", "2001:db8:100:1::1"));
+    // RFC 4890 section 4.3.1.
+    assert!(pings("isp", "2001:db8:100::10"));
+    // Who says to be somebody else isn't heard.
+    street.ip("guest", "address add 192.168.77.99/32 dev eth0");
+    street.ip(
+        "guest",
+        "route replace default via 192.168.78.1 src 192.168.77.99",
+    );
+    check(
+        &street,
+        &[
+            ("guest", "192.168.78.1:53", from("router", "192.168.78.10")),
+            ("guest", "198.51.1.1:80", Silence),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and nftables; ci/test runs it as the step router-rules"]
+fn an_opened_port_is_reached_from_outside_and_by_its_address_from_inside() {
+    let street = street();
+    live_in(&street, HOUSE);
+    let asked: Vec<&str> = vec!["198.51.1.2:8080", "[2001:db8:100::10]:80"];
+    for to in &asked {
+        assert_eq!(street.ask("isp", to), Silence, "{to} before");
+    }
+    assert_eq!(street.ask("ben", "198.51.1.2:8080"), Closed);
+    live_in(&street, &format!("{HOUSE}{OPENED}"));
+    check(
+        &street,
+        &[
+            ("isp", "198.51.1.2:8080", from("anna", "198.51.1.1")),
+            (
+                "isp",
+                "[2001:db8:100::10]:80",
+                from("anna", "2001:db8:ffff:1::1"),
+            ),
+            ("isp", "[2001:db8:100::11]:80", Silence),
+            ("isp", "[2001:db8:100::10]:81", Silence),
+            ("isp", "198.51.1.2:80", Silence),
+            ("isp", "192.168.77.10:80", Silence),
+            // On the same network the answer has to come back by the box.
+            ("ben", "198.51.1.2:8080", from("anna", "192.168.77.1")),
+            ("anna", "198.51.1.2:8080", from("anna", "192.168.77.1")),
+            ("guest", "198.51.1.2:8080", from("anna", "192.168.78.10")),
+            ("guest", "192.168.77.10:80", Refused),
+            ("ben", "192.168.77.10:80", from("anna", "192.168.77.11")),
+        ],
+    );
+    live_in(&street, HOUSE);
+    for to in &asked {
+        assert_eq!(street.ask("isp", to), Silence, "{to} after");
+    }
+}
