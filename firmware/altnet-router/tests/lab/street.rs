@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use altnet_router::plan::{Address, LinkKind, Plan, Route, RouteTo};
+use altnet_router::plan::{Address, LinkKind, Plan, PolicyRule, Route, RouteTo};
 
 /// How long nobody answers before that counts as silence: what is refused within the call that asks is heard of by TCP
 /// only when it asks again, after a second.
@@ -203,6 +203,9 @@ impl Street {
         for route in &plan.routes {
             self.ip(name, &format!("route replace {}", words(route)));
         }
+        for rule in &plan.rules {
+            self.ip(name, &words_of_rule(rule));
+        }
         let ruleset = std::env::temp_dir().join(format!("{}ruleset", self.prefix));
         std::fs::write(&ruleset, &plan.ruleset).unwrap();
         self.run(name, &format!("nft -f {}", ruleset.display()));
@@ -223,6 +226,21 @@ fn words(route: &Route) -> String {
         RouteTo::Unreachable => format!("unreachable {destination}"),
     };
     format!("{to} metric {metric} table {table}")
+}
+
+fn words_of_rule(rule: &PolicyRule) -> String {
+    let mut words = format!("-{} rule add priority {}", rule.family, rule.priority);
+    if let Some(net) = rule.from {
+        words += &format!(" from {net}");
+    }
+    if let Some((mark, mask)) = rule.mark {
+        words += &format!(" fwmark {mark:#x}/{mask:#x}");
+    }
+    words += &format!(" lookup {}", rule.table);
+    if let Some(length) = rule.suppress_prefix_length {
+        words += &format!(" suppress_prefixlength {length}");
+    }
+    words
 }
 
 /// What the kernel makes of what it was told.
