@@ -1,7 +1,11 @@
 //! Who reaches whom in a house with guests, by real packets of both families, before and after a port is opened.
 
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::thread;
+use std::time::Duration;
 
+use altnet_router::plan::{Places, Plan};
 use lab::street::Answer::{Closed, From, NoRoute, Refused, Silence};
 use lab::street::{Answer, Street};
 
@@ -71,7 +75,7 @@ fn street() -> Street {
         );
     }
     for name in ["isp", "anna", "ben", "guest", "far"] {
-        street.serve(name, &[80]);
+        street.serve(name, &[80, 8000]);
     }
     street.serve("router", &[22, 53]);
     street
@@ -393,4 +397,77 @@ fn what_comes_by_the_second_line_is_answered_by_it() {
             ("net", "198.51.2.2:23", Silence),
         ],
     );
+}
+
+/// Asks the box by NAT-PMP (RFC 6886) for its TCP port 18080 to lead to one's own port 8000; the result's code, or why none came.
+fn open_port(street: &Street, from: &'static str, to: &str) -> Result<u16, io::ErrorKind> {
+    let to: SocketAddr = to.parse().unwrap();
+    street.within(from, move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect(to).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(250)))
+            .unwrap();
+        let mut request = vec![0, 2, 0, 0];
+        request.extend([8000_u16.to_be_bytes(), 18080_u16.to_be_bytes()].concat());
+        request.extend(600_u32.to_be_bytes());
+        let mut answer = [0; 16];
+        socket
+            .send(&request)
+            .and_then(|_| socket.recv(&mut answer))
+            .map_err(|e| e.kind())?;
+        Ok(u16::from_be_bytes([answer[2], answer[3]]))
+    })
+}
+
+#[test]
+#[ignore = "needs root, nftables and miniupnpd; ci/test runs it as the step router-rules"]
+fn a_port_that_a_machine_opened_outlasts_a_change_of_the_rules() {
+    let street = street();
+    let text = format!("{HOUSE}[router.upnp]\nenabled = true\n");
+    let house = lab::house(&text);
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places {
+        run: folder.path().into(),
+        ..Places::default()
+    };
+    let plan = Plan::new(&house, &lab::world(&house), &places);
+    live_in(&street, &text);
+    let child = plan
+        .children
+        .iter()
+        .find(|child| child.program == "miniupnpd")
+        .unwrap();
+    for file in &child.files {
+        std::fs::write(&file.path, file.content.expose()).unwrap();
+    }
+    let _miniupnpd = street.start("router", &child.program, &child.arguments);
+    // It says nothing when it is ready.
+    let opened = (0..40).find_map(|_| {
+        let opened = open_port(&street, "anna", "192.168.77.1:5351").ok();
+        opened.or_else(|| {
+            thread::sleep(Duration::from_millis(100));
+            None
+        })
+    });
+    assert_eq!(opened, Some(0), "NAT-PMP says that it is done");
+    let is_open = || {
+        check(
+            &street,
+            &[
+                ("isp", "198.51.1.2:18080", from("anna", "198.51.1.1")),
+                ("isp", "198.51.1.2:18081", Silence),
+            ],
+        )
+    };
+    is_open();
+    live_in(
+        &street,
+        &format!("{text}[[router.rule]]\nfrom = 'guest'\nto = 'wan'\naction = 'refuse'\n"),
+    );
+    is_open();
+    // Guests may open nothing.
+    assert!(open_port(&street, "guest", "192.168.78.1:5351").is_err());
+    live_in(&street, HOUSE);
+    check(&street, &[("isp", "198.51.1.2:18080", Silence)]);
 }

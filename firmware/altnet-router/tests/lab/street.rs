@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -27,6 +27,17 @@ pub enum Answer {
     Closed,
     /// Nobody said anything.
     Silence,
+}
+
+/// A program that is ended when this is gone.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What has ended by itself needs no ending.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Namespaces that are gone when this is.
@@ -85,6 +96,17 @@ impl Street {
             .args(words.split(' '))
             .output();
         command.is_ok_and(|output| output.status.success())
+    }
+
+    /// A program that runs in a namespace until what this gives is gone.
+    pub fn start(&self, name: &str, program: &str, arguments: &[String]) -> Running {
+        let netns = self.netns(name);
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &netns, program])
+            .args(arguments);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Running(child.unwrap())
     }
 
     /// A cable from an interface of one to an interface of another.
