@@ -295,3 +295,28 @@ fn a_plan_shows_no_password() {
             .contains("sesame")
     );
 }
+
+#[test]
+fn the_file_that_the_documentation_shows_is_a_good_one() {
+    let page = include_str!("../../docs/router.md");
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (file, _) = rest.split_once("```").unwrap();
+    let plan = lab::plan(&lab::house(file));
+    assert_eq!(plan.troubles, [""; 0]);
+    let programs: Vec<&str> = plan
+        .children
+        .iter()
+        .map(|child| child.program.as_str())
+        .collect();
+    assert_eq!(
+        programs,
+        [
+            "pppd",
+            "dhcpcd",
+            "dnsmasq",
+            "hostapd",
+            "chronyd",
+            "miniupnpd"
+        ]
+    );
+}
