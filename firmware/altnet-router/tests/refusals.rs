@@ -59,8 +59,8 @@ fn what_isnt_written_is_told_where_it_would_be() {
 #[test]
 fn an_unknown_key_is_told_with_those_that_there_are() {
     check(
-        "[router.offload]\nsofware = true\n",
-        &["altnet.toml:2:1: unknown field `sofware`, expected `software` or `hardware`"],
+        "[router.offload]\nenabld = true\n",
+        &["altnet.toml:2:1: unknown field `enabld`, expected `enabled`"],
     );
 }
 
