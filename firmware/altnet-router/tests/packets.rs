@@ -471,3 +471,49 @@ fn a_port_that_a_machine_opened_outlasts_a_change_of_the_rules() {
     live_in(&street, HOUSE);
     check(&street, &[("isp", "198.51.1.2:18080", Silence)]);
 }
+
+#[test]
+#[ignore = "needs root, iproute2 and nftables; ci/test runs it as the step router-rules"]
+fn most_of_a_long_connection_passes_by_the_shorter_way() {
+    const BYTES: usize = 4 << 20;
+    // A segment of a veth pair is at most 64 KiB.
+    const LEAST_PACKETS: u64 = (BYTES >> 16) as u64;
+    if !lab::has_flow_tables() {
+        println!("skipped: this kernel has no flow tables");
+        return;
+    }
+    let street = street();
+    street.pour("isp", 9000, BYTES);
+    // Counts what is forwarded the long way, outside of the router's own table.
+    street.run("router", "nft add table inet watch");
+    street.run(
+        "router",
+        "nft add chain inet watch forward { type filter hook forward priority -300; }",
+    );
+    street.run(
+        "router",
+        "nft add rule inet watch forward tcp sport 9000 counter",
+    );
+    let counted = |text: &str| {
+        live_in(&street, text);
+        let before = packets(&street);
+        for to in ["198.51.1.1:9000", "[2001:db8:ffff:1::1]:9000"] {
+            assert_eq!(street.drink("anna", to), BYTES);
+        }
+        packets(&street) - before
+    };
+    let long = counted(&format!("{HOUSE}[router.offload]\nenabled = false\n"));
+    assert!(long >= 2 * LEAST_PACKETS, "{long} packets by the long way");
+    let short = counted(HOUSE);
+    assert!(
+        short < long / 4,
+        "{short} of {long} packets by the long way"
+    );
+}
+
+/// What the watching rule counted.
+fn packets(street: &Street) -> u64 {
+    let said = street.says("router", "nft list chain inet watch forward");
+    let (_, rest) = said.split_once("counter packets ").unwrap();
+    rest.split(' ').next().unwrap().parse().unwrap()
+}

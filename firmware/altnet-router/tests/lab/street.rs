@@ -153,6 +153,40 @@ impl Street {
         }
     }
 
+    /// Sends this many bytes to whoever comes to a TCP port.
+    pub fn pour(&self, name: &'static str, port: u16, bytes: usize) {
+        let address = SocketAddr::new("::".parse().unwrap(), port);
+        let listener = self.within(name, move || TcpListener::bind(address).unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                // Who hangs up has heard enough.
+                let _ = stream.and_then(|mut stream| stream.write_all(&vec![0; bytes]));
+            }
+        });
+    }
+
+    /// How many bytes come from there.
+    pub fn drink(&self, from: &'static str, to: &str) -> usize {
+        let to: SocketAddr = to.parse().unwrap();
+        self.within(from, move || {
+            let mut bytes = Vec::new();
+            TcpStream::connect(to)
+                .unwrap()
+                .read_to_end(&mut bytes)
+                .unwrap()
+        })
+    }
+
+    /// What a command in a namespace says.
+    pub fn says(&self, name: &str, words: &str) -> String {
+        let netns = self.netns(name);
+        let command = Command::new("ip")
+            .args(["netns", "exec", &netns])
+            .args(words.split(' '))
+            .output();
+        String::from_utf8_lossy(&command.unwrap().stdout).into_owned()
+    }
+
     /// Asks somebody over TCP.
     pub fn ask(&self, from: &'static str, to: &str) -> Answer {
         let to: SocketAddr = to.parse().unwrap();
