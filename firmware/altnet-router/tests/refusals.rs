@@ -109,3 +109,20 @@ fn more_than_twenty_mistakes_are_counted() {
     let said = read(&forward.repeat(30), &lab::board());
     assert_eq!(said.lines().last(), Some("and 10 more"));
 }
+
+#[test]
+fn a_file_that_holds_a_password_is_known_as_one() {
+    let holds = |text: &str| {
+        File::parse(Path::new("a"), text)
+            .unwrap()
+            .router
+            .unwrap()
+            .holds_password()
+    };
+    let ssid = "[[router.wifi]]\ncountry = \"CH\"\n[[router.wifi.ssid]]\nname = \"a\"\n";
+    assert!(!holds(&format!("{ssid}password_file = \"/etc/wifi\"")));
+    assert!(holds(&format!("{ssid}password = \"12345678\"")));
+    assert!(holds(
+        "[[router.wan]]\npppoe = { username = \"a\", password = \"b\" }"
+    ));
+}
