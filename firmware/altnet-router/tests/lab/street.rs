@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use altnet_router::plan::{Address, LinkKind, Plan, Route, RouteTo};
+use altnet_router::plan::{Address, LinkKind, Plan, PolicyRule, Route, RouteTo};
 
 /// How long nobody answers before that counts as silence: what is refused within the call that asks is heard of by TCP
 /// only when it asks again, after a second.
@@ -27,6 +27,17 @@ pub enum Answer {
     Closed,
     /// Nobody said anything.
     Silence,
+}
+
+/// A program that is ended when this is gone.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What has ended by itself needs no ending.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Namespaces that are gone when this is.
@@ -85,6 +96,17 @@ impl Street {
             .args(words.split(' '))
             .output();
         command.is_ok_and(|output| output.status.success())
+    }
+
+    /// A program that runs in a namespace until what this gives is gone.
+    pub fn start(&self, name: &str, program: &str, arguments: &[String]) -> Running {
+        let netns = self.netns(name);
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &netns, program])
+            .args(arguments);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Running(child.unwrap())
     }
 
     /// A cable from an interface of one to an interface of another.
@@ -203,6 +225,9 @@ impl Street {
         for route in &plan.routes {
             self.ip(name, &format!("route replace {}", words(route)));
         }
+        for rule in &plan.rules {
+            self.ip(name, &words_of_rule(rule));
+        }
         let ruleset = std::env::temp_dir().join(format!("{}ruleset", self.prefix));
         std::fs::write(&ruleset, &plan.ruleset).unwrap();
         self.run(name, &format!("nft -f {}", ruleset.display()));
@@ -223,6 +248,21 @@ fn words(route: &Route) -> String {
         RouteTo::Unreachable => format!("unreachable {destination}"),
     };
     format!("{to} metric {metric} table {table}")
+}
+
+fn words_of_rule(rule: &PolicyRule) -> String {
+    let mut words = format!("-{} rule add priority {}", rule.family, rule.priority);
+    if let Some(net) = rule.from {
+        words += &format!(" from {net}");
+    }
+    if let Some((mark, mask)) = rule.mark {
+        words += &format!(" fwmark {mark:#x}/{mask:#x}");
+    }
+    words += &format!(" lookup {}", rule.table);
+    if let Some(length) = rule.suppress_prefix_length {
+        words += &format!(" suppress_prefixlength {length}");
+    }
+    words
 }
 
 /// What the kernel makes of what it was told.
