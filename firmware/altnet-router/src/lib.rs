@@ -5,13 +5,16 @@
 //! ([`plan::World`]). Out: a [`plan::Plan`], which is data: links, addresses, routes, one nftables script, and the
 //! files and command lines of other people's daemons. The same inputs give the same plan.
 //!
-//! Nothing in the modules below does I/O, reads a clock or draws randomness. Carrying a plan out is for hands.
+//! Nothing in the modules below does I/O, reads a clock or draws randomness, but for [`hands`], which carry a plan out as
+//! [`machine`] wishes.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod board;
 pub mod config;
+pub mod hands;
 pub mod house;
+pub mod machine;
 pub mod plan;
 pub mod ruleset;
 pub mod services;

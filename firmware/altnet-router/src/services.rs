@@ -45,7 +45,7 @@ pub(crate) fn children(
         }
         children.extend(dhcpcd::child(wan, places));
     }
-    children.push(dnsmasq::child(house, places));
+    children.push(dnsmasq::child(house, world, places));
     for radio in &house.radios {
         match hostapd::child(radio, world, places) {
             Ok(child) => children.push(child),
@@ -121,13 +121,15 @@ impl Lines {
     }
 }
 
-/// A script that a daemon calls, which calls us.
-fn hook(places: &Places, name: &str) -> ChildFile {
+/// A script that a daemon calls, which calls us: with whose script it is, and more words before those it was given.
+fn hook(places: &Places, name: &str, words: &str) -> ChildFile {
     let program = shell_quoted(&places.program.to_string_lossy());
+    let run = shell_quoted(&places.run.to_string_lossy());
+    let script = format!("#!/bin/sh\nexec {program} --run-directory {run} hook {words} \"$@\"\n");
     ChildFile {
-        path: places.run.join(format!("{name}.hook")),
+        path: places.run.join(name),
         mode: 0o700,
-        content: Secret::new(format!("#!/bin/sh\nexec {program} hook {name} \"$@\"\n")),
+        content: Secret::new(script),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn child(wan: &Wan, places: &Places) -> Option<Child> {
     }
     let files = vec![
         lines.file(places, &format!("{name}.conf")),
-        hook(places, &name),
+        hook(places, &format!("{name}.hook"), "dhcpcd"),
     ];
     let arguments = ["--nobackground", "--config", &conf, interface];
     Some(super::child(

@@ -1,7 +1,8 @@
 //! dnsmasq, one for the house: DHCPv4, router advertisements, DHCPv6. Names are altnetd's: `port=0`.
 //!
 //! Router advertisements carry every prefix of which the bridge has an address, altnetd's too, with that address's
-//! lifetimes: one with preferred lifetime 0 is said to be deprecated (RFC 9096 section 3.5).
+//! lifetimes. Of an address that is deprecated already when it starts it says nothing by itself; a range of its own has it
+//! say so (RFC 9096 section 3.5).
 //!
 //! Source: dnsmasq(8).
 
@@ -10,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{Lines, path};
 use crate::config::Service;
 use crate::house::{House, LENT_SUFFIXES, Network};
-use crate::plan::{Child, Places};
+use crate::plan::{Child, Places, Stale, World};
 
 /// How often the house is told of its prefixes without asking, and how long a router counts without saying so again, in
 /// seconds.
@@ -18,10 +19,12 @@ const ADVERTISE_S: u32 = 200;
 const ROUTER_S: u32 = 1800;
 /// The longest that machines count on a prefix or an address of it, in seconds: `ND_VALID_LIMIT` (RFC 9096 section 3.4).
 const MAX_LIFETIME_S: u32 = 5400;
+/// How long an address is valid yet that is no more, in seconds (RFC 4862 section 5.5.3 e).
+const MAX_STALE_S: u32 = 7200;
 /// The most leases; a guest that makes up addresses fills no memory.
 const MAX_LEASES: u32 = 2000;
 
-pub(super) fn child(house: &House, places: &Places) -> Child {
+pub(super) fn child(house: &House, world: &World, places: &Places) -> Child {
     let conf = path(places, "dnsmasq.conf");
     let mut lines = Lines::default();
     lines.add("port=0");
@@ -37,6 +40,7 @@ pub(super) fn child(house: &House, places: &Places) -> Child {
     }
     for network in &house.networks {
         add_network(house, network, &mut lines);
+        add_stale(network, world, &mut lines);
     }
     for host in &house.hosts {
         let mut words = vec![format!("dhcp-host={}", host.mac)];
@@ -112,6 +116,18 @@ fn add_network(house: &House, network: &Network, lines: &mut Lines) {
         lines.add(format!(
             "dhcp-option=tag:{tag},option6:domain-search,{domain}"
         ));
+    }
+}
+
+/// Prefixes of before, of which machines are told that they are no more.
+fn add_stale(network: &Network, world: &World, lines: &mut Lines) {
+    let of_network = |stale: &&Stale| stale.network == network.name && network.ipv6;
+    for stale in world.stale.iter().filter(of_network) {
+        let prefix = stale.address.trunc().addr();
+        // Of two ranges of a prefix dnsmasq takes the shortest lifetime, and that it is deprecated. By itself that one
+        // would be valid for ever.
+        lines.add(format!("dhcp-range={prefix},ra-only,64,{MAX_STALE_S}"));
+        lines.add(format!("dhcp-range={prefix},ra-only,64,deprecated"));
     }
 }
 

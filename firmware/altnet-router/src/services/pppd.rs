@@ -10,7 +10,6 @@ use crate::plan::{Child, Places, session_mtu};
 pub(super) fn child(wan: &Wan, login: &Pppoe, password: &Secret, places: &Places) -> Child {
     let name = format!("pppd-{}", wan.name);
     let options = path(places, &format!("{name}.options"));
-    let script = path(places, &format!("{name}.hook"));
     let mtu = session_mtu(wan);
     let mut lines = Lines::default();
     lines.add("plugin pppoe.so");
@@ -55,19 +54,19 @@ pub(super) fn child(wan: &Wan, login: &Pppoe, password: &Secret, places: &Places
     } else {
         "+ipv6"
     });
-    for event in ["ip-up-script", "ip-down-script"] {
-        lines.add(format!("{event} {}", quoted(&script)));
+    let events = if wan.ipv6 == Ipv6::Off {
+        &["ip-up", "ip-down"][..]
+    } else {
+        &["ip-up", "ip-down", "ipv6-up", "ipv6-down"]
+    };
+    // A script of its own for each: what they are given doesn't say what happened.
+    let mut files = Vec::new();
+    for event in events {
+        let script = format!("{name}.{event}");
+        lines.add(format!("{event}-script {}", quoted(&path(places, &script))));
+        files.push(hook(places, &script, &format!("pppd {event}")));
     }
-    for event in ["ipv6-up-script", "ipv6-down-script"]
-        .iter()
-        .filter(|_| wan.ipv6 != Ipv6::Off)
-    {
-        lines.add(format!("{event} {}", quoted(&script)));
-    }
-    let files = vec![
-        lines.file(places, &format!("{name}.options")),
-        hook(places, &name),
-    ];
+    files.push(lines.file(places, &format!("{name}.options")));
     super::child(
         name,
         "pppd",
