@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "altnet-tls": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is

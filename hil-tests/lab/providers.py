@@ -11,7 +11,7 @@ import signal
 import subprocess
 
 from . import network
-from .altnet import BINARIES, PYTHON, ROOT, TARGET
+from .altnet import BINARIES, PYTHON, ROOT, TARGET, build_binaries
 from .places import CannotRunHere, Lab, LabError, Place, wait_for
 
 TOOLS = TARGET / "ci-tools"
@@ -21,27 +21,36 @@ RADVD = TOOLS / "radvd/usr/sbin/radvd"
 SITE4, SITE6 = "203.0.113.80", "2001:db8:80::80"
 PAGE = "this is the internet"
 
-# Of a place that is on nobody's way: connects to each port and says which were opened and which refused; what
-# says nothing within a second is silent.
+# Of a place that is on nobody's way: connects or sends to each port and says which answered and which refused;
+# what says nothing within a second is silent.
 SCAN = """
-import asyncio, json, sys
-async def one(host, port):
+import asyncio, json, socket, sys
+async def tcp(host, port):
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+async def udp(host, port):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.setblocking(False)
+        asking.connect((host, port))
+        asking.send(bytes(32))
+        await asyncio.get_running_loop().sock_recv(asking, 2048)
+async def one(how, host, port):
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 1)
-        writer.close()
+        await asyncio.wait_for(how(host, port), 1)
         return "open"
     except asyncio.TimeoutError:
         return "silent"
     except OSError as e:
         return "refused" if e.errno == 111 else f"errno {e.errno}"
-async def all(host, ports):
-    return dict(zip(ports, await asyncio.gather(*[one(host, port) for port in ports])))
-print(json.dumps(asyncio.run(all(sys.argv[1], [int(port) for port in sys.argv[2:]]))))
+async def all(how, host, *ports):
+    return dict(zip(ports, await asyncio.gather(*[one(how, host, int(port)) for port in ports])))
+print(json.dumps(asyncio.run(all({"tcp": tcp, "udp": udp}[sys.argv[1]], *sys.argv[2:]))))
 """
 
 
 def prepare() -> None:
-    """Fetches what others' programs there are."""
+    """Builds the router, and fetches others' programs."""
+    build_binaries()
     if subprocess.run([ROOT / "ci/install", "router"]).returncode:
         raise CannotRunHere("dhcpcd, dnsmasq, radvd or ISC's dhcpd could not be had")
 
@@ -115,9 +124,9 @@ class Provider:
         log = (self.place.lab.dir / f"{self.name}-site.log").read_text()
         return [line.split()[0].removeprefix("::ffff:") for line in log.splitlines() if '"GET ' in line]
 
-    def scan(self, host: str, *ports: int) -> dict[str, str]:
-        """How ports of a host answer to who is on the line: open, refused or silent."""
-        return json.loads(self.place.run(PYTHON, "-c", SCAN, host, *map(str, ports)).stdout)
+    def scan(self, host: str, *ports: int, by: str = "tcp") -> dict[str, str]:
+        """How ports of a host answer to who is on the line, by tcp or udp: open, refused or silent."""
+        return json.loads(self.place.run(PYTHON, "-c", SCAN, by, host, *map(str, ports)).stdout)
 
 
 class House:

@@ -31,15 +31,16 @@ def a_house_gets_an_internet() -> None:
 
         serve(house, 8080)
         for host in (outside, next(iter(addresses(house.router, "wan", 6))), made):
-            found = provider.scan(host, *DOORS)
-            assert set(found.values()) == {"silent"}, f"{host}: {found}"
+            for by in ("tcp", "udp"):
+                found = provider.scan(host, *DOORS, by=by)
+                assert set(found.values()) == {"silent"}, f"{host} by {by}: {found}"
         assert not house.client.run("curl", "--silent", "--fail", "--max-time", "5", f"http://{outside}:8080/", check=False).stdout
         house.apply(FORWARD.format(client=address))
         house.ask("confirm")
         found = provider.scan(outside, *DOORS)
         assert {port for port, how in found.items() if how == "open"} == {"8080"}, found
         assert set(found.values()) == {"open", "silent"}, found
-        print(f"of {len(DOORS)} ports at 3 addresses none answers; with a forward, 8080 alone")
+        print(f"of {len(DOORS)} ports at 3 addresses none answers by TCP or UDP; with a forward, 8080 alone")
         assert house.client.run("curl", "--silent", "--fail", "--max-time", "5", f"http://{outside}:8080/").stdout == "inside"
 
 

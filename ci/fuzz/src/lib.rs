@@ -12,6 +12,7 @@ pub mod audit;
 pub mod authority;
 pub mod bytes;
 pub mod fixtures;
+pub mod houses;
 pub mod knocks;
 pub mod logins;
 pub mod machines;
@@ -68,4 +69,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pieces", sizes::pieces),
     ("clamped_syn", sizes::clamped_syn),
     ("path_mtu", sizes::path_mtu),
+    ("hook", houses::hook),
+    ("probe_reply", houses::probe_reply),
 ];

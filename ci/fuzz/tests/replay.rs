@@ -107,4 +107,6 @@ targets! {
     pieces: 3000,
     clamped_syn: 5000,
     path_mtu: 5000,
+    hook: 300,
+    probe_reply: 5000,
 }

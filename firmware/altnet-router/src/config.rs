@@ -50,6 +50,18 @@ pub struct Router {
     pub ntp: Ntp,
 }
 
+impl Router {
+    /// Whether a password is written in the file itself, which then is to be unreadable for others.
+    pub fn holds_password(&self) -> bool {
+        let logins = self.wan.iter().filter_map(|wan| wan.pppoe.as_ref());
+        let ssids = self.wifi.iter().flat_map(|wifi| &wifi.ssid);
+        logins
+            .map(|login| &login.password)
+            .chain(ssids.map(|ssid| &ssid.password))
+            .any(Option::is_some)
+    }
+}
+
 /// `[router.ntp]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

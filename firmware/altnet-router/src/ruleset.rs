@@ -106,28 +106,13 @@ impl<'a> View<'a> {
 
 /// A flow table takes interfaces that are there alone. Bridges are, since a plan makes them first.
 fn fast(house: &House, world: &World) -> Vec<String> {
-    let offload = house.offload;
-    if !(offload.software || offload.hardware) || !world.has_flow_tables {
+    if !house.offload.enabled || !world.has_flow_tables {
         return Vec::new();
     }
-    let mut devices: Vec<String> = house
-        .networks
-        .iter()
-        .map(|network| network.bridge.clone())
-        .collect();
-    let mut others: Vec<&String> = house.wans.iter().map(|wan| &wan.interface).collect();
-    if offload.hardware {
-        others.extend(house.networks.iter().flat_map(|network| &network.ports));
-    }
-    devices.extend(
-        others
-            .into_iter()
-            .filter(|name| world.present.contains(*name))
-            .cloned(),
-    );
-    devices.sort();
-    devices.dedup();
-    devices
+    let wans = house.wans.iter().map(|wan| &wan.interface);
+    let wans = wans.filter(|name| world.present.contains(*name));
+    let bridges = house.networks.iter().map(|network| &network.bridge);
+    bridges.chain(wans).cloned().collect()
 }
 
 fn sets(view: &View, script: &mut Script) {
@@ -173,9 +158,6 @@ fn sets(view: &View, script: &mut Script) {
             "hook ingress priority filter; devices = {};",
             elements(devices)
         ));
-        if view.house.offload.hardware {
-            script.line("flags offload;");
-        }
         script.close();
     }
 }

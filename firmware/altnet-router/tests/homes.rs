@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use altnet_router::plan::Plan;
 
@@ -94,5 +95,28 @@ fn the_kernel_takes_the_firewall_of_every_home() {
             said.contains("inet others") && said.contains("inet altnet_router"),
             "{said}"
         );
+    }
+}
+
+#[test]
+#[ignore = "needs dnsmasq; ci/test runs it as the step router-rules"]
+fn dnsmasq_takes_what_it_is_told_in_every_home() {
+    for home in homes() {
+        let plan = lab::plan(&lab::house(&text_of(&home)));
+        let child = plan
+            .children
+            .iter()
+            .find(|child| child.program == "dnsmasq")
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dnsmasq.conf");
+        fs::write(&file, child.files[0].content.expose()).unwrap();
+        let said = Command::new("dnsmasq")
+            .arg("--test")
+            .arg(format!("--conf-file={}", file.display()))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success(), "{}: {text}", home.display());
     }
 }

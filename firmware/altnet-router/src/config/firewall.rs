@@ -234,18 +234,13 @@ pub struct Upnp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Offload {
-    /// Whether they do, in the kernel.
-    pub software: bool,
-    /// Whether they do in the network chip, where it can.
-    pub hardware: bool,
+    /// Whether they do, where the kernel has flow tables.
+    pub enabled: bool,
 }
 
 impl Default for Offload {
     fn default() -> Self {
-        Self {
-            software: true,
-            hardware: false,
-        }
+        Self { enabled: true }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::plan::{LinkKind, Plan};
 
 mod addresses;
 mod links;
+mod queues;
 mod routes;
 
 /// Changes made to the kernel, and what it says.
@@ -89,6 +90,7 @@ impl Kernel {
             &mut troubles,
         );
         routes::apply(&mut self.netlink, plan, &indexes, &mut troubles);
+        queues::apply(&mut self.netlink, &plan.queues, &indexes, &mut troubles);
         Applied {
             refused: None,
             troubles,

@@ -1,13 +1,11 @@
 //! `altnet-routerd run`: facts to the machine, wishes from it, and nothing decided between them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use altnet_service::log::chain;
 use anyhow::Context as _;
 use rustix::process::Signal;
 use rustix::time::ClockId;
@@ -18,8 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use zeroize::Zeroizing;
 
+use super::begin::{read_kept, read_setting, setting};
 use super::children::{self, Children, Ended};
 use super::control::{Call, Listener, Question, Refusal};
 use super::files::{self, Kept as Where};
@@ -28,9 +26,7 @@ use super::kernel::{self, Kernel};
 use super::trial::{self, Files};
 use super::{netlink, probe};
 use crate::board::Ports;
-use crate::config::{File, Secret};
-use crate::house::House;
-use crate::machine::kept::{self, Kept};
+use crate::machine::kept::Kept;
 use crate::machine::{self, Event, Machine, Setting, Surroundings, Wish};
 use crate::plan::{Child, Places, Plan};
 
@@ -38,8 +34,6 @@ use crate::plan::{Child, Places, Plan};
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long children have to end when the router does.
 const LAST_PATIENCE: Duration = Duration::from_secs(4);
-/// The largest file that a password is read from, in bytes.
-const MAX_PASSWORD_BYTES: u64 = 4096;
 const STATE_FILE: &str = "router.json";
 const RESOLV_CONF: &str = "resolv.conf";
 
@@ -444,58 +438,4 @@ fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
     let made = fs::create_dir_all(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
     made.with_context(|| format!("can't make {}", path.display()))
-}
-
-fn read_setting(files: &Files, ports: &Ports) -> anyhow::Result<Setting> {
-    let path = files.config.display();
-    let text = files
-        .read()
-        .with_context(|| format!("can't read {path}; name the file with --config"))?;
-    setting(&files.config, &text, ports)
-}
-
-/// What a file means on a board, with the passwords that it says are elsewhere.
-fn setting(path: &Path, text: &str, ports: &Ports) -> anyhow::Result<Setting> {
-    let house = File::house(path, text, ports)?;
-    let house = house.with_context(|| {
-        let path = path.display();
-        format!("{path} has no [router]; write that line, or let somebody else route and don't run altnet-routerd")
-    })?;
-    let passwords = passwords(&house);
-    Ok(Setting { house, passwords })
-}
-
-fn passwords(house: &House) -> BTreeMap<PathBuf, Secret> {
-    let mut found = BTreeMap::new();
-    for path in house.password_files() {
-        let read = files::read(path, MAX_PASSWORD_BYTES).map(Option::unwrap_or_default);
-        let text = read.map(Zeroizing::new).and_then(|bytes| {
-            let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
-            Ok(Secret::new(text.lines().next().unwrap_or("").to_owned()))
-        });
-        match text {
-            Ok(password) => {
-                found.insert(path.to_owned(), password);
-            }
-            Err(e) => altnet_service::warning!("{} can't be read: {e}", path.display()),
-        }
-    }
-    found
-}
-
-fn read_kept(path: &Path) -> Kept {
-    let read =
-        files::read(path, kept::MAX_BYTES).map(|bytes| bytes.map(|bytes| Kept::read(&bytes)));
-    match read {
-        Ok(None) => Kept::default(),
-        Ok(Some(Ok(kept))) => kept,
-        Ok(Some(Err(e))) => {
-            altnet_service::warning!("{} is passed over: {}", path.display(), chain(&e));
-            Kept::default()
-        }
-        Err(e) => {
-            altnet_service::warning!("{} is passed over: {e}", path.display());
-            Kept::default()
-        }
-    }
 }

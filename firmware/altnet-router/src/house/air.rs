@@ -313,3 +313,49 @@ const LAWS: &[Law] = &[
         six: &[],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_country_has_its_channels() {
+        let first_and_last = |country, band, width| {
+            let all = channels(country, band, width);
+            (all.first().copied(), all.last().copied())
+        };
+        for (country, band, width, first, last) in [
+            ("US", Band::Two, Width::Twenty, 1, 11),
+            ("CH", Band::Two, Width::Forty, 1, 13),
+            ("CH", Band::Five, Width::Twenty, 36, 173),
+            ("JP", Band::Five, Width::Eighty, 36, 144),
+            ("CH", Band::Six, Width::Eighty, 1, 93),
+        ] {
+            assert_eq!(
+                first_and_last(country, band, width),
+                (Some(first), Some(last)),
+                "{country} {band:?} {width:?}"
+            );
+        }
+        assert!(channels("US", Band::Six, Width::Twenty).is_empty());
+        for code in ["", "XX", "ch", "AT BE", " ", "A"] {
+            assert!(!is_country(code), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_wide_channel_covers_its_block() {
+        for (channel, band, width, expected) in [
+            (44, Band::Five, Width::Eighty, vec![36, 40, 44, 48]),
+            (44, Band::Five, Width::Forty, vec![44, 48]),
+            (157, Band::Five, Width::Forty, vec![157, 161]),
+            (144, Band::Five, Width::Eighty, vec![132, 136, 140, 144]),
+            (37, Band::Six, Width::Eighty, vec![33, 37, 41, 45]),
+            (6, Band::Two, Width::Forty, vec![6, 10]),
+            (11, Band::Two, Width::Forty, vec![7, 11]),
+        ] {
+            assert_eq!(covered(channel, band, width), Some(expected), "{channel}");
+        }
+        assert_eq!(covered(6, Band::Two, Width::Eighty), None);
+    }
+}

@@ -405,3 +405,53 @@ pub(super) fn find<'a>(
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn usual(net: &str) -> (String, String) {
+        let found = usual_range(net.parse().unwrap());
+        (found.first.to_string(), found.last.to_string())
+    }
+
+    #[test]
+    fn a_range_that_nobody_wrote_is_where_people_look_for_it() {
+        for (net, first, last) in [
+            ("192.168.77.1/24", "192.168.77.100", "192.168.77.249"),
+            ("10.0.0.1/8", "10.0.0.100", "10.0.0.249"),
+            ("192.168.77.254/24", "192.168.77.100", "192.168.77.249"),
+            ("192.168.77.120/24", "192.168.77.121", "192.168.77.254"),
+            ("192.168.77.1/26", "192.168.77.2", "192.168.77.62"),
+            ("192.168.77.62/26", "192.168.77.1", "192.168.77.61"),
+            ("192.168.77.2/30", "192.168.77.1", "192.168.77.1"),
+        ] {
+            assert_eq!(usual(net), (first.into(), last.into()), "{net}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_out_is_never_the_box_nor_beyond_the_net(
+            bits in 8_u8..=30, address: u32, first in proptest::option::of(any::<u32>()), last in proptest::option::of(any::<u32>())
+        ) {
+            let net = Ipv4Net::new(address.into(), bits).unwrap();
+            prop_assume!(is_host_in(&net, net.addr()));
+            // Ends that are in the net, where there are any.
+            let within = |end: u32| Ipv4Addr::from(u32::from(net.network()) | (end & u32::from(net.hostmask())));
+            let dhcp = Dhcp { first: first.map(within), last: last.map(within), ..Dhcp::default() };
+            let mut wrongs = Wrongs::default();
+            match range(&dhcp, net, &Key::router(), &mut wrongs) {
+                Some(found) => {
+                    prop_assert!(found.first <= found.last && wrongs.is_empty());
+                    prop_assert!(is_host_in(&net, found.first) && is_host_in(&net, found.last));
+                    prop_assert!(!(found.first..=found.last).contains(&net.addr()));
+                    prop_assert!(dhcp.first.is_none_or(|first| first == found.first));
+                    prop_assert!(dhcp.last.is_none_or(|last| last == found.last));
+                }
+                None => prop_assert!(!wrongs.is_empty()),
+            }
+        }
+    }
+}

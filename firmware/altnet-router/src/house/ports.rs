@@ -158,3 +158,19 @@ fn one(port: &Port, ports: &Ports) -> Option<String> {
         Port::Device(name) => Some(name.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interface_of_a_vlan_is_no_longer_than_one_may_be() {
+        for (port, id, expected) in [
+            ("wan", 7, "wan.7"),
+            ("enp0s31f6", 4094, "enp0s31f6.4094"),
+            ("enx001122334455", 100, "01122334455.100"),
+        ] {
+            assert_eq!(vlan_interface(port, id), expected);
+        }
+    }
+}

@@ -19,6 +19,7 @@ impl Router {
     /// All that is wrong.
     pub fn resolve(&self, ports: &Ports, altnet: &Altnet) -> Result<House, Wrongs> {
         let mut wrongs = Wrongs::default();
+        check_altnet(altnet, &mut wrongs);
         let written = self.with_defaults();
         let mut plugged = Plugged::new(ports, altnet, &written);
         let wans = wans::resolve(&written.wan, &mut plugged, &mut wrongs);
@@ -74,6 +75,19 @@ impl Router {
                 .push(Network::new("lan".parse().expect("it is a name")));
         }
         written
+    }
+}
+
+/// What the firewall lets through for altnetd has a name and a number.
+fn check_altnet(altnet: &Altnet, wrongs: &mut Wrongs) {
+    if let Err(why) = interface(&altnet.tun) {
+        wrongs.say(Key::of("tun").at("name"), why);
+    }
+    if altnet.listen_port == 0 {
+        wrongs.say(
+            Key::of("listen_port"),
+            "beside a [router] altnetd's port has a number; write one, as 51820",
+        );
     }
 }
 

@@ -34,7 +34,12 @@ enum Step {
 impl Key {
     /// `router`.
     pub(crate) fn router() -> Self {
-        Self(vec![Step::Name("router")])
+        Self::of("router")
+    }
+
+    /// A key of the file's own.
+    pub(crate) fn of(name: &'static str) -> Self {
+        Self(vec![Step::Name(name)])
     }
 
     /// A key below this one.

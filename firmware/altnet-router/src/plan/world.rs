@@ -18,7 +18,7 @@ pub struct World {
     pub stale: Vec<Stale>,
     /// Passwords that are in files of their own.
     pub passwords: Passwords,
-    /// Interfaces that are there, beside those that a plan makes.
+    /// The interfaces that are there now. Bridges of a plan count as there, because they are made before its ruleset is loaded.
     pub present: Vec<String>,
     /// Whether the kernel has flow tables. Without, what would be offloaded goes the long way.
     pub has_flow_tables: bool,

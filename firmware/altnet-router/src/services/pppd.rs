@@ -88,3 +88,33 @@ fn quoted(text: &str) -> String {
     word.push('"');
     word
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Reads a word as pppd's `getword` does; what is left behind it too.
+    fn read(text: &str) -> (String, &str) {
+        let mut word = String::new();
+        let mut chars = text.char_indices();
+        let mut is_quoted = false;
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => is_quoted = !is_quoted,
+                '\\' => word.extend(chars.next().map(|(_, c)| c)),
+                ' ' | '#' if !is_quoted => return (word, &text[at..]),
+                _ => word.push(c),
+            }
+        }
+        (word, "")
+    }
+
+    proptest! {
+        #[test]
+        fn pppd_reads_what_was_written(text in "[^\\p{Cc}]{0,40}") {
+            let line = format!("{} rest", quoted(&text));
+            prop_assert_eq!(read(&line), (text, " rest"));
+        }
+    }
+}

@@ -54,13 +54,8 @@ pub fn good(chance: &mut Chance) -> Table {
         );
     }
     if chance.once_in(2) {
-        let (software, hardware) = (chance.once_in(2), chance.once_in(2));
-        router.insert(
-            "offload".into(),
-            toml! { software = software
-            hardware = hardware }
-            .into(),
-        );
+        let enabled = chance.once_in(2);
+        router.insert("offload".into(), toml! { enabled = enabled }.into());
     }
     if chance.once_in(3) {
         router.insert(

@@ -361,17 +361,14 @@ pub const MISTAKES: &[Mistake] = &[
         Some("to")
     },
     |r, c| {
-        push(
-            r,
-            "zone",
-            *c.one_of(&[
-                "name = 'any'",
-                "name = 'router'",
-                "name = 'Things'",
-                "name = 'things'",
-                "name = 'much-too-long'",
-            ]),
-        );
+        let text = *c.one_of(&[
+            "name = 'any'",
+            "name = 'router'",
+            "name = 'Things'",
+            "name = 'things'",
+            "name = 'much-too-long'",
+        ]);
+        push(r, "zone", text);
         push(r, "zone", "name = 'things'");
         Some("name")
     },

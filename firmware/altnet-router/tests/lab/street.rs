@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use altnet_router::plan::{Address, LinkKind, Plan, Route, RouteTo};
+use altnet_router::plan::{Address, LinkKind, Plan, PolicyRule, Route, RouteTo};
 
 /// How long nobody answers before that counts as silence: what is refused within the call that asks is heard of by TCP
 /// only when it asks again, after a second.
@@ -27,6 +27,17 @@ pub enum Answer {
     Closed,
     /// Nobody said anything.
     Silence,
+}
+
+/// A program that is ended when this is gone.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What has ended by itself needs no ending.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Namespaces that are gone when this is.
@@ -87,6 +98,17 @@ impl Street {
         command.is_ok_and(|output| output.status.success())
     }
 
+    /// A program that runs in a namespace until what this gives is gone.
+    pub fn start(&self, name: &str, program: &str, arguments: &[String]) -> Running {
+        let netns = self.netns(name);
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &netns, program])
+            .args(arguments);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Running(child.unwrap())
+    }
+
     /// A cable from an interface of one to an interface of another.
     pub fn plug(&self, one: (&str, &str), other: (&str, &str)) {
         let (a, b) = (self.netns(one.0), self.netns(other.0));
@@ -129,6 +151,40 @@ impl Street {
                 }
             });
         }
+    }
+
+    /// Sends this many bytes to whoever comes to a TCP port.
+    pub fn pour(&self, name: &'static str, port: u16, bytes: usize) {
+        let address = SocketAddr::new("::".parse().unwrap(), port);
+        let listener = self.within(name, move || TcpListener::bind(address).unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                // Who hangs up has heard enough.
+                let _ = stream.and_then(|mut stream| stream.write_all(&vec![0; bytes]));
+            }
+        });
+    }
+
+    /// How many bytes come from there.
+    pub fn drink(&self, from: &'static str, to: &str) -> usize {
+        let to: SocketAddr = to.parse().unwrap();
+        self.within(from, move || {
+            let mut bytes = Vec::new();
+            TcpStream::connect(to)
+                .unwrap()
+                .read_to_end(&mut bytes)
+                .unwrap()
+        })
+    }
+
+    /// What a command in a namespace says.
+    pub fn says(&self, name: &str, words: &str) -> String {
+        let netns = self.netns(name);
+        let command = Command::new("ip")
+            .args(["netns", "exec", &netns])
+            .args(words.split(' '))
+            .output();
+        String::from_utf8_lossy(&command.unwrap().stdout).into_owned()
     }
 
     /// Asks somebody over TCP.
@@ -203,6 +259,9 @@ impl Street {
         for route in &plan.routes {
             self.ip(name, &format!("route replace {}", words(route)));
         }
+        for rule in &plan.rules {
+            self.ip(name, &words_of_rule(rule));
+        }
         let ruleset = std::env::temp_dir().join(format!("{}ruleset", self.prefix));
         std::fs::write(&ruleset, &plan.ruleset).unwrap();
         self.run(name, &format!("nft -f {}", ruleset.display()));
@@ -223,6 +282,21 @@ fn words(route: &Route) -> String {
         RouteTo::Unreachable => format!("unreachable {destination}"),
     };
     format!("{to} metric {metric} table {table}")
+}
+
+fn words_of_rule(rule: &PolicyRule) -> String {
+    let mut words = format!("-{} rule add priority {}", rule.family, rule.priority);
+    if let Some(net) = rule.from {
+        words += &format!(" from {net}");
+    }
+    if let Some((mark, mask)) = rule.mark {
+        words += &format!(" fwmark {mark:#x}/{mask:#x}");
+    }
+    words += &format!(" lookup {}", rule.table);
+    if let Some(length) = rule.suppress_prefix_length {
+        words += &format!(" suppress_prefixlength {length}");
+    }
+    words
 }
 
 /// What the kernel makes of what it was told.
