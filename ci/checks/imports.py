@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "altnet-sim": ENGINE,
     "altnet-acme": {"altnet-relay", "altnet-service"},
     "altnet-service": set(),
-    "altnet-daemon": ENGINE | {"altnet-relay", "altnet-service"},
+    "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service"},
     "altnet-embassy": ENGINE,
     "altnet-provision": {WIRE, CORE},
     "altnet-login": {"altnet-service"},

@@ -15,14 +15,17 @@ use serde_json::{Value, json};
 use crate::api::Method;
 use crate::api::client::{Client, ClientError};
 use crate::api::types;
-use crate::config::{self, Config};
+use crate::config::DEFAULT_SOCKET;
+use altnet_router::hands::cli::Asked;
 use audit::AuditCommand;
+use config::ConfigCommand;
 use invite::InviteCommand;
 use login::LoginCommand;
 use relay::RelayCommand;
 use tls::TlsCommand;
 
 mod audit;
+mod config;
 mod invite;
 mod login;
 mod relay;
@@ -40,7 +43,7 @@ const MAX_INVITE_BYTES: u64 = 256 * 1024;
 #[command(name = "altnet", version, disable_help_subcommand = true)]
 pub struct Arguments {
     /// Where altnetd listens.
-    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     /// Print JSON.
     #[arg(long, global = true)]
@@ -117,6 +120,8 @@ enum Command {
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The router that runs here: its lines to the internet, its networks, the daemons that serve them.
+    Router,
     /// Counters, in the Prometheus text format.
     Metrics,
     /// What happens, until interrupted.
@@ -192,16 +197,6 @@ enum HostCommand {
     List,
 }
 
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Check a file and print it with every default filled in.
-    Check {
-        /// The file.
-        #[arg(default_value = config::DEFAULT_PATH)]
-        file: PathBuf,
-    },
-}
-
 /// Runs the command line of this process. Says what went wrong on standard error and returns
 /// 1 if something did.
 pub fn main() -> ExitCode {
@@ -239,7 +234,8 @@ fn error_value(error: &anyhow::Error) -> Value {
 /// Texts that say what happened and what to do next.
 pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
-        Command::Config(ConfigCommand::Check { file }) => check(file, arguments.json, out),
+        Command::Config(command) => command.run(arguments.json, out),
+        Command::Router => config::ask_router(&Asked::Status, arguments.json, out),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);
             Ok(())
@@ -250,17 +246,6 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             .build()?
             .block_on(ask(&arguments, out)),
     }
-}
-
-fn check(file: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let config = Config::load(file)?;
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&config)?)?;
-    } else {
-        writeln!(out, "# {} is good. With every default:", file.display())?;
-        write!(out, "{}", toml::to_string(&config)?)?;
-    }
-    Ok(())
 }
 
 struct Session<'a, W> {
@@ -395,7 +380,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Relay(command) => relay::ask(&mut session, command).await,
         Command::Tls(command) => tls::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,
-        Command::Config(_) | Command::Completion { .. } => Ok(()),
+        Command::Config(_) | Command::Router | Command::Completion { .. } => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use altnet_core::audit;
 use altnet_core::limits::Limits;
 use altnet_core::relay::Quotas;
+use altnet_router::config::Router;
 use altnet_wire::id::{Name, SiteId};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ mod check;
 mod derp;
 mod file;
 mod host;
+mod house;
 mod turn;
 
 use check::{
@@ -27,6 +29,7 @@ use check::{
 };
 pub use derp::Derp;
 pub use file::ConfigError;
+pub use house::resolver_addresses;
 pub use turn::{Password, PasswordError, Transport, Turn};
 
 /// Where the file is unless somebody says otherwise.
@@ -96,6 +99,9 @@ pub struct Config {
     pub audit: Audit,
     /// A port on the router before this machine.
     pub port_mapping: PortMapping,
+    /// The router of the house, where this machine is it. `altnet-routerd` carries it out; without the section somebody else
+    /// routes.
+    pub router: Option<Router>,
 }
 
 /// `[network]`
@@ -323,6 +329,7 @@ impl Default for Config {
             tls: Tls::default(),
             audit: Audit::default(),
             port_mapping: PortMapping::default(),
+            router: None,
         }
     }
 }
@@ -436,6 +443,12 @@ impl Config {
         check("[tls]", self.tls == old.tls);
         check("[audit]", self.audit == old.audit);
         check("[port_mapping]", self.port_mapping == old.port_mapping);
+        let resolves_at = |config: &Self| {
+            config
+                .house()
+                .map(|house| house::resolver_addresses(&house))
+        };
+        check("[[router.network]]", resolves_at(self) == resolves_at(old));
         keys
     }
 }

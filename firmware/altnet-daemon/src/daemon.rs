@@ -203,17 +203,20 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
     let (portal, portal_packets) = Portals::new();
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
 
+    let house = config.house();
+    let house = house.map_or_else(Vec::new, |house| config::resolver_addresses(&house));
     let names = config.dns.serve.then(|| {
         let upstreams = match config.dns.forward.as_slice() {
             [] => upstream::Upstreams::of_file(Path::new(upstream::RESOLV_CONF)),
             some => upstream::Upstreams::fixed(some.iter().map(|upstream| upstream.0).collect()),
         };
-        let upstreams = upstreams.except(config.dns.listen.clone());
+        let ours = config.dns.listen.iter().chain(&house).copied();
+        let upstreams = upstreams.except(ours.collect());
         let patience = Duration::from_millis(config.dns.timeout_ms.into());
         dns::Service::new(inquiries_to, dns::Forwarder::new(upstreams, patience))
     });
     if let Some(names) = &names {
-        for address in &config.dns.listen {
+        for address in config.dns.listen.iter().chain(&house) {
             lan::serve_names_at(names, *address)
                 .with_context(|| format!("can't answer names at {address}"))?;
         }

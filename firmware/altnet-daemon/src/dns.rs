@@ -24,6 +24,8 @@ pub mod upstream;
 pub use forward::{ForwardError, Forwarder};
 use message::{failure, read_message, write_message};
 
+/// Where names are asked for (RFC 1035 section 4.2).
+pub const PORT: u16 = 53;
 /// The most queries in work at a time; more are dropped, and clients ask again.
 pub const MAX_IN_FLIGHT: usize = 256;
 /// The most TCP connections at a time.

@@ -75,6 +75,20 @@ pub struct House {
     pub(crate) ntp: Ntp,
 }
 
+impl House {
+    /// The networks, in the order of the file.
+    pub fn networks(&self) -> &[Network] {
+        &self.networks
+    }
+
+    /// Whether a network is of the private network.
+    pub fn is_private(&self, network: &Network) -> bool {
+        self.zones
+            .get(&network.zone)
+            .is_some_and(|zone| zone.private)
+    }
+}
+
 /// A way to the internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wan {

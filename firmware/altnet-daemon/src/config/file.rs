@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use altnet_router::config::Router;
+use altnet_router::house::Mistakes;
 use altnet_service::mistake::{self, Mistake};
 
 use zeroize::Zeroizing;
@@ -38,6 +40,9 @@ pub enum ConfigError {
     /// Something in it is wrong.
     #[error(transparent)]
     Wrong(#[from] Mistake),
+    /// What it says of the router doesn't fit together.
+    #[error(transparent)]
+    House(#[from] Mistakes),
 }
 
 impl Config {
@@ -56,7 +61,9 @@ impl Config {
         let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
         let config = Self::parse(path, &text)?;
         let knows_proxy = config.proxy.as_ref().is_some_and(|url| url.contains('@'));
-        if knows_proxy || config.turn.iter().any(|turn| turn.password.is_some()) {
+        let router = config.router.as_ref();
+        let knows_turn = config.turn.iter().any(|turn| turn.password.is_some());
+        if knows_proxy || knows_turn || router.is_some_and(Router::holds_password) {
             refuse_exposed(path)?;
         }
         Ok(config)
@@ -65,8 +72,10 @@ impl Config {
     /// Reads and checks `text`; `path` is named in errors.
     ///
     /// # Errors
-    /// [`ConfigError::Wrong`].
+    /// [`ConfigError::Wrong`], [`ConfigError::House`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Ok(mistake::parse(path, text)?)
+        let mut config: Self = mistake::parse(path, text)?;
+        config.settle(path, text)?;
+        Ok(config)
     }
 }

@@ -26,7 +26,6 @@ use crate::icmp6::{LinkSocket, MAX_SOLICITATION_BYTES};
 use crate::link::{self, LanAddress, Plan};
 use crate::netlink::{Netlink, set_option};
 
-const DNS_PORT: u16 = 53;
 /// `IPV6_FREEBIND` of linux/in6.h: an address may be listened on before it is usable.
 const IPV6_FREEBIND: i32 = 78;
 /// How long to wait before an advertisement that could not leave is tried again.
@@ -341,7 +340,7 @@ fn serve_names(
     address: Ipv6Addr,
     interface: &str,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let address = SocketAddr::from((address, DNS_PORT));
+    let address = SocketAddr::from((address, dns::PORT));
     let udp = listener(address, Type::DGRAM, Protocol::UDP, Some(interface))?;
     let tcp = listener(address, Type::STREAM, Protocol::TCP, Some(interface))?;
     serve_sockets(service, udp, tcp)
@@ -385,6 +384,9 @@ fn listener(
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
         set_option(&socket, libc::IPPROTO_IPV6, IPV6_FREEBIND, &1i32)?;
+    } else {
+        // An address of the house's may come later than altnetd.
+        socket.set_freebind_v4(true)?;
     }
     if protocol == Protocol::TCP {
         socket.set_reuse_address(true)?;

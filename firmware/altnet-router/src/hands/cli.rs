@@ -20,7 +20,8 @@ use super::trial::MAX_BYTES;
 use super::{hook, run};
 use crate::board::Ports;
 
-const DEFAULT_RUN: &str = "/run/altnet-router";
+/// Where the router's sockets are unless somebody says otherwise.
+pub const DEFAULT_RUN: &str = "/run/altnet-router";
 
 /// The router of a house: addresses, firewall, and other people's daemons, by [router] of altnet.toml.
 #[derive(Debug, Parser)]
@@ -40,6 +41,27 @@ struct Arguments {
 enum Command {
     /// Run the router until it is told to end.
     Run(Run),
+    #[command(flatten)]
+    Asked(Asked),
+    /// Tell the router what a daemon called its script for. For dhcpcd's and pppd's scripts.
+    #[command(disable_help_flag = true)]
+    Hook {
+        /// Whose script it is: dhcpcd or pppd.
+        by: String,
+        /// What the script was given; of pppd, the script's name first.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// A completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is asked of the router that runs.
+#[derive(Debug, Subcommand)]
+pub enum Asked {
     /// The router at a glance.
     Status,
     /// What there is to carry out now: links, addresses, routes, the ruleset, daemons. Always JSON.
@@ -58,20 +80,6 @@ enum Command {
     Confirm,
     /// The file on trial isn't good: the one before is in force again.
     Revert,
-    /// Tell the router what a daemon called its script for. For dhcpcd's and pppd's scripts.
-    #[command(disable_help_flag = true)]
-    Hook {
-        /// Whose script it is: dhcpcd or pppd.
-        by: String,
-        /// What the script was given; of pppd, the script's name first.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<OsString>,
-    },
-    /// A completion script for a shell.
-    Completion {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -114,38 +122,105 @@ pub fn main() -> ExitCode {
 }
 
 fn act(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let question = match &arguments.command {
-        Command::Run(run) => return begin(run, &arguments.run_directory),
+    match &arguments.command {
+        Command::Run(run) => begin(run, &arguments.run_directory),
         Command::Hook { by, words } => {
             let words = words.iter().map(|word| word.to_string_lossy().into_owned());
             let words: Vec<String> = words.collect();
             let directory = arguments.run_directory.display();
-            return hook::tell(&arguments.run_directory, by, &words)
-                .with_context(|| format!("the router in {directory} can't be told"));
+            hook::tell(&arguments.run_directory, by, &words)
+                .with_context(|| format!("the router in {directory} can't be told"))
         }
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet-routerd", out);
+            Ok(())
+        }
+        Command::Asked(asked) => Asking {
+            run_directory: &arguments.run_directory,
+            json: arguments.json,
+            confirm: "altnet-routerd confirm",
+        }
+        .ask(asked, out),
+    }
+}
+
+/// How the router that runs is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The directory of its sockets.
+    pub run_directory: &'a Path,
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// The command by which a file on trial is confirmed.
+    pub confirm: &'a str,
+}
+
+impl Asking<'_> {
+    /// Asks, and prints the answer.
+    ///
+    /// # Errors
+    /// Texts that say what happened and what to do next.
+    pub fn ask(self, asked: &Asked, out: &mut impl Write) -> anyhow::Result<()> {
+        let question = match asked {
+            Asked::Status => Question::Status {},
+            Asked::Plan => Question::Plan {},
+            Asked::Check { file } => Question::Check { text: read(file)? },
+            Asked::Apply { file } => Question::Apply { text: read(file)? },
+            Asked::Confirm => Question::Confirm {},
+            Asked::Revert => Question::Revert {},
+        };
+        let answer = self.put(question)?;
+        match asked {
+            Asked::Plan => writeln!(out, "{answer:#}")?,
+            _ if self.json => writeln!(out, "{answer}")?,
+            Asked::Status => status(&answer, out)?,
+            Asked::Check { .. } => writeln!(out, "The file is a good one.")?,
+            Asked::Apply { .. } => return self.confirm_by_hand(&answer, out),
+            Asked::Confirm => writeln!(out, "The file is in force.")?,
+            Asked::Revert => writeln!(out, "The file before is in force again.")?,
+        }
+        Ok(())
+    }
+
+    fn put(self, question: Question) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(control::ask(self.run_directory, question))?)
+    }
+
+    /// Asks on a terminal whether the file on trial is good; elsewhere says how to.
+    fn confirm_by_hand(self, answer: &Value, out: &mut impl Write) -> anyhow::Result<()> {
+        let within_s = answer["confirm_within_s"].as_u64().unwrap_or(0);
+        for trouble in list(&answer["troubles"]) {
+            writeln!(out, "{}", text(trouble))?;
+        }
+        writeln!(
+            out,
+            "The file is on trial. Unless it is confirmed within {within_s} s, the one before is in force again."
+        )?;
+        if !io::stdin().is_terminal() {
+            writeln!(out, "Confirm it with: {}", self.confirm)?;
             return Ok(());
         }
-        Command::Status => Question::Status {},
-        Command::Plan => Question::Plan {},
-        Command::Check { file } => Question::Check { text: read(file)? },
-        Command::Apply { file } => Question::Apply { text: read(file)? },
-        Command::Confirm => Question::Confirm {},
-        Command::Revert => Question::Revert {},
-    };
-    let answer = ask(arguments, question)?;
-    match &arguments.command {
-        Command::Plan => writeln!(out, "{answer:#}")?,
-        _ if arguments.json => writeln!(out, "{answer}")?,
-        Command::Status => status(&answer, out)?,
-        Command::Check { .. } => writeln!(out, "The file is a good one.")?,
-        Command::Apply { .. } => return confirm_by_hand(arguments, &answer, out),
-        Command::Confirm => writeln!(out, "The file is in force.")?,
-        Command::Revert => writeln!(out, "The file before is in force again.")?,
-        _ => {}
+        write!(
+            out,
+            "Does everything work, and do you still reach this box? Type yes to keep it: "
+        )?;
+        out.flush()?;
+        match line_within(Duration::from_secs(within_s)) {
+            Some(line) if line.trim().eq_ignore_ascii_case("yes") => {
+                self.put(Question::Confirm {})?;
+                writeln!(out, "The file is in force.")?;
+            }
+            Some(_) => {
+                self.put(Question::Revert {})?;
+                writeln!(out, "The file before is in force again.")?;
+            }
+            None => writeln!(out, "\nNobody answered: the file before is in force again.")?,
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn begin(run: &Run, directory: &Path) -> anyhow::Result<()> {
@@ -184,50 +259,6 @@ fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| anyhow::anyhow!("{} isn't UTF-8 text", file.display()))?;
     Ok(Zeroizing::new(text))
-}
-
-fn ask(arguments: &Arguments, question: Question) -> anyhow::Result<Value> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(control::ask(&arguments.run_directory, question))?)
-}
-
-/// Asks on a terminal whether the file on trial is good; elsewhere says how to.
-fn confirm_by_hand(
-    arguments: &Arguments,
-    answer: &Value,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    let within_s = answer["confirm_within_s"].as_u64().unwrap_or(0);
-    for trouble in list(&answer["troubles"]) {
-        writeln!(out, "{}", text(trouble))?;
-    }
-    writeln!(
-        out,
-        "The file is on trial. Unless it is confirmed within {within_s} s, the one before is in force again."
-    )?;
-    if !io::stdin().is_terminal() {
-        writeln!(out, "Confirm it with: altnet-routerd confirm")?;
-        return Ok(());
-    }
-    write!(
-        out,
-        "Does everything work, and do you still reach this box? Type yes to keep it: "
-    )?;
-    out.flush()?;
-    match line_within(Duration::from_secs(within_s)) {
-        Some(line) if line.trim().eq_ignore_ascii_case("yes") => {
-            ask(arguments, Question::Confirm {})?;
-            writeln!(out, "The file is in force.")?;
-        }
-        Some(_) => {
-            ask(arguments, Question::Revert {})?;
-            writeln!(out, "The file before is in force again.")?;
-        }
-        None => writeln!(out, "\nNobody answered: the file before is in force again.")?,
-    }
-    Ok(())
 }
 
 /// What somebody types, unless it takes longer. Who reads is left behind, and goes with the process.

@@ -1,0 +1,74 @@
+//! `altnet config`: the one file, checked whole, and tried on the router before it counts.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use altnet_router::hands::cli::{Asked, Asking, DEFAULT_RUN};
+use clap::Subcommand;
+
+use crate::config::{Config, DEFAULT_PATH};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a file and print it with every default filled in.
+    Check {
+        /// The file.
+        #[arg(default_value = DEFAULT_PATH)]
+        file: PathBuf,
+    },
+    /// Put a whole file on trial on the router that runs here. Unless it is confirmed, the one before is in force again after 90 s.
+    Apply {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file on trial is good: it is the one in force from now on.
+    Confirm,
+    /// The file on trial isn't good: the one before is in force again.
+    Revert,
+    /// What the router that runs here carries out: links, addresses, routes, firewall, daemons. Always JSON.
+    Plan,
+}
+
+impl ConfigCommand {
+    /// Does it. A file that altnetd would refuse isn't put on trial.
+    ///
+    /// # Errors
+    /// Texts that say what is wrong with the file, or why the router can't be asked.
+    pub(super) fn run(&self, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+        let asked = match self {
+            Self::Check { file } => return check(file, json, out),
+            Self::Apply { file } => {
+                Config::load(file)?;
+                Asked::Apply { file: file.clone() }
+            }
+            Self::Confirm => Asked::Confirm,
+            Self::Revert => Asked::Revert,
+            Self::Plan => Asked::Plan,
+        };
+        ask_router(&asked, json, out)
+    }
+}
+
+/// Asks the router that runs here, and prints its answer.
+///
+/// # Errors
+/// As [`Asking::ask`].
+pub(super) fn ask_router(asked: &Asked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let asking = Asking {
+        run_directory: Path::new(DEFAULT_RUN),
+        json,
+        confirm: "altnet config confirm",
+    };
+    asking.ask(asked, out)
+}
+
+fn check(file: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&config)?)?;
+    } else {
+        writeln!(out, "# {} is good. With every default:", file.display())?;
+        write!(out, "{}", toml::to_string(&config)?)?;
+    }
+    Ok(())
+}
