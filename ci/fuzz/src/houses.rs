@@ -63,6 +63,7 @@ fn router(now: Duration) -> Machine {
         name: name.into(),
         is_up: true,
         has_carrier: true,
+        bridge: 0,
     });
     router.handle_links(links.into(), now);
     router

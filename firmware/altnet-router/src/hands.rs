@@ -22,6 +22,7 @@ pub mod run;
 #[cfg(test)]
 mod testing;
 pub mod trial;
+pub mod watchdog;
 
 /// Takes a socket into the event loop.
 fn registered(socket: Socket) -> io::Result<AsyncFd<Socket>> {

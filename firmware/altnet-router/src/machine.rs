@@ -68,6 +68,8 @@ pub struct LinkFact {
     pub is_up: bool,
     /// Whether there is somebody at the other end.
     pub has_carrier: bool,
+    /// The number of the bridge that it is plugged into; 0 for none.
+    pub bridge: u32,
 }
 
 /// What is to be done.
@@ -163,11 +165,10 @@ impl Machine {
         if self.links == links {
             return;
         }
-        // Somebody may have changed what a plan made.
-        if self.links.keys().ne(BTreeMap::keys(&links)) {
-            self.applied = None;
-        }
         self.links = links;
+        // Somebody may have changed what a plan made, or made what it waits for. Looked at once more, nothing
+        // is different, and that is the end of it.
+        self.applied = None;
         self.think(now);
     }
 

@@ -99,6 +99,9 @@ struct Run {
     /// The group that may use the router as root may.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
+    /// The hardware's watchdog to feed, as /dev/watchdog. Without one none is.
+    #[arg(long, value_name = "DEVICE")]
+    watchdog: Option<PathBuf>,
     /// How much is logged.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: Level,
@@ -242,6 +245,7 @@ fn begin(run: &Run, directory: &Path) -> anyhow::Result<()> {
         run_directory: directory.to_owned(),
         state_directory: run.state_directory.clone(),
         group: group.transpose()?,
+        watchdog: run.watchdog.clone(),
     })
 }
 

@@ -24,6 +24,7 @@ use super::files::{self, Kept as Where};
 use super::hook::Hook;
 use super::kernel::{self, Kernel};
 use super::trial::{self, Files};
+use super::watchdog::Watchdog;
 use super::{netlink, probe};
 use crate::board::Ports;
 use crate::machine::kept::Kept;
@@ -50,6 +51,8 @@ pub struct Options {
     pub state_directory: PathBuf,
     /// The group that may use the control socket.
     pub group: Option<u32>,
+    /// The hardware's watchdog.
+    pub watchdog: Option<PathBuf>,
 }
 
 /// Runs until a signal ends it.
@@ -96,6 +99,7 @@ struct Router {
     answered: mpsc::UnboundedSender<(machine::Question, bool)>,
     /// Whether links have to be looked at.
     look_at: Option<Instant>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Router {
@@ -149,7 +153,13 @@ impl Router {
             end: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
+        // Last: from now on only going round keeps the box up.
+        let watchdog = options.watchdog.as_deref().map(|path| {
+            let path_shown = path.display();
+            Watchdog::open(path).with_context(|| format!("can't open the watchdog {path_shown}"))
+        });
         let router = Self {
+            watchdog: watchdog.transpose()?,
             options,
             files,
             machine,
@@ -165,11 +175,15 @@ impl Router {
         altnet_service::info!("altnet-routerd {} runs", env!("CARGO_PKG_VERSION"));
         loop {
             self.do_wishes();
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.feed();
+            }
             let deadline = self
                 .machine
                 .deadline()
                 .map(|at| Instant::now() + at.saturating_sub(now()));
-            let wake = deadline.into_iter().chain(self.look_at).min();
+            let fed = self.watchdog.as_ref().map(Watchdog::due);
+            let wake = deadline.into_iter().chain(self.look_at).chain(fed).min();
             let asleep = async {
                 match wake {
                     Some(at) => sleep_until(at).await,
@@ -309,6 +323,8 @@ impl Router {
             self.machine.handle_setting(setting, now())?;
             Ok(())
         });
+        // Who asks for that may have changed what is in the kernel by hand.
+        self.kernel.doubt_ruleset();
         match reloaded {
             Ok(()) => altnet_service::info!("the file was read again"),
             Err(e) => altnet_service::error!("the file in force stays: {e:#}"),
@@ -406,6 +422,9 @@ impl Router {
                     Ok(None) | Err(_) => break,
                 };
             }
+        }
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.stop();
         }
         altnet_service::info!("altnet-routerd ends");
     }

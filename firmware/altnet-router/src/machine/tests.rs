@@ -50,6 +50,7 @@ fn links(names: &[&str]) -> Vec<LinkFact> {
         name: (*name).to_owned(),
         is_up: true,
         has_carrier: true,
+        bridge: 0,
     });
     facts.collect()
 }
@@ -366,6 +367,7 @@ fn some_fact() -> impl Strategy<Value = Fact> {
                 name: name.into(),
                 is_up,
                 has_carrier,
+                bridge: 0,
             }
         });
     prop_oneof![
@@ -410,8 +412,14 @@ fn happen(machine: &mut Machine, fact: Fact, now: Duration) -> Duration {
     now
 }
 
+/// A house is planned anew after each fact; the long form of the tests says how many stories there are.
+fn cases() -> u32 {
+    let set = std::env::var("PROPTEST_CASES").ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(64)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn whatever_happens_nothing_panics_and_no_deadline_is_in_the_past(

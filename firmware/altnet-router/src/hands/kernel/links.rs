@@ -51,6 +51,7 @@ impl Found {
             name: self.name.clone(),
             is_up: self.is_up,
             has_carrier: self.has_carrier,
+            bridge: self.controller.unwrap_or(0),
         }
     }
 
@@ -221,6 +222,9 @@ pub(super) fn settle(netlink: &mut Netlink, links: &[Link], troubles: &mut Vec<S
 }
 
 fn settle_one(netlink: &mut Netlink, link: &Link, old: &Found, all: &[Found]) -> io::Result<()> {
+    if link.kind == LinkKind::Childs {
+        return isolate(netlink, link, old);
+    }
     let mut wanted = Vec::new();
     if let Some(mac) = &link.mac
         && old.mac != mac.0
@@ -243,14 +247,7 @@ fn settle_one(netlink: &mut Netlink, link: &Link, old: &Found, all: &[Found]) ->
                 vec![LinkAttribute::Controller(bridge.index)],
             )?;
         }
-        if old.is_isolated != link.isolated {
-            let port = vec![InfoBridgePort::Isolated(link.isolated)];
-            let info = vec![
-                LinkInfo::PortKind(InfoPortKind::Bridge),
-                LinkInfo::PortData(InfoPortData::BridgePort(port)),
-            ];
-            change(netlink, old.index, vec![LinkAttribute::LinkInfo(info)])?;
-        }
+        isolate(netlink, link, old)?;
         if old.alias.is_empty() {
             mark(netlink, old.index, USED)?;
         }
@@ -262,6 +259,21 @@ fn settle_one(netlink: &mut Netlink, link: &Link, old: &Found, all: &[Found]) ->
         netlink.change(RouteNetlinkMessage::NewLink(message), 0)?;
     }
     Ok(())
+}
+
+/// Keeps a port of a bridge from the others that are kept from each other, or lets it to them. A child plugs its
+/// interface in itself, when it has made it what it is to be; until then there is nothing to keep it from.
+fn isolate(netlink: &mut Netlink, link: &Link, old: &Found) -> io::Result<()> {
+    let is_port = link.kind != LinkKind::Childs || old.controller.is_some();
+    if !is_port || link.bridge.is_none() || old.is_isolated == link.isolated {
+        return Ok(());
+    }
+    let port = vec![InfoBridgePort::Isolated(link.isolated)];
+    let info = vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(port)),
+    ];
+    change(netlink, old.index, vec![LinkAttribute::LinkInfo(info)])
 }
 
 fn unplug(netlink: &mut Netlink, old: &Found) -> io::Result<()> {

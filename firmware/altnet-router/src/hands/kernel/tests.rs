@@ -246,6 +246,31 @@ fn a_missing_port_is_said_and_the_rest_is_done() {
 }
 
 #[test]
+fn an_interface_that_a_child_makes_is_left_to_it_but_for_its_isolation() {
+    let name = "an_interface_that_a_child_makes_is_left_to_it_but_for_its_isolation";
+    in_namespace(name, || {
+        board();
+        let mut plan = house();
+        plan.links.push(Link {
+            isolated: true,
+            ..link("wlan0", LinkKind::Childs, Some("br-lan"))
+        });
+        let mut kernel = Kernel::open().unwrap();
+        assert_eq!(kernel.apply(&plan, NOW), Applied::default());
+        ip("link add wlan0 type veth peer name far-wlan0");
+        assert_eq!(kernel.apply(&plan, NOW), Applied::default());
+        let before = ip("-o -d link show wlan0");
+        assert!(
+            before.contains("state DOWN") && !before.contains("master"),
+            "{before}"
+        );
+        ip("link set wlan0 master br-lan");
+        assert_eq!(kernel.apply(&plan, NOW), Applied::default());
+        assert!(ip("-o -d link show wlan0").contains("isolated on"));
+    });
+}
+
+#[test]
 fn somebody_elses_interface_of_the_same_name_is_left_alone() {
     in_namespace(
         "somebody_elses_interface_of_the_same_name_is_left_alone",
