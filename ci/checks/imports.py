@@ -18,13 +18,14 @@ MAY_IMPORT = {
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-service"},
     "altnet-embassy": ENGINE,
-    "altnet-provision": {WIRE, CORE},
+    "altnet-provision": {WIRE, CORE, "altnet-update"},
     "altnet-login": {"altnet-service"},
     "altnet-relay": {WIRE, CORE},
     "altnet-tls": {WIRE},
+    "altnet-update": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-update"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is
