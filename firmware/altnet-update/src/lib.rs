@@ -13,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod choice;
+pub mod disk;
 pub mod keys;
 pub mod make;
 pub mod manifest;
