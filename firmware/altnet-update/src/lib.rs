@@ -15,9 +15,11 @@
 pub mod bundle;
 pub mod choice;
 pub mod disk;
+pub mod install;
 pub mod keys;
 pub mod make;
 pub mod manifest;
+pub mod state;
 pub mod verdict;
 
 #[cfg(test)]
