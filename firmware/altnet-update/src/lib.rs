@@ -14,6 +14,7 @@
 
 pub mod bundle;
 pub mod choice;
+pub mod confirm;
 pub mod disk;
 pub mod install;
 pub mod keys;
