@@ -125,15 +125,6 @@ impl Facts {
     }
 }
 
-/// What a person says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// This slot is good.
-    Confirm,
-    /// Go back to the other one.
-    RollBack,
-}
-
 /// What a machine wants done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -228,19 +219,6 @@ impl Machine {
         self.pass(now);
         self.facts = Some((facts, now));
         self.weigh(now);
-    }
-
-    /// Takes a person's word.
-    pub fn handle_word(&mut self, word: Word, now: Instant) {
-        self.pass(now);
-        match word {
-            Word::Confirm => {
-                if self.pending().is_some_and(|p| p.target == self.running) {
-                    self.confirm(Ended::ConfirmedByHand);
-                }
-            }
-            Word::RollBack => self.roll_back(),
-        }
     }
 
     /// Lets time pass.
@@ -366,7 +344,7 @@ impl Machine {
         let good = self.good_since.map(|since| now.saturating_since(since));
         let is_good = good.is_some_and(|good| good >= self.limits.good);
         match (pending.target == self.running, pending.phase) {
-            (true, _) if is_good => self.confirm(Ended::Confirmed),
+            (true, _) if is_good => self.confirm(),
             (true, _) => self.weigh_trying(&pending, now),
             (false, Phase::Asking { was_out: false }) if is_good => {
                 self.end(Ended::WorkedBefore, Vec::new());
@@ -454,7 +432,7 @@ impl Machine {
         self.save_or(tries, before);
     }
 
-    fn confirm(&mut self, ended: Ended) {
+    fn confirm(&mut self) {
         let Some(pending) = self.pending().cloned() else {
             return;
         };
@@ -463,7 +441,7 @@ impl Machine {
         let choice = self.choice.with_first(self.running);
         self.choose(choice.with_tries(self.running, MAX_TRIES));
         self.state.raise(&pending.release);
-        self.end(ended, Vec::new());
+        self.end(Ended::Confirmed, Vec::new());
     }
 
     /// Leaves the running slot for the one from before, for good.
@@ -471,22 +449,6 @@ impl Machine {
         let choice = self.without(self.running);
         self.choose(choice);
         self.end(ended, vec![Output::Reboot]);
-    }
-
-    fn roll_back(&mut self) {
-        let other = self.running.other();
-        if self.state.writing == Some(other) {
-            return;
-        }
-        self.state.last = self.pending().map(|pending| Outcome {
-            slot: pending.target,
-            version: pending.release.version.clone(),
-            ended: Ended::RolledBack,
-        });
-        self.state.pending = None;
-        let choice = self.choice.with_first(other);
-        self.choose(choice.with_tries(other, MAX_TRIES));
-        self.save(vec![Output::Reboot], vec![Output::Reboot]);
     }
 
     /// The choice by which `slot` isn't booted any more.

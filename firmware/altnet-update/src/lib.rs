@@ -12,6 +12,7 @@
 //! box are in [`appliance`]; why it is as it is, in `docs/adr/0025-updates.md`.
 #![forbid(unsafe_code)]
 
+pub mod appliance;
 pub mod bundle;
 pub mod choice;
 pub mod confirm;

@@ -337,29 +337,6 @@ fn a_good_slot_that_did_not_come_up_is_told() {
     assert!(tell_all(&mut machine).contains(&told));
 }
 
-#[test]
-fn a_persons_word_confirms_or_goes_back() {
-    let machine = |word| {
-        let choice = Choice::new(Slot::B, 3, 2);
-        let mut machine = Machine::new(pending(), Slot::B, choice, Limits::HOUSE, Instant::ZERO);
-        tell_all(&mut machine);
-        machine.handle_word(word, Instant::from_micros(9));
-        let outputs = tell_all(&mut machine);
-        let ended = machine.state().last.clone().map(|outcome| outcome.ended);
-        (outputs, ended)
-    };
-    let (outputs, ended) = machine(Word::Confirm);
-    assert_eq!(ended, Some(Ended::ConfirmedByHand));
-    assert!(!outputs.contains(&Output::Reboot));
-    let (outputs, ended) = machine(Word::RollBack);
-    assert_eq!(ended, Some(Ended::RolledBack));
-    assert_eq!(
-        outputs.first(),
-        Some(&Output::Choose(Choice::new(Slot::A, 3, 3)))
-    );
-    assert_eq!(outputs.last(), Some(&Output::Reboot));
-}
-
 fn any_finding() -> impl Strategy<Value = Finding> {
     prop_oneof![
         Just(Finding::Works),
