@@ -24,6 +24,7 @@ pub mod routers;
 pub mod sizes;
 pub mod stun;
 pub mod turn;
+pub mod updates;
 pub mod world;
 
 /// A target.
@@ -68,4 +69,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pieces", sizes::pieces),
     ("clamped_syn", sizes::clamped_syn),
     ("path_mtu", sizes::path_mtu),
+    ("update_bundle", updates::update_bundle),
+    ("update_files", updates::update_files),
+    ("update_story", updates::update_story),
 ];

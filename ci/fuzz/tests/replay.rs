@@ -107,4 +107,7 @@ targets! {
     pieces: 3000,
     clamped_syn: 5000,
     path_mtu: 5000,
+    update_bundle: 3000,
+    update_files: 3000,
+    update_story: 3000,
 }
