@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/etc/altnet/release` | what this image is ([`Image`]) |
 //! | `/etc/altnet/release-keys` | whose releases it takes ([`crate::keys::read_pinned`]) |
-//! | `/etc/altnet/board`, `/etc/altnet/board.toml` | the board's name; `boot = "u-boot"` or `"grub"` |
+//! | `/etc/altnet/board.toml` | the board: `loader` in `[boot]` is `u-boot` or `grub` |
 //! | `/run/altnet/slot` | `A` or `B`, which runs |
 //! | `/dev/altnet/disk`, `slot-a`, `slot-b` | the whole disk and the slots' partitions |
 //! | `/data/etc/release-keys` | the owner's keys, if there are any ([`crate::keys::read_owner`]) |
@@ -20,17 +20,19 @@ use std::path::{Path, PathBuf};
 use altnet_wire::time::UnixTime;
 use serde::Deserialize;
 
-use crate::bundle::{BundleError, Opened};
-use crate::choice::{self, Choice, ChoiceError, Format, MAX_TRIES, Slot, Standing};
+use crate::bundle::Opened;
+use crate::choice::{self, Choice, Format, MAX_TRIES, Slot, Standing};
 use crate::disk::{Disk, FileDisk};
-use crate::install::{InstallError, Progress, Room, install};
-use crate::keys::{self, KeyFileError, Trust};
+use crate::install::{Progress, Room, install};
+use crate::keys::{self, Trust};
 use crate::manifest::Label;
 use crate::state::{Ended, Keep, KeptFile, Outcome, Release, State, StateError, Working};
-use crate::verdict::{Here, Refusal};
+use crate::verdict::Here;
 
+mod error;
 mod watch;
 
+pub use error::Error;
 pub use watch::{Heard, Watch};
 
 /// The most bytes of a small file.
@@ -43,6 +45,8 @@ const BOOT_MARK: (u64, [u8; 2]) = (510, [0x55, 0xaa]);
 pub struct Image {
     /// Whose releases it is one of.
     pub product: Label,
+    /// The board it is for, as in its manifest.
+    pub board: Label,
     /// For people.
     pub version: Label,
     /// As in its manifest.
@@ -55,112 +59,12 @@ pub struct Image {
 
 #[derive(Deserialize)]
 struct Board {
-    boot: String,
+    boot: Boot,
 }
 
-/// Why something was not done.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// This is no box with slots.
-    #[error("this is not an altnet appliance: there is no {}", path.display())]
-    NotAnAppliance {
-        /// What isn't there.
-        path: PathBuf,
-    },
-    /// A file can't be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file doesn't say what it should.
-    #[error("{}: {why}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The owner's keys don't read: nothing is installed until they do.
-    #[error("{}: {source}", path.display())]
-    Keys {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: KeyFileError,
-    },
-    /// Another process changes something.
-    #[error("another update is under way")]
-    Busy,
-    /// The bundle is damaged. Nothing was written.
-    #[error("{}: {source}", path.display())]
-    Bundle {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: BundleError,
-    },
-    /// The bundle isn't taken. Nothing was written.
-    #[error("{} is refused: {source}", path.display())]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Refusal,
-    },
-    /// The installation failed.
-    #[error(transparent)]
-    Install(#[from] InstallError),
-    /// The choice of slot.
-    #[error(transparent)]
-    Choice(#[from] ChoiceError),
-    /// What is kept.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The running slot doesn't wait to be confirmed.
-    #[error("the release in slot {slot} doesn't wait to be confirmed")]
-    NothingToConfirm {
-        /// The slot that runs.
-        slot: Slot,
-    },
-    /// The other slot holds no system.
-    #[error("slot {slot} holds no release to go back to")]
-    NoWayBack {
-        /// The other slot.
-        slot: Slot,
-    },
-}
-
-impl Error {
-    /// What a person does about it.
-    pub fn next_step(&self) -> &'static str {
-        match self {
-            Self::NotAnAppliance { .. } => {
-                "Update altnet as it was installed: by packages on OpenWrt, by hand elsewhere."
-            }
-            Self::Read { .. } => "Check the path, and whether the disk is failing.",
-            Self::File { .. } => "This image was made wrongly: flash another.",
-            Self::Keys { .. } => {
-                "Mend the file, or remove it to go by the release keys alone; until then nothing is installed."
-            }
-            Self::Busy => "Wait until it is done; `altnet update status` shows it.",
-            Self::Bundle { source, .. } => source.next_step(),
-            Self::Refused { source, .. } => source.next_step(),
-            Self::Install(error) => error.next_step(),
-            Self::Choice(_) => {
-                "Try again. If it fails again, replace the card or disk: what was chosen still is."
-            }
-            Self::State(StateError::Newer { .. }) => {
-                "Go back to the newer release with `altnet update rollback`."
-            }
-            Self::State(_) => "Look into why the data partition can't be used.",
-            Self::NothingToConfirm { .. } => "`altnet update status` says how things are.",
-            Self::NoWayBack { .. } => "Install a release instead: `altnet update install FILE`.",
-        }
-    }
+#[derive(Deserialize)]
+struct Boot {
+    loader: String,
 }
 
 /// Where a box's files are.
@@ -202,7 +106,6 @@ impl Places {
 pub struct Appliance {
     places: Places,
     image: Image,
-    board: Label,
     format: Format,
     running: Slot,
 }
@@ -212,8 +115,6 @@ pub struct Appliance {
 pub struct Status {
     /// The release that runs.
     pub image: Image,
-    /// What the box is.
-    pub board: Label,
     /// The slot that runs.
     pub running: Slot,
     /// What the boot loader goes by.
@@ -254,20 +155,14 @@ impl Appliance {
         let running = Slot::parse(&text(&slot)?).ok_or_else(|| wrong(&slot, "it is not A or B"))?;
         let path = places.etc("release");
         let image = toml::from_str(&text(&path)?).map_err(|error| wrong(&path, error.message()))?;
-        let path = places.etc("board");
-        let board = text(&path)?
-            .trim()
-            .parse()
-            .map_err(|error: crate::manifest::NoLabel| wrong(&path, error))?;
         let path = places.etc("board.toml");
         let said: Board =
             toml::from_str(&text(&path)?).map_err(|error| wrong(&path, error.message()))?;
-        let format = Format::parse_name(&said.boot)
-            .ok_or_else(|| wrong(&path, "boot is not u-boot or grub"))?;
+        let format = Format::parse_name(&said.boot.loader)
+            .ok_or_else(|| wrong(&path, "the loader in [boot] is not u-boot or grub"))?;
         Ok(Self {
             places,
             image,
-            board,
             format,
             running,
         })
@@ -287,7 +182,6 @@ impl Appliance {
         let (state, damage) = self.state()?;
         Ok(Status {
             image: self.image.clone(),
-            board: self.board.clone(),
             running: self.running,
             standing,
             next: standing.choice.begun().0,
@@ -319,7 +213,7 @@ impl Appliance {
         let trust = self.trust(&state)?;
         let here = Here {
             product: &self.image.product,
-            board: &self.board,
+            board: &self.image.board,
             floor: state.floor.max(self.image.floor),
             now,
             validity_floor: validity_floor

@@ -1,4 +1,5 @@
 //! Releases and boxes made of files.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,10 +79,9 @@ impl House {
             key(3)
         );
         for (path, bytes) in [
-            ("etc/altnet/release", b"product = \"altnet\"\nversion = \"0.1.0\"\ncounter = 1\nfloor = 1\nbuilt = 1790000000\n".to_vec()),
+            ("etc/altnet/release", b"product = \"altnet\"\nboard = \"rpi\"\nversion = \"0.1.0\"\ncounter = 1\nfloor = 1\nbuilt = 1790000000\n".to_vec()),
             ("etc/altnet/release-keys", keys.into_bytes()),
-            ("etc/altnet/board", b"rpi\n".to_vec()),
-            ("etc/altnet/board.toml", format!("name = \"x\"\nboot = \"{boot}\"\n").into_bytes()),
+            ("etc/altnet/board.toml", format!("title = \"a board\"\n[boot]\nloader = \"{boot}\"\n").into_bytes()),
             ("dev/altnet/disk", vec![0; 12 << 20]),
             ("dev/altnet/slot-a", slot(1)),
             ("dev/altnet/slot-b", vec![0; SLOT_BYTES]),
