@@ -1,6 +1,7 @@
 //! Disks that lose power: what wasn't synced is there, in part or not, and a sector may be torn.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
@@ -24,7 +25,7 @@ struct Shared {
 struct Platter {
     bytes: Vec<u8>,
     /// Sectors as they were at the last sync, of those that were written since.
-    before: Vec<(usize, Vec<u8>)>,
+    before: BTreeMap<usize, Vec<u8>>,
 }
 
 /// One disk.
@@ -47,7 +48,7 @@ impl World {
     pub(crate) fn disk(&mut self, bytes: usize) -> ModelDisk {
         let platter = Rc::new(RefCell::new(Platter {
             bytes: vec![0; bytes],
-            before: Vec::new(),
+            before: BTreeMap::new(),
         }));
         self.0.borrow_mut().disks.push(Rc::clone(&platter));
         let world = self.clone();
@@ -74,7 +75,7 @@ impl World {
         let disks = self.0.borrow().disks.clone();
         for platter in disks {
             let before = std::mem::take(&mut platter.borrow_mut().before);
-            for (at, old) in before.into_iter().rev() {
+            for (at, old) in before {
                 let mut platter = platter.borrow_mut();
                 let now = &mut platter.bytes[at..at + old.len()];
                 match self.chance() % 8 {
@@ -153,7 +154,7 @@ impl ModelDisk {
         while from < at + bytes.len() {
             let to = (from + SECTOR_BYTES).min(platter.bytes.len());
             let old = platter.bytes[from..to].to_vec();
-            platter.before.push((from, old));
+            platter.before.entry(from).or_insert(old);
             from = to;
         }
         platter.bytes[at..at + bytes.len()].copy_from_slice(bytes);
