@@ -3,7 +3,7 @@
 //! | file | says |
 //! |---|---|
 //! | `/etc/altnet/release` | what this image is ([`Image`]) |
-//! | `/etc/altnet/release-keys` | whose releases it takes ([`crate::keys::read_pinned`]) |
+//! | `/etc/altnet/release-keys` | whose releases it takes, if anybody's but its owner's ([`crate::keys::read_pinned`]) |
 //! | `/etc/altnet/board.toml` | the board: `loader` in `[boot]` is `u-boot` or `grub` |
 //! | `/run/altnet/slot` | `A` or `B`, which runs |
 //! | `/dev/altnet/disk`, `slot-a`, `slot-b` | the whole disk and the slots' partitions |
@@ -324,11 +324,21 @@ impl Appliance {
     }
 
     fn trust(&self, state: &State) -> Result<Trust, Error> {
+        let is_absent = |error: &Error| {
+            let kind = match error {
+                Error::Read { source, .. } => Some(source.kind()),
+                _ => None,
+            };
+            kind == Some(io::ErrorKind::NotFound)
+        };
         let path = self.places.etc("release-keys");
-        let pinned = keys::read_pinned(&read(&path)?).map_err(|error| wrong(&path, error))?;
+        let pinned = match read(&path) {
+            Err(error) if is_absent(&error) => None,
+            other => Some(keys::read_pinned(&other?).map_err(|error| wrong(&path, error))?),
+        };
         let path = self.places.data("release-keys");
         let owner = match read(&path) {
-            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if is_absent(&error) => None,
             other => {
                 Some(keys::read_owner(&other?).map_err(|source| Error::Keys { path, source })?)
             }

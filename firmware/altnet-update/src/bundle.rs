@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn only_an_approved_bundle_gives_what_is_installed() {
-        let trust = Trust::new(set(1, 2, &[1, 2]), None, None);
+        let trust = Trust::new(Some(set(1, 2, &[1, 2])), None, None);
         let (product, board) = ("altnet".parse().unwrap(), "test".parse().unwrap());
         let here = Here {
             product: &product,

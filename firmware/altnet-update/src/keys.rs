@@ -169,27 +169,38 @@ pub enum OwnerRule {
 /// The sets in force on a box.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {
-    /// The release set.
-    pub release: KeySet,
+    /// The release set; `None` is an image that pins none.
+    pub release: Option<KeySet>,
     /// The owner's, if there is one.
     pub owner: Option<(OwnerRule, KeySet)>,
 }
 
 impl Trust {
     /// Puts together what the image pins, what a confirmed release brought, and the owner's file.
-    pub fn new(pinned: KeySet, kept: Option<KeySet>, owner: Option<(OwnerRule, KeySet)>) -> Self {
-        let release = match kept {
+    /// Where the image pins nothing, nothing of the release keys' counts.
+    pub fn new(
+        pinned: Option<KeySet>,
+        kept: Option<KeySet>,
+        owner: Option<(OwnerRule, KeySet)>,
+    ) -> Self {
+        let release = pinned.map(|pinned| match kept {
             Some(kept) if kept.generation > pinned.generation => kept,
             _ => pinned,
-        };
+        });
         Self { release, owner }
+    }
+
+    /// The sets that count, the release set first.
+    pub(crate) fn sets(&self) -> [Option<&KeySet>; 2] {
+        let is_replaced = matches!(self.owner, Some((OwnerRule::Replaces, _)));
+        let release = self.release.as_ref().filter(|_| !is_replaced);
+        [release, self.owner.as_ref().map(|(_, set)| set)]
     }
 
     /// Whether `key` is in a set that counts.
     pub fn knows(&self, key: &ReleaseKey) -> bool {
-        let is_replaced = matches!(self.owner, Some((OwnerRule::Replaces, _)));
-        let of_owner = self.owner.iter().any(|(_, set)| set.keys.contains(key));
-        of_owner || (!is_replaced && self.release.keys.contains(key))
+        let mut sets = self.sets().into_iter().flatten();
+        sets.any(|set| set.keys.contains(key))
     }
 }
 
@@ -396,11 +407,12 @@ mod tests {
     #[test]
     fn the_newer_generation_counts() {
         let pinned = set(2, 2, &[1, 2]);
-        let of = |kept| Trust::new(pinned.clone(), kept, None).release;
-        assert_eq!(of(None), pinned);
-        assert_eq!(of(Some(set(2, 1, &[3]))), pinned);
-        assert_eq!(of(Some(set(1, 1, &[3]))), pinned);
-        assert_eq!(of(Some(set(3, 1, &[3]))), set(3, 1, &[3]));
+        let of = |kept| Trust::new(Some(pinned.clone()), kept, None).release;
+        assert_eq!(of(None), Some(pinned.clone()));
+        assert_eq!(of(Some(set(2, 1, &[3]))), Some(pinned.clone()));
+        assert_eq!(of(Some(set(1, 1, &[3]))), Some(pinned.clone()));
+        assert_eq!(of(Some(set(3, 1, &[3]))), Some(set(3, 1, &[3])));
+        assert_eq!(Trust::new(None, Some(set(3, 1, &[3])), None).release, None);
     }
 
     #[test]

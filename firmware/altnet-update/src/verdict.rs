@@ -3,7 +3,7 @@
 use altnet_wire::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{KeySet, MAX_KEYS, OwnerRule, ReleaseKey, Signed, Trust};
+use crate::keys::{KeySet, MAX_KEYS, ReleaseKey, Signed, Trust};
 use crate::manifest::{Label, Manifest};
 
 /// What a box knows of itself when it judges a bundle.
@@ -37,6 +37,9 @@ pub struct Approval {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// Nobody's word is taken here.
+    #[error("this image pins no release keys, and its owner has none either")]
+    NoKeys,
     /// Not enough keys that count have signed.
     #[error(
         "{valid} of the {needed} signatures that it takes are there{}",
@@ -122,6 +125,9 @@ impl Refusal {
     /// What a person does about it.
     pub const fn next_step(&self) -> &'static str {
         match self {
+            Self::NoKeys => {
+                "Put keys of your own into /data/etc/release-keys, and sign the bundle with them."
+            }
             Self::Signatures { .. } => {
                 "Get the bundle from where releases come from. If its keys are new, install the release that brings them first; keys of your own go into /data/etc/release-keys."
             }
@@ -181,9 +187,12 @@ pub fn judge(
             is_known: known.is_some(),
         });
     }
-    let release = &here.trust.release;
+    let release = here.trust.release.as_ref();
+    let is_other = |keys: &KeySet| {
+        release.is_some_and(|here| here.generation == keys.generation && here != keys)
+    };
     match &manifest.keys {
-        Some(keys) if keys.generation == release.generation && keys != release => {
+        Some(keys) if is_other(keys) => {
             let generation = keys.generation;
             Err(Refusal::Keys { generation })
         }
@@ -203,9 +212,7 @@ fn approval(bytes: &[u8], signatures: &[Signed], trust: &Trust) -> Result<Approv
             bad.push(signed.key);
         }
     }
-    let is_replaced = matches!(trust.owner, Some((OwnerRule::Replaces, _)));
-    let release = Some(&trust.release).filter(|_| !is_replaced);
-    let owner = trust.owner.as_ref().map(|(_, set)| set);
+    let [release, owner] = trust.sets();
     let approval = Approval {
         by_release: release.is_some_and(|set| set.is_met(&valid)),
         by_owner: owner.is_some_and(|set| set.is_met(&valid)),
@@ -215,7 +222,7 @@ fn approval(bytes: &[u8], signatures: &[Signed], trust: &Trust) -> Result<Approv
     }
     let missing = |set: &&KeySet| usize::from(set.threshold).saturating_sub(set.count(&valid));
     let nearest = release.into_iter().chain(owner).min_by_key(missing);
-    let nearest = nearest.unwrap_or(&trust.release);
+    let nearest = nearest.ok_or(Refusal::NoKeys)?;
     Err(Refusal::Signatures {
         needed: nearest.threshold,
         valid: nearest.count(&valid),
@@ -227,6 +234,7 @@ fn approval(bytes: &[u8], signatures: &[Signed], trust: &Trust) -> Result<Approv
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::OwnerRule;
     use crate::testing::{MADE, NOT_AFTER, manifest, set, sign};
     use proptest::prelude::*;
 
@@ -240,7 +248,7 @@ mod tests {
     });
 
     fn trust() -> Trust {
-        Trust::new(set(1, 2, &[1, 2, 3]), None, None)
+        Trust::new(Some(set(1, 2, &[1, 2, 3])), None, None)
     }
 
     fn judged(
@@ -320,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn an_image_without_keys_takes_its_owners_word_alone() {
+        let nobody = Trust::new(None, Some(set(9, 1, &[1])), None);
+        assert_eq!(judged(&nobody, &[1, 2], |_, _| ()), Err(Refusal::NoKeys));
+        for rule in [OwnerRule::Adds, OwnerRule::Replaces] {
+            let own = Trust::new(None, None, Some((rule, set(0, 1, &[8]))));
+            assert_eq!(judged(&own, &[8], |_, _| ()), OWNER);
+            assert!(judged(&own, &[1, 2], |_, _| ()).is_err());
+        }
+    }
+
+    #[test]
     fn another_product_or_board_is_refused() {
         let board = judged(&trust(), &[1, 2], |m, _| m.board = "rpi".parse().unwrap());
         let said = "it is for the board rpi, and this is test";
@@ -388,7 +407,7 @@ mod tests {
         fn no_signers_below_the_threshold_are_enough(
             signers in prop::collection::btree_set(1u8..8, 0..7), threshold in 1u8..5,
         ) {
-            let trust = Trust::new(set(1, threshold, &[1, 2, 3, 4]), None, None);
+            let trust = Trust::new(Some(set(1, threshold, &[1, 2, 3, 4])), None, None);
             let signers: Vec<u8> = signers.into_iter().collect();
             let ours = signers.iter().filter(|n| **n <= 4).count();
             let taken = judged(&trust, &signers, |_, _| ()).is_ok();

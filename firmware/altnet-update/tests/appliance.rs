@@ -241,7 +241,15 @@ fn the_owners_keys_count_by_their_rule_and_a_slip_in_them_is_told() {
     assert!(matches!(refused, Error::Keys { .. }), "{refused}");
     keys(&format!("rule replaces\nthreshold 1\nkey {}\n", key(8)));
     assert!(install(&house, &appliance, &bundle(2, &[1, 2], |_| ())).is_err());
+    // Also where the image pins none.
+    fs::remove_file(house.path("etc/altnet/release-keys")).unwrap();
     install(&house, &appliance, &own).unwrap();
+    fs::remove_file(house.path("data/etc/release-keys")).unwrap();
+    let refused = install(&house, &appliance, &own).unwrap_err();
+    assert!(
+        refused.to_string().contains("pins no release keys"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -315,7 +315,7 @@ pub fn verify(bundle: &Path, keys: &Path, slot: Option<&Path>, now: UnixTime) ->
             "Give the file of release keys that images pin: generation, threshold, and a line for each key.",
         )
     })?;
-    let trust = Trust::new(pinned, None, None);
+    let trust = Trust::new(Some(pinned), None, None);
     let opened = open(bundle)?;
     let (product, board) = (
         opened.manifest().product.clone(),

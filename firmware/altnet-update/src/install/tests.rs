@@ -127,7 +127,7 @@ impl House {
 }
 
 fn approved(bundle: &[u8]) -> Approved<&[u8]> {
-    let trust = Trust::new(set(1, 2, &[1, 2]), None, None);
+    let trust = Trust::new(Some(set(1, 2, &[1, 2])), None, None);
     let here = Here {
         product: &"altnet".parse().unwrap(),
         board: &"test".parse().unwrap(),
