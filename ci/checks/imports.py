@@ -18,14 +18,15 @@ MAY_IMPORT = {
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service"},
     "altnet-embassy": ENGINE,
-    "altnet-provision": {WIRE, CORE},
+    "altnet-provision": {WIRE, CORE, "altnet-update"},
     "altnet-login": {"altnet-service"},
     "altnet-relay": {WIRE, CORE},
     "altnet-router": {"altnet-service"},
     "altnet-tls": {WIRE},
+    "altnet-update": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-update"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is

@@ -25,6 +25,7 @@ pub mod routers;
 pub mod sizes;
 pub mod stun;
 pub mod turn;
+pub mod updates;
 pub mod world;
 
 /// A target.
@@ -71,4 +72,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("path_mtu", sizes::path_mtu),
     ("hook", houses::hook),
     ("probe_reply", houses::probe_reply),
+    ("update_bundle", updates::update_bundle),
+    ("update_files", updates::update_files),
+    ("update_story", updates::update_story),
 ];

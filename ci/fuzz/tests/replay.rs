@@ -109,4 +109,7 @@ targets! {
     path_mtu: 5000,
     hook: 300,
     probe_reply: 5000,
+    update_bundle: 3000,
+    update_files: 3000,
+    update_story: 3000,
 }

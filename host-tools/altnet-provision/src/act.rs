@@ -3,6 +3,7 @@
 mod invite;
 mod network;
 mod policy;
+mod release;
 mod revoke;
 mod tls;
 
@@ -40,6 +41,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Host(command) => host(&session, command),
         Command::Policy(command) => policy::act(&session, command),
         Command::Tls(command) => tls::act(&session, command),
+        Command::Release(command) => release::act(&session, command),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

@@ -9,6 +9,10 @@ use altnet_wire::record::{Rights, Roles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+mod release;
+
+pub use release::{ReleaseCommand, ReleaseKeyCommand};
+
 /// Networks, identities, invites, first-boot bundles and backups.
 ///
 /// A network needs one reachable relay and directory: a box with a public address, or behind a
@@ -72,6 +76,9 @@ pub enum Command {
     /// Give apps certificates that browsers trust
     #[command(subcommand)]
     Tls(TlsCommand),
+    /// Make and sign the releases that boxes install
+    #[command(subcommand)]
+    Release(ReleaseCommand),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device

@@ -19,6 +19,7 @@ pub mod network;
 pub mod policy;
 pub mod qr;
 pub mod recovery;
+pub mod release;
 pub mod sealed;
 pub mod secrets;
 pub mod settings;
