@@ -75,20 +75,6 @@ pub struct House {
     pub(crate) ntp: Ntp,
 }
 
-impl House {
-    /// The networks, in the order of the file.
-    pub fn networks(&self) -> &[Network] {
-        &self.networks
-    }
-
-    /// Whether a network is of the private network.
-    pub fn is_private(&self, network: &Network) -> bool {
-        self.zones
-            .get(&network.zone)
-            .is_some_and(|zone| zone.private)
-    }
-}
-
 /// A way to the internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wan {
@@ -331,9 +317,14 @@ impl House {
     pub fn networks(&self) -> &[Network] {
         &self.networks
     }
-}
 
-impl House {
+    /// Whether a network is of the private network.
+    pub fn is_private(&self, network: &Network) -> bool {
+        self.zones
+            .get(&network.zone)
+            .is_some_and(|zone| zone.private)
+    }
+
     /// The files that passwords are in.
     pub fn password_files(&self) -> Vec<&Path> {
         let pppoe = self.wans.iter().filter_map(|wan| match &wan.way {
