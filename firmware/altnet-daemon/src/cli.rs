@@ -196,9 +196,11 @@ enum HostCommand {
 enum ConfigCommand {
     /// Check a file and print it with every default filled in.
     Check {
-        /// The file.
-        #[arg(default_value = config::DEFAULT_PATH)]
-        file: PathBuf,
+        /// The file [default: /etc/altnet/altnet.toml, or with --uci /etc/config/altnet]
+        file: Option<PathBuf>,
+        /// It is in OpenWrt's format.
+        #[arg(long)]
+        uci: bool,
     },
 }
 
@@ -239,7 +241,9 @@ fn error_value(error: &anyhow::Error) -> Value {
 /// Texts that say what happened and what to do next.
 pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
-        Command::Config(ConfigCommand::Check { file }) => check(file, arguments.json, out),
+        Command::Config(ConfigCommand::Check { file, uci }) => {
+            check(file.as_deref(), *uci, arguments.json, out)
+        }
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);
             Ok(())
@@ -252,8 +256,17 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     }
 }
 
-fn check(file: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let config = Config::load(file)?;
+fn check(file: Option<&Path>, uci: bool, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let default = if uci {
+        config::UCI_PATH
+    } else {
+        config::DEFAULT_PATH
+    };
+    let file = file.unwrap_or(Path::new(default));
+    let config = match uci {
+        true => Config::load_uci(file)?,
+        false => Config::load(file)?,
+    };
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&config)?)?;
     } else {

@@ -55,11 +55,17 @@ impl Config {
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
         let config = Self::parse(path, &text)?;
-        let knows_proxy = config.proxy.as_ref().is_some_and(|url| url.contains('@'));
-        if knows_proxy || config.turn.iter().any(|turn| turn.password.is_some()) {
+        config.refuse_exposed(path)?;
+        Ok(config)
+    }
+
+    /// Refuses the file if it holds a password and everybody may read it.
+    pub(super) fn refuse_exposed(&self, path: &Path) -> Result<(), ConfigError> {
+        let knows_proxy = self.proxy.as_ref().is_some_and(|url| url.contains('@'));
+        if knows_proxy || self.turn.iter().any(|turn| turn.password.is_some()) {
             refuse_exposed(path)?;
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Reads and checks `text`; `path` is named in errors.
