@@ -26,6 +26,7 @@ mod audit;
 mod invite;
 mod login;
 mod relay;
+mod selftest;
 mod table;
 mod tls;
 
@@ -124,6 +125,13 @@ enum Command {
     /// What happened, in a log that nobody can change unseen.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Whether this build works on this machine: ciphers, records, names, storage.
+    Selftest {
+        /// A directory on the disk that is to be tried, such as /var/lib/altnet; what is written there is
+        /// removed.
+        #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
     /// A completion script for a shell.
     Completion {
         /// The shell.
@@ -244,6 +252,7 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
         Command::Config(ConfigCommand::Check { file, uci }) => {
             check(file.as_deref(), *uci, arguments.json, out)
         }
+        Command::Selftest { dir } => selftest::run(dir, arguments.json, out),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);
             Ok(())
@@ -408,7 +417,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Relay(command) => relay::ask(&mut session, command).await,
         Command::Tls(command) => tls::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,
-        Command::Config(_) | Command::Completion { .. } => Ok(()),
+        Command::Config(_) | Command::Selftest { .. } | Command::Completion { .. } => Ok(()),
     }
 }
 
