@@ -41,7 +41,7 @@ const MAX_INVITE_BYTES: u64 = 256 * 1024;
 #[command(name = "altnet", version, disable_help_subcommand = true)]
 pub struct Arguments {
     /// Where altnetd listens.
-    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value_os_t = config::default_socket())]
     socket: PathBuf,
     /// Print JSON.
     #[arg(long, global = true)]

@@ -20,6 +20,7 @@ mod derp;
 mod file;
 mod host;
 mod openwrt;
+mod socket;
 mod turn;
 
 use check::{
@@ -29,12 +30,11 @@ use check::{
 pub use derp::Derp;
 pub use file::ConfigError;
 pub use openwrt::UCI_PATH;
+pub use socket::default_socket;
 pub use turn::{Password, PasswordError, Transport, Turn};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/altnet/altnet.toml";
-/// Where the local API listens unless the file says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/altnet/altnet.sock";
 /// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// The most LANs a gateway serves.
@@ -368,7 +368,7 @@ impl Default for Dns {
 impl Default for Api {
     fn default() -> Self {
         Self {
-            socket: DEFAULT_SOCKET.into(),
+            socket: default_socket(),
             operators: "altnet".into(),
             others: Others::Refused,
         }
