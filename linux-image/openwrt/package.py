@@ -16,7 +16,10 @@ PRIVATE = {"etc/config/altnet"}
 # What OpenWrt calls the processors that a target's program runs on; the first is the usual one.
 ARCHES = {
     "aarch64-unknown-linux-musl": ["aarch64_generic", "aarch64_cortex-a53", "aarch64_cortex-a72", "aarch64_cortex-a76"],
-    "armv7-unknown-linux-musleabihf": ["arm_cortex-a7_neon-vfpv4", "arm_cortex-a7_vfpv4", "arm_cortex-a9_vfpv3-d16", "arm_cortex-a15_neon-vfpv4"],
+    "armv7-unknown-linux-musleabihf": [
+        "arm_cortex-a7_neon-vfpv4", "arm_cortex-a7_vfpv4", "arm_cortex-a8_vfpv3", "arm_cortex-a9_neon",
+        "arm_cortex-a9_vfpv3-d16", "arm_cortex-a15_neon-vfpv4",
+    ],
     "mipsel-unknown-linux-musl": ["mipsel_24kc", "mipsel_74kc"],
     "x86_64-unknown-linux-musl": ["x86_64"],
 }

@@ -87,6 +87,7 @@ class Device:
         self.altnet = altnet
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="altnet-openwrt-"))
         self.calls: list[str] = []
+        self.fault: Exception | None = None
         self.output = ""
         self.control: dict[str, str] = {}
         for folder in ("bin", "sbin", "etc/config", "run", "lib", "dev", "control", "tmp"):
@@ -141,11 +142,16 @@ class Device:
         process = subprocess.Popen(inside, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         answers = threading.Thread(target=self._answer, daemon=True)
         answers.start()
-        self.output, _ = process.communicate(timeout=120)
+        try:
+            self.output, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
         self.code = process.returncode
         # Wakes the other thread, which waits for the next call.
         (self.root / "run/ask").write_text("\n")
         answers.join()
+        if self.fault:
+            raise self.fault
         return self.calls
 
     def _answer(self) -> None:
@@ -156,7 +162,11 @@ class Device:
             name, arguments = words[0].rsplit("/", 1)[-1], words[1:-1]
             if words[0].startswith("/etc/init.d"):
                 name = words[0]
-            code, text = self._do(name, arguments)
+            try:
+                code, text = self._do(name, arguments)
+            except Exception as error:
+                # Told once the script has ended; it must not wait for an answer for ever.
+                self.fault, code, text = error, 1, ""
             (self.root / "run/answer").write_text(f"{code}\n{text}")
 
     def _do(self, name: str, arguments: list[str]) -> tuple[int, str]:
