@@ -6,7 +6,7 @@ use std::path::Path;
 
 use altnet_fuzz::{
     TARGETS, audit, authority, knocks, logins, machines, parsers, policies, portmap, relays,
-    routers, sizes, stun, turn, world,
+    routers, sizes, stun, turn, uci, world,
 };
 
 fn main() -> std::io::Result<()> {
@@ -29,6 +29,7 @@ fn main() -> std::io::Result<()> {
             stun::seeds(name),
             knocks::seeds(name),
             routers::seeds(name),
+            uci::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{at:02}")), seed)?;

@@ -24,6 +24,7 @@ pub mod routers;
 pub mod sizes;
 pub mod stun;
 pub mod turn;
+pub mod uci;
 pub mod world;
 
 /// A target.
@@ -68,4 +69,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pieces", sizes::pieces),
     ("clamped_syn", sizes::clamped_syn),
     ("path_mtu", sizes::path_mtu),
+    ("uci", uci::uci),
 ];

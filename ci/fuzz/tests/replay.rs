@@ -107,4 +107,5 @@ targets! {
     pieces: 3000,
     clamped_syn: 5000,
     path_mtu: 5000,
+    uci: 5000,
 }
