@@ -15,6 +15,7 @@ MAY_IMPORT = {
     CORE: {WIRE, TUNNEL},
     "altnet-sim": ENGINE,
     "altnet-acme": {"altnet-relay", "altnet-service"},
+    "altnet-box": {"altnet-daemon", "altnet-tls"},
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service"},
     "altnet-embassy": ENGINE,
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "altnet-update": {WIRE},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-update"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-service", "altnet-update"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is

@@ -25,6 +25,7 @@ pub mod routers;
 pub mod sizes;
 pub mod stun;
 pub mod turn;
+pub mod uci;
 pub mod updates;
 pub mod world;
 
@@ -75,4 +76,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("update_bundle", updates::update_bundle),
     ("update_files", updates::update_files),
     ("update_story", updates::update_story),
+    ("uci", uci::uci),
 ];

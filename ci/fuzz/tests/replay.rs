@@ -112,4 +112,5 @@ targets! {
     update_bundle: 3000,
     update_files: 3000,
     update_story: 3000,
+    uci: 5000,
 }

@@ -29,6 +29,7 @@ pub mod records;
 pub mod registry;
 pub mod relay;
 pub mod rng;
+pub mod selftest;
 pub mod split;
 pub mod stun;
 pub mod turn;

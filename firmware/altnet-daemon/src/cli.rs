@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use altnet_router::hands::cli::Asked;
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
@@ -15,8 +16,7 @@ use serde_json::{Value, json};
 use crate::api::Method;
 use crate::api::client::{Client, ClientError};
 use crate::api::types;
-use crate::config::DEFAULT_SOCKET;
-use altnet_router::hands::cli::Asked;
+use crate::config::default_socket;
 use audit::AuditCommand;
 use config::ConfigCommand;
 use invite::InviteCommand;
@@ -29,6 +29,7 @@ mod config;
 mod invite;
 mod login;
 mod relay;
+mod selftest;
 mod table;
 mod tls;
 
@@ -43,7 +44,7 @@ const MAX_INVITE_BYTES: u64 = 256 * 1024;
 #[command(name = "altnet", version, disable_help_subcommand = true)]
 pub struct Arguments {
     /// Where altnetd listens.
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value_os_t = default_socket())]
     socket: PathBuf,
     /// Print JSON.
     #[arg(long, global = true)]
@@ -129,6 +130,13 @@ enum Command {
     /// What happened, in a log that nobody can change unseen.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Whether this build works on this machine: ciphers, records, names, storage.
+    Selftest {
+        /// A directory on the disk that is to be tried, such as /var/lib/altnet; what is written there is
+        /// removed.
+        #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
     /// A completion script for a shell.
     Completion {
         /// The shell.
@@ -236,6 +244,7 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Config(command) => command.run(arguments.json, out),
         Command::Router => config::ask_router(&Asked::Status, arguments.json, out),
+        Command::Selftest { dir } => selftest::run(dir, arguments.json, out),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);
             Ok(())
@@ -380,7 +389,10 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Relay(command) => relay::ask(&mut session, command).await,
         Command::Tls(command) => tls::ask(&mut session, command).await,
         Command::Audit(command) => audit::ask(&mut session, command).await,
-        Command::Config(_) | Command::Router | Command::Completion { .. } => Ok(()),
+        Command::Config(_)
+        | Command::Router
+        | Command::Selftest { .. }
+        | Command::Completion { .. } => Ok(()),
     }
 }
 

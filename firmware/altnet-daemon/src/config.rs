@@ -21,6 +21,8 @@ mod derp;
 mod file;
 mod host;
 mod house;
+mod openwrt;
+mod socket;
 mod turn;
 
 use check::{
@@ -30,12 +32,12 @@ use check::{
 pub use derp::Derp;
 pub use file::ConfigError;
 pub use house::resolver_addresses;
+pub use openwrt::UCI_PATH;
+pub use socket::default_socket;
 pub use turn::{Password, PasswordError, Transport, Turn};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/altnet/altnet.toml";
-/// Where the local API listens unless the file says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/altnet/altnet.sock";
 /// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// The most LANs a gateway serves.
@@ -101,6 +103,7 @@ pub struct Config {
     pub port_mapping: PortMapping,
     /// The router of the house, where this machine is it. `altnet-routerd` carries it out; without the section somebody else
     /// routes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub router: Option<Router>,
 }
 
@@ -178,6 +181,8 @@ pub enum Advertise {
 pub struct Dns {
     /// Whether names are answered on the LANs.
     pub serve: bool,
+    /// At which addresses of this machine there.
+    pub answers: Answers,
     /// More addresses to answer on, beside the gateway's own on each LAN.
     pub listen: Vec<SocketAddr>,
     /// Resolvers for everything but `.alt`. Empty: those of `/etc/resolv.conf`, which altnetd
@@ -185,6 +190,19 @@ pub struct Dns {
     pub forward: Vec<Upstream>,
     /// How long one resolver is waited for, in milliseconds.
     pub timeout_ms: u32,
+}
+
+/// The addresses on the LANs at which names are answered, always at port 53.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answers {
+    /// The gateway's own address in the network, on the LAN of its site.
+    #[default]
+    Own,
+    /// Every address that this machine has on any of the LANs: it is their resolver, of IPv4 too, and before it joins.
+    Every,
+    /// None but those in `listen`: another resolver serves the LANs.
+    Listed,
 }
 
 /// A resolver: an address, with port 53 unless it says another.
@@ -347,6 +365,7 @@ impl Default for Dns {
     fn default() -> Self {
         Self {
             serve: true,
+            answers: Answers::Own,
             listen: Vec::new(),
             forward: Vec::new(),
             timeout_ms: 2000,
@@ -357,7 +376,7 @@ impl Default for Dns {
 impl Default for Api {
     fn default() -> Self {
         Self {
-            socket: DEFAULT_SOCKET.into(),
+            socket: default_socket(),
             operators: "altnet".into(),
             others: Others::Refused,
         }
@@ -459,6 +478,81 @@ mod tests {
     use proptest::prelude::*;
     use std::path::Path;
 
+    /// A file in which every key stands.
+    pub(super) const EVERY_KEY: &str = r#"
+state_directory = "/tmp/state"
+user = "altnet"
+log = "debug"
+listen_port = 4500
+public_addresses = ["203.0.113.5:4500"]
+metered = true
+proxy = "http://proxy.example.net:3128"
+[[turn]]
+server = "turn.example.net"
+username = "anna"
+password = "sesame"
+[[turn]]
+server = "[2001:db8::5]:443"
+transport = "tcp"
+username = "anna"
+password_file = "/etc/altnet/turn.password"
+[[derp]]
+server = "derp.example.net"
+[[derp]]
+server = "192.0.2.7:8443"
+pin = "sha256-raw:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+[network]
+petname = "home"
+[tun]
+name = "alt1"
+mtu_bytes = 1400
+[[lan]]
+interface = "br-lan"
+[[lan]]
+interface = "guest"
+site = 7
+advertise = "beside"
+[[machines]]
+groups = ["guests"]
+port = "lan4"
+vlan = 20
+[[machines]]
+groups = ["children", "players"]
+mac = "02:00:00:AB:00:7f"
+[dns]
+serve = true
+answers = "every"
+listen = ["[::1]:53"]
+forward = ["9.9.9.9", "[2620:fe::fe]:5353"]
+timeout_ms = 1500
+[api]
+socket = "/tmp/a.sock"
+operators = "wheel"
+others = "read"
+[metrics]
+listen = "127.0.0.1:9551"
+[relay]
+clients = 16
+listen = "[::]:443"
+certificate = "/etc/altnet/relay.pem"
+key = "/etc/altnet/relay.key"
+derp_clients = "/etc/altnet/derp-clients"
+rate_mbit = 20
+monthly_gb = 500
+uplink_mbit = 100
+lan = false
+acme = "/var/lib/altnet-acme"
+[login]
+group = "altnet-login"
+tls = true
+[tls]
+command = "/usr/libexec/altnet-tls"
+[audit]
+max_bytes = 1048576
+[port_mapping]
+enabled = false
+"#;
+
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(Path::new("altnet.toml"), text)
     }
@@ -523,73 +617,7 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let config = parse(
-            r#"
-            state_directory = "/tmp/state"
-            user = "altnet"
-            log = "debug"
-            listen_port = 4500
-            public_addresses = ["203.0.113.5:4500"]
-            metered = true
-            [[turn]]
-            server = "turn.example.net"
-            username = "anna"
-            password = "sesame"
-            [[turn]]
-            server = "[2001:db8::5]:443"
-            transport = "tcp"
-            username = "anna"
-            password_file = "/etc/altnet/turn.password"
-            [[derp]]
-            server = "derp.example.net"
-            [[derp]]
-            server = "192.0.2.7:8443"
-            pin = "sha256-raw:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-            [network]
-            petname = "home"
-            [tun]
-            name = "alt1"
-            mtu_bytes = 1400
-            [[lan]]
-            interface = "br-lan"
-            [[lan]]
-            interface = "guest"
-            site = 7
-            advertise = "beside"
-            [[machines]]
-            groups = ["guests"]
-            port = "lan4"
-            vlan = 20
-            [[machines]]
-            groups = ["children", "players"]
-            mac = "02:00:00:AB:00:7f"
-            [dns]
-            serve = true
-            listen = ["[::1]:53"]
-            forward = ["9.9.9.9", "[2620:fe::fe]:5353"]
-            timeout_ms = 1500
-            [api]
-            socket = "/tmp/a.sock"
-            operators = "wheel"
-            others = "read"
-            [metrics]
-            listen = "127.0.0.1:9551"
-            [relay]
-            clients = 16
-            rate_mbit = 20
-            monthly_gb = 500
-            uplink_mbit = 100
-            lan = false
-            acme = "/var/lib/altnet-acme"
-            [tls]
-            command = "/usr/libexec/altnet-tls"
-            [audit]
-            max_bytes = 1048576
-            [port_mapping]
-            enabled = false
-            "#,
-        )
-        .unwrap();
+        let config = parse(EVERY_KEY).unwrap();
         assert_eq!(
             config.derp[0].host_and_port(),
             Some(("derp.example.net", 443))

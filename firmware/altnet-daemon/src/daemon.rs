@@ -30,8 +30,9 @@ use crate::derpers::Derpers;
 use crate::dns::{self, upstream};
 use crate::gateway::audit::Audit;
 use crate::gateway::birth;
-use crate::gateway::lan::{self, Lans};
+use crate::gateway::lan::Lans;
 use crate::gateway::machines::Machines;
+use crate::gateway::names;
 use crate::gateway::nat64::Nat64;
 use crate::gateway::port::Port;
 use crate::gateway::portal::Portals;
@@ -67,6 +68,9 @@ struct Arguments {
     /// The configuration file. Without one, /etc/altnet/altnet.toml if it is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The same in OpenWrt's format, such as /etc/config/altnet.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    uci: Option<PathBuf>,
     /// How much is logged, rather than what the file says.
     #[arg(long, value_name = "LEVEL")]
     log: Option<Level>,
@@ -75,10 +79,11 @@ struct Arguments {
 impl Arguments {
     fn load(&self) -> Result<Config, config::ConfigError> {
         let default = Path::new(config::DEFAULT_PATH);
-        let mut config = match &self.config {
-            Some(file) => Config::load(file)?,
-            None if default.exists() => Config::load(default)?,
-            None => Config::default(),
+        let mut config = match (&self.config, &self.uci) {
+            (_, Some(file)) => Config::load_uci(file)?,
+            (Some(file), None) => Config::load(file)?,
+            (None, None) if default.exists() => Config::load(default)?,
+            (None, None) => Config::default(),
         };
         if let Some(level) = self.log {
             config.log = level;
@@ -205,7 +210,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
 
     let house = config.house();
     let house = house.map_or_else(Vec::new, |house| config::resolver_addresses(&house));
-    let names = config.dns.serve.then(|| {
+    let service = config.dns.serve.then(|| {
         let upstreams = match config.dns.forward.as_slice() {
             [] => upstream::Upstreams::of_file(Path::new(upstream::RESOLV_CONF)),
             some => upstream::Upstreams::fixed(some.iter().map(|upstream| upstream.0).collect()),
@@ -215,9 +220,9 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         let patience = Duration::from_millis(config.dns.timeout_ms.into());
         dns::Service::new(inquiries_to, dns::Forwarder::new(upstreams, patience))
     });
-    if let Some(names) = &names {
+    if let Some(service) = &service {
         for address in config.dns.listen.iter().chain(&house) {
-            lan::serve_names_at(names, *address)
+            names::listen(service, *address, None)
                 .with_context(|| format!("can't answer names at {address}"))?;
         }
     }
@@ -261,7 +266,7 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         ways,
         machines,
         portal,
-        names,
+        names: service,
         apps,
         tls,
         events,

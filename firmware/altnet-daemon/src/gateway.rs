@@ -56,6 +56,7 @@ pub mod lan;
 mod logins;
 pub mod machines;
 mod mapped;
+pub mod names;
 pub mod nat64;
 mod page;
 mod places;

@@ -4,3 +4,4 @@
 pub mod log;
 pub mod mistake;
 pub mod privileges;
+pub mod uci;

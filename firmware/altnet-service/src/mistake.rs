@@ -68,11 +68,16 @@ impl fmt::Display for Place {
 /// Words of which some part is in the name of everything that is secret, misspelt or not.
 const SECRETS: [&str; 3] = ["pas", "secret", "proxy"];
 
-/// What may be shown of a line: of one that may hold a secret what stands before it.
+/// What may be shown of a line: of one that may hold a secret what stands before it, which in TOML
+/// ends with `=` and in UCI with the name of the option.
 fn shown(line: &str) -> &str {
     let lower = line.to_ascii_lowercase();
     let named = SECRETS.iter().filter_map(|word| lower.find(word)).min();
-    let ends = named.and_then(|at| Some(at + line.get(at..)?.find('=')? + 1));
+    let end_of_name = |rest: &str| {
+        let word = rest.find(|c: char| c.is_whitespace() || "='\"".contains(c));
+        rest.find('=').map(|equals| equals + 1).or(word)
+    };
+    let ends = named.and_then(|at| Some(at + end_of_name(line.get(at..)?)?));
     ends.and_then(|end| line.get(..end)).unwrap_or(line)
 }
 

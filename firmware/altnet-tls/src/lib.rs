@@ -17,9 +17,23 @@ pub mod keys;
 pub mod serve;
 pub mod socket;
 
+use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Connections at a time; more are turned away.
 pub const MAX_CONNECTIONS: usize = 256;
 /// How long a caller may take for its handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// Serves altnetd, which holds the other end of standard input, until it goes. Says on standard error what went
+/// wrong, and returns 1 then.
+pub fn main() -> ExitCode {
+    match serve::run(std::io::stdin().as_fd()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("altnet-tls: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

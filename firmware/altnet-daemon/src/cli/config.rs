@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use altnet_router::hands::cli::{Asked, Asking, DEFAULT_RUN};
 use clap::Subcommand;
 
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{Config, DEFAULT_PATH, UCI_PATH};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Check a file and print it with every default filled in.
     Check {
-        /// The file.
-        #[arg(default_value = DEFAULT_PATH)]
-        file: PathBuf,
+        /// The file [default: /etc/altnet/altnet.toml, or with --uci /etc/config/altnet]
+        file: Option<PathBuf>,
+        /// It is in OpenWrt's format.
+        #[arg(long)]
+        uci: bool,
     },
     /// Put a whole file on trial on the router that runs here. Unless it is confirmed, the one before is in force again after 90 s.
     Apply {
@@ -36,7 +38,7 @@ impl ConfigCommand {
     /// Texts that say what is wrong with the file, or why the router can't be asked.
     pub(super) fn run(&self, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
         let asked = match self {
-            Self::Check { file } => return check(file, json, out),
+            Self::Check { file, uci } => return check(file.as_deref(), *uci, json, out),
             Self::Apply { file } => {
                 Config::load(file)?;
                 Asked::Apply { file: file.clone() }
@@ -62,8 +64,12 @@ pub(super) fn ask_router(asked: &Asked, json: bool, out: &mut impl Write) -> any
     asking.ask(asked, out)
 }
 
-fn check(file: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let config = Config::load(file)?;
+fn check(file: Option<&Path>, uci: bool, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let file = file.unwrap_or(Path::new(if uci { UCI_PATH } else { DEFAULT_PATH }));
+    let config = match uci {
+        true => Config::load_uci(file)?,
+        false => Config::load(file)?,
+    };
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&config)?)?;
     } else {

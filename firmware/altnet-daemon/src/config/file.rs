@@ -60,13 +60,19 @@ impl Config {
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
         let config = Self::parse(path, &text)?;
-        let knows_proxy = config.proxy.as_ref().is_some_and(|url| url.contains('@'));
-        let router = config.router.as_ref();
-        let knows_turn = config.turn.iter().any(|turn| turn.password.is_some());
+        config.refuse_exposed(path)?;
+        Ok(config)
+    }
+
+    /// Refuses the file if it holds a password and everybody may read it.
+    pub(super) fn refuse_exposed(&self, path: &Path) -> Result<(), ConfigError> {
+        let knows_proxy = self.proxy.as_ref().is_some_and(|url| url.contains('@'));
+        let knows_turn = self.turn.iter().any(|turn| turn.password.is_some());
+        let router = self.router.as_ref();
         if knows_proxy || knows_turn || router.is_some_and(Router::holds_password) {
             refuse_exposed(path)?;
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Reads and checks `text`; `path` is named in errors.

@@ -5,8 +5,9 @@
 //! LAN. Everything can be done again when an interface comes back, and is undone when the node
 //! leaves its network.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +15,17 @@ use altnet_core::lan::advertisement::Mode;
 use altnet_core::node::{Link, LinkId, Setup};
 use altnet_wire::id::SiteId;
 use altnet_wire::time::Instant;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::names::Listeners;
 use crate::api::types;
-use crate::config::{Advertise, Config, Lan};
+use crate::config::{Advertise, Answers, Config, Lan};
 use crate::dns;
 use crate::icmp6::{LinkSocket, MAX_SOLICITATION_BYTES};
 use crate::link::{self, LanAddress, Plan};
-use crate::netlink::{Netlink, set_option};
+use crate::netlink::{Netlink, Reachable};
 
-/// `IPV6_FREEBIND` of linux/in6.h: an address may be listened on before it is usable.
-const IPV6_FREEBIND: i32 = 78;
 /// How long to wait before an advertisement that could not leave is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -49,15 +47,13 @@ struct Served {
     address: Ipv6Addr,
     socket: Option<(Arc<LinkSocket>, JoinHandle<()>)>,
     mac_address: Option<[u8; 6]>,
-    names: Vec<JoinHandle<()>>,
     // An advertisement that could not leave, for a link that isn't up yet.
     unsent: Option<(Vec<u8>, Ipv6Addr)>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let listener = self.socket.iter().map(|(_, task)| task);
-        for task in self.names.iter().chain(listener) {
+        if let Some((_, task)) = &self.socket {
             task.abort();
         }
     }
@@ -69,6 +65,7 @@ struct Port {
     id: LinkId,
     config: Lan,
     served: Option<Served>,
+    names: Listeners,
     fault: Option<String>,
 }
 
@@ -76,6 +73,7 @@ struct Port {
 #[derive(Debug)]
 pub struct Lans {
     ports: Vec<Port>,
+    answers: Answers,
     solicited: mpsc::Sender<Solicited>,
 }
 
@@ -84,6 +82,7 @@ impl Lans {
     pub fn new(config: &Config, solicited: mpsc::Sender<Solicited>) -> Self {
         let mut lans = Self {
             ports: Vec::new(),
+            answers: config.dns.answers,
             solicited,
         };
         lans.reconfigure(config);
@@ -102,6 +101,7 @@ impl Lans {
                     id: LinkId(id),
                     config: lan.clone(),
                     served: None,
+                    names: Listeners::default(),
                     fault: None,
                 },
             });
@@ -152,6 +152,11 @@ impl Lans {
         netlink: &mut Netlink,
     ) -> (Vec<Link>, bool) {
         let chosen = setup.and_then(|setup| self.chosen(setup));
+        let every = match (self.answers, names) {
+            // What can't be asked now is asked when links change next.
+            (Answers::Every, Some(_)) => netlink.reachable_addresses().unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let (mut links, mut some_are_new) = (Vec::new(), false);
         for (at, port) in self.ports.iter_mut().enumerate() {
             let address = setup
@@ -160,6 +165,9 @@ impl Lans {
             let Some(address) = address.filter(|_| chosen == Some(at)) else {
                 port.served = None;
                 port.fault = port.idle_because(setup);
+                if let Err(e) = port.answer(self.answers, &every, names) {
+                    port.fail(&e);
+                }
                 continue;
             };
             let had_socket = port
@@ -171,7 +179,8 @@ impl Lans {
                 Some((served.interface, served.mac_address))
             };
             let before = card(port);
-            match port.start(address, names, netlink, &self.solicited) {
+            let begun = port.start(address, netlink, &self.solicited);
+            match begun.and_then(|()| port.answer(self.answers, &every, names)) {
                 Ok(()) => port.fault = None,
                 Err(e) => port.fail(&e),
             }
@@ -251,7 +260,6 @@ impl Port {
     fn start(
         &mut self,
         address: Ipv6Addr,
-        names: Option<&Arc<dns::Service>>,
         netlink: &mut Netlink,
         solicited: &mpsc::Sender<Solicited>,
     ) -> io::Result<()> {
@@ -267,7 +275,6 @@ impl Port {
             address,
             socket: None,
             mac_address: None,
-            names: Vec::new(),
             unsent: None,
         });
         // A bridge takes another one with its first port.
@@ -277,10 +284,28 @@ impl Port {
             let listener = listen(Arc::clone(&socket), self.id, solicited.clone());
             served.socket = Some((socket, tokio::spawn(listener)));
         }
-        if let Some(names) = names.filter(|_| served.names.is_empty()) {
-            served.names = serve_names(names, address, name)?;
-        }
         Ok(())
+    }
+
+    /// Answers names where the configuration says, as far as this machine has addresses here.
+    fn answer(
+        &mut self,
+        answers: Answers,
+        every: &[Reachable],
+        names: Option<&Arc<dns::Service>>,
+    ) -> io::Result<()> {
+        let own = self.served.as_ref().map(|served| served.address);
+        let own = own.filter(|_| answers != Answers::Listed);
+        let (Some(names), true) = (names, own.is_some() || answers == Answers::Every) else {
+            self.names = Listeners::default();
+            return Ok(());
+        };
+        let name = &self.config.interface;
+        let interface = link::index_of(name)?;
+        let here = every.iter().filter(|there| there.interface == interface);
+        let mut wanted: BTreeSet<IpAddr> = here.map(|there| there.ip).collect();
+        wanted.extend(own.map(IpAddr::V6));
+        self.names.settle(names, (name, interface), &wanted)
     }
 
     fn fail(&mut self, e: &io::Error) {
@@ -332,67 +357,4 @@ async fn listen(socket: Arc<LinkSocket>, link: LinkId, solicited: mpsc::Sender<S
             return;
         }
     }
-}
-
-/// Answers names at `address` on an interface.
-fn serve_names(
-    service: &Arc<dns::Service>,
-    address: Ipv6Addr,
-    interface: &str,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let address = SocketAddr::from((address, dns::PORT));
-    let udp = listener(address, Type::DGRAM, Protocol::UDP, Some(interface))?;
-    let tcp = listener(address, Type::STREAM, Protocol::TCP, Some(interface))?;
-    serve_sockets(service, udp, tcp)
-}
-
-/// Answers names at an address of the configuration, on any interface.
-///
-/// # Errors
-/// What the kernel says.
-pub fn serve_names_at(
-    service: &Arc<dns::Service>,
-    address: SocketAddr,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let udp = listener(address, Type::DGRAM, Protocol::UDP, None)?;
-    let tcp = listener(address, Type::STREAM, Protocol::TCP, None)?;
-    serve_sockets(service, udp, tcp)
-}
-
-fn serve_sockets(
-    service: &Arc<dns::Service>,
-    udp: Socket,
-    tcp: Socket,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    tcp.listen(16)?;
-    let udp = UdpSocket::from_std(udp.into())?;
-    let tcp = TcpListener::from_std(tcp.into())?;
-    Ok(vec![
-        tokio::spawn(Arc::clone(service).serve_udp(udp)),
-        tokio::spawn(Arc::clone(service).serve_tcp(tcp)),
-    ])
-}
-
-fn listener(
-    address: SocketAddr,
-    kind: Type,
-    protocol: Protocol,
-    interface: Option<&str>,
-) -> io::Result<Socket> {
-    let kind = kind.cloexec().nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        set_option(&socket, libc::IPPROTO_IPV6, IPV6_FREEBIND, &1i32)?;
-    } else {
-        // An address of the house's may come later than altnetd.
-        socket.set_freebind_v4(true)?;
-    }
-    if protocol == Protocol::TCP {
-        socket.set_reuse_address(true)?;
-    }
-    // Nobody on another side of this machine is answered.
-    socket.bind_device(interface.map(str::as_bytes))?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
