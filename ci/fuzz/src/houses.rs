@@ -57,6 +57,7 @@ fn router(now: Duration) -> Machine {
     let setting = Setting {
         house: house.expect("a good file").expect("there is a [router]"),
         passwords: BTreeMap::new(),
+        holds_password: false,
     };
     let mut router = Machine::new(setting, Kept::default(), Surroundings::default(), now);
     let links = ["wan", "br-lan"].map(|name| LinkFact {

@@ -48,6 +48,8 @@ pub struct Setting {
     pub house: House,
     /// The passwords that are in files of their own.
     pub passwords: Passwords,
+    /// Whether the file itself holds one.
+    pub holds_password: bool,
 }
 
 /// What doesn't change while the router runs.

@@ -28,7 +28,17 @@ pub(super) fn read_setting(files: &Files, ports: &Ports) -> anyhow::Result<Setti
     let text = files
         .read()
         .with_context(|| format!("can't read {path}; name the file with --config"))?;
-    setting(&files.config, &text, ports)
+    let setting = setting(&files.config, &text, ports)?;
+    if setting.holds_password
+        && files
+            .hide()
+            .with_context(|| format!("can't change who may read {path}"))?
+    {
+        altnet_service::warning!(
+            "{path} holds a password, and everybody on this machine could read it; that was taken from them"
+        );
+    }
+    Ok(setting)
 }
 
 /// What a file means on a board, with the passwords that it says are elsewhere.
@@ -41,8 +51,12 @@ pub(super) fn setting(path: &Path, text: &str, ports: &Ports) -> anyhow::Result<
         let path = path.display();
         format!("{path} has no [router]; write that line, or let somebody else route and don't run altnet-routerd")
     })?;
-    let passwords = passwords(&house);
-    Ok(Setting { house, passwords })
+    let router = File::parse(path, text)?.router;
+    Ok(Setting {
+        passwords: passwords(&house),
+        house,
+        holds_password: router.is_some_and(|router| router.holds_password()),
+    })
 }
 
 fn passwords(house: &House) -> BTreeMap<PathBuf, Secret> {

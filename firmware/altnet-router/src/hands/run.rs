@@ -394,7 +394,8 @@ impl Router {
         if self.machine.trial_left(now()).is_none() {
             return Err(Refusal::new(machine::TrialError::None.to_string(), ""));
         }
-        self.files.confirm().map_err(|e| {
+        let holds_password = self.machine.setting().holds_password;
+        self.files.confirm(holds_password).map_err(|e| {
             let message = format!("the file can't be put in its place, and is still on trial: {e}");
             Refusal::new(message, "make room on the disk and confirm again")
         })?;

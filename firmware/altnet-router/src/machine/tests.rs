@@ -33,6 +33,7 @@ fn setting(text: &str) -> Setting {
     Setting {
         house: house.unwrap_or_else(|e| panic!("{e}")).unwrap(),
         passwords: Passwords::new(),
+        holds_password: false,
     }
 }
 

@@ -91,6 +91,11 @@ impl Machine {
         Ok(())
     }
 
+    /// The file that counts now.
+    pub fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
     /// How long a trial lasts yet; None if there is none.
     pub fn trial_left(&self, now: Duration) -> Option<Duration> {
         let trial = self.trial.as_ref()?;
