@@ -21,7 +21,7 @@ OVMF = pathlib.Path("/usr/share/OVMF")
 KINDS = {
     "arm64-u-boot": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "256", "-bios", str(UBOOT)],
     "x86-64-bios": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "256"],
-    "x86-64-efi": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "256"],
+    "x86-64-efi": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"],
 }
 
 

@@ -17,8 +17,7 @@ sys.path.insert(0, str(ROOT / "linux-image"))
 from image import boards, boot, choice, disk  # noqa: E402
 from image.choice import Choice  # noqa: E402
 
-CASES_AT = 2 << 20  # in the disk that loaders are judged with: copies, 4 KiB apart, behind where GRUB lies
-STEP = 4096
+CASES_AT = 2 << 20  # on the disk by which U-Boot is judged, a sector each
 
 
 def loaders_choose_as_the_table_says() -> None:
@@ -26,21 +25,19 @@ def loaders_choose_as_the_table_says() -> None:
     need()
     rows = [line.split("\t") for line in (ROOT / "linux-image/boot/cases.tsv").read_text().splitlines()[1:]]
     with scratch() as folder:
-        for kind, loader in (("arm64-u-boot", "u-boot"), ("x86-64-bios", "grub")):
-            judged = folder / f"{loader}.img"
-            judging_disk(loader, rows, folder, judged)
-            with Machine(kind, judged, folder / f"{loader}.log") as machine:
+        for kind, loader, judged, wrote in (("arm64-u-boot", "u-boot", u_boot_judged, u_boot_wrote), ("x86-64-bios", "grub", grub_judged, grub_wrote)):
+            whole = folder / f"{loader}.img"
+            judged(rows, folder, whole)
+            with Machine(kind, whole, folder / f"{loader}.log") as machine:
                 machine.until("all cases", timeout_s=400)
                 slots = dict(found.groups() for line in machine.lines if (found := re.search(r"case (\d+) is ([AB])", line)))
-            data = judged.read_bytes()
             for number, (first, second, slot, written, what) in enumerate(rows):
-                at = CASES_AT + (2 * number + int(written)) * STEP
-                found = data[at : at + choice.SIZES[loader]]
                 told = f"{loader}: {first} and {second}"
                 assert slots.get(str(number)) == slot, f"{told}: slot {slots.get(str(number))}, expected {slot}"
+                found = wrote(number, int(written), whole)
                 assert choice.decode(found, loader) == choice.parse(what), f"{told}: copy {written} is {choice.decode(found, loader)}, expected {what}"
-                other = CASES_AT + (2 * number + 1 - int(written)) * STEP
-                assert data[other : other + len(found)] == copy_of((first, second)[1 - int(written)], loader), f"{told}: the copy that counts was written"
+                other = 1 - int(written)
+                assert wrote(number, other, whole) == copy_of((first, second)[other], loader), f"{told}: the copy that counts was written"
             print(f"{loader}: {len(rows)} cases as the table says")
 
 
@@ -49,46 +46,71 @@ def copy_of(said: str, loader: str) -> bytes:
     if said != "-":
         return choice.encode(choice.parse(said), loader)
     whole, other = (choice.encode(Choice("AB", 3, tries, 1), loader) for tries in (3, 2))
-    return whole[:60] + other[60:] if loader == "grub" else whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
+    cut = whole.index(b"tries_b=3") + 9
+    return whole[:cut] + other[cut:] if loader == "grub" else whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
 
 
-def judging_disk(loader: str, rows: list[list[str]], folder: pathlib.Path, into: pathlib.Path) -> None:
-    """A disk whose boot loader chooses again and again, with copies of its own for each case."""
-    chooser = (ROOT / f"linux-image/boot/{loader}-choose.{'cmd' if loader == 'u-boot' else 'cfg'}").read_text()
-    lines = []
+def u_boot_judged(rows: list[list[str]], folder: pathlib.Path, into: pathlib.Path) -> None:
+    """A disk on which U-Boot chooses again and again, with copies of its own for each case, behind each other."""
+    chooser = (ROOT / "linux-image/boot/u-boot-choose.cmd").read_text()
+    lines = ["setenv scratch 4f000000", "load ${devtype} ${devnum}:1 48000000 choose.scr"]
     for number in range(len(rows)):
-        places = [(CASES_AT + (2 * number + copy) * STEP) // disk.SECTOR for copy in (0, 1)]
-        if loader == "u-boot":
-            lines += [f"setenv choice_{copy} {at:x}" for copy, at in enumerate(places)] + ["source 48000000", f'echo "case {number} is ${{slot}}"']
-        else:
-            lines += [f"set choice_{copy}={at}+2" for copy, at in enumerate(places)] + ["source /grub/choose.cfg", f'echo "case {number} is $slot"']
-    raw = {}
-    if loader == "u-boot":
-        text = "\n".join(["setenv scratch 4f000000", "load ${devtype} ${devnum}:1 48000000 choose.scr", *lines, "echo all cases"])
-        files = {"boot.scr": boot.u_boot_image(text, 0), "choose.scr": boot.u_boot_image(chooser, 0)}
-    else:
-        start = ["serial --unit=0 --speed=115200", "terminal_output serial", "regexp --set 1:disk '^([^,]+)' \"$root\""]
-        files = {"grub/grub.cfg": "\n".join([*start, *lines, "echo all cases", "sleep 60"]).encode(), "grub/choose.cfg": chooser.encode()}
-        # GRUB for BIOS as it lies on the disk for PCs.
-        built = image("x86-64").read_bytes()[: disk.BIOS_AT + disk.BIOS_SIZE]
-        raw = {0: built[: disk.SECTOR], disk.BIOS_AT: built[disk.BIOS_AT :]}
+        lines += [f"setenv choice_{copy} {place(number, copy) // disk.SECTOR:x}" for copy in (0, 1)]
+        lines += ["source 48000000", f'echo "case {number} is ${{slot}}"']
+    files = {"boot.scr": boot.u_boot_image("\n".join([*lines, "echo all cases"]), 0), "choose.scr": boot.u_boot_image(chooser, 0)}
+    bare_disk("u-boot", files, folder, into, {})
+    for number, row in enumerate(rows):
+        for copy in (0, 1):
+            put(into, place(number, copy), copy_of(row[copy], "u-boot"))
+
+
+def u_boot_wrote(number: int, copy: int, whole: pathlib.Path) -> bytes:
+    """A copy after that."""
+    with open(whole, "rb") as file:
+        file.seek(place(number, copy))
+        return file.read(choice.SIZES["u-boot"])
+
+
+def place(number: int, copy: int) -> int:
+    """Where on U-Boot's disk a copy of a case lies."""
+    return CASES_AT + (2 * number + copy) * disk.SECTOR
+
+
+def grub_judged(rows: list[list[str]], folder: pathlib.Path, into: pathlib.Path) -> None:
+    """The same for GRUB, for which the copies are files."""
+    lines = ["serial --unit=0 --speed=115200", "terminal_output serial"]
+    chooser = (ROOT / "linux-image/boot/grub-choose.cfg").read_text()
+    files = {}
+    for number, row in enumerate(rows):
+        lines += [*(f'set choice_{copy}="($root)/cases/{number}.{copy}"' for copy in (0, 1)), chooser, f'echo "case {number} is $slot"']
+        files |= {f"cases/{number}.{copy}": copy_of(row[copy], "grub") for copy in (0, 1)}
+    files["grub/grub.cfg"] = "\n".join([*lines, "echo all cases", "sleep 60"]).encode()
+    # GRUB for BIOS as it lies on the disk for PCs.
+    built = image("x86-64").read_bytes()[: disk.BIOS_AT + disk.BIOS_SIZE]
+    bare_disk("grub", files, folder, into, {0: built[: disk.SECTOR], disk.BIOS_AT: built[disk.BIOS_AT :]})
+
+
+def grub_wrote(number: int, copy: int, whole: pathlib.Path) -> bytes:
+    """A copy after that."""
+    _, at, _ = disk.partitions()[0]
+    return subprocess.run(["mtype", "-i", f"{whole}@@{at}", f"::cases/{number}.{copy}"], check=True, capture_output=True).stdout
+
+
+def bare_disk(loader: str, files: dict[str, bytes], folder: pathlib.Path, into: pathlib.Path, raw: dict[int, bytes]) -> None:
+    """A disk with these files on its first partition, and empty ones after it."""
     placed = {}
     for number, (name, data) in enumerate(files.items()):
         placed[name] = folder / f"{loader}-{number}"
         placed[name].write_bytes(data)
-    disk.fat(folder / "boot.vfat", disk.BOOT_SIZE, disk.BOOT_LABEL, 32, placed, 0)
-    nothing = folder / "nothing"
+    parts = {}
     for name, _, length in disk.partitions():
-        if name != "boot":
-            with open(nothing.with_suffix(f".{name}"), "wb") as file:
+        parts[name] = folder / f"{loader}-{name}"
+        if name == "boot":
+            disk.fat(parts[name], disk.BOOT_SIZE, disk.BOOT_LABEL, 32, placed, 0)
+        else:
+            with open(parts[name], "wb") as file:
                 file.truncate(length)
-    parts = {name: nothing.with_suffix(f".{name}") for name, _, _ in disk.partitions()} | {"boot": folder / "boot.vfat"}
     disk.assemble(into, "judge", "gpt", loader, parts, raw)
-    with open(into, "r+b") as file:
-        for number, row in enumerate(rows):
-            for copy in (0, 1):
-                file.seek(CASES_AT + (2 * number + copy) * STEP)
-                file.write(copy_of(row[copy], loader))
 
 
 @functools.cache

@@ -49,7 +49,7 @@ def grub_config(board: Board) -> str:
     """The text of grub.cfg."""
     head = [
         f'set {key}="{value}"' for key, value in [
-            *((f"choice_{copy}", f"{at // disk.SECTOR}+2") for copy, at in enumerate(PLACES)), ("arguments", arguments(board)),
+            *((f"choice_{copy}", f"($disk,gpt{disk.CHOICE_NUMBER})/{copy}") for copy in range(len(PLACES))), ("arguments", arguments(board)),
         ]
     ]
     start = [

@@ -8,14 +8,16 @@ import os
 import pathlib
 import uuid
 import zlib
+from dataclasses import replace
 
-from .choice import FIRST, PLACES, encode
+from .choice import FIRST, PLACES, Choice, encode
 from .root import run
 
 SECTOR = 512
 MIB = 1 << 20
 BOOT_AT, BOOT_SIZE, SLOT_SIZE, DATA_SIZE = 12 * MIB, 52 * MIB, 48 * MIB, 64 * MIB
 BIOS_AT, BIOS_SIZE = 1 * MIB, 1 * MIB  # GRUB's, on PCs alone, where partitions are GPT
+CHOICE_AT, CHOICE_SIZE, CHOICE_NUMBER = 3 * MIB, 9 * MIB, 6  # where GRUB finds the choice of slot as two files
 SLOT_LABEL, BOOT_LABEL, DATA_LABEL = "ALTNET SLOT", "ALTNET BOOT", "altnet-data"
 
 # Types: MBR bytes; GPT (UEFI specification table 5.7, and Linux's).
@@ -70,7 +72,7 @@ def gpt(board: str, bios: bool) -> dict[int, bytes]:
     entries = bytearray(GPT_ENTRIES * GPT_ENTRY)
     rows = [(name, at, length, {"boot": ESP, "data": LINUX_DATA}.get(name, BASIC_DATA)) for name, at, length in partitions()]
     if bios:
-        rows.append(("bios", BIOS_AT, BIOS_SIZE, BIOS_BOOT))
+        rows += [("bios", BIOS_AT, BIOS_SIZE, BIOS_BOOT), ("choice", CHOICE_AT, CHOICE_SIZE, BASIC_DATA)]
     for number, (name, at, length, kind) in enumerate(rows):
         entry = (
             uuid.UUID(kind).bytes_le + identity(board, name).bytes_le + (at // SECTOR).to_bytes(8, "little")
@@ -99,16 +101,17 @@ def gpt(board: str, bios: bool) -> dict[int, bytes]:
     }
 
 
-def fat(into: pathlib.Path, size: int, label: str, bits: int, files: dict[str, pathlib.Path], epoch: int) -> None:
-    """A FAT file system with these files, in the order of their names."""
+def fat(into: pathlib.Path, size: int, label: str, bits: int, files: dict[str, pathlib.Path], epoch: int, order: list[str] | None = None,
+        sectors_per_cluster: int = 0) -> None:
+    """A FAT file system with these files, in the order of their names if not in this one."""
     into.unlink(missing_ok=True)
     with open(into, "wb") as file:
         file.truncate(size)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1", "LC_ALL": "C"}
     # A sector a cluster where it is small enough for it leaves FAT32 to small partitions.
-    run("/sbin/mkfs.vfat", "--invariant", "-F", str(bits), "-s", "1" if bits == 32 else "4", "-n", label, "-i", "a17e0001", str(into), environment=environment)
+    run("/sbin/mkfs.vfat", "--invariant", "-F", str(bits), "-s", str(sectors_per_cluster or (1 if bits == 32 else 4)), "-n", label, "-i", "a17e0001", str(into), environment=environment)
     made = set()
-    for name in sorted(files):
+    for name in order or sorted(files):
         for depth in range(1, name.count("/") + 1):
             folder = "/".join(name.split("/")[:depth])
             if folder not in made:
@@ -116,6 +119,31 @@ def fat(into: pathlib.Path, size: int, label: str, bits: int, files: dict[str, p
                 made.add(folder)
         os.utime(files[name], (epoch, epoch))
         run("mcopy", "-m", "-i", str(into), str(files[name]), f"::{name}", environment=environment)
+
+
+def choice_files(work: pathlib.Path, epoch: int) -> bytes:
+    """A FAT file system in which the copies of the choice are files, for GRUB, which writes to files alone.
+
+    It lies around them: each file is one cluster, at its place of the disk. GRUB writes that, and nothing else of the file system.
+    """
+    cluster = 2048
+    whole = work / "choice.vfat"
+    for number, _ in enumerate(PLACES):
+        (work / f"choice-{number}").write_bytes(encode(_first(number), "grub"))
+    # Once with small files, to see where the first of them comes to lie; then with what moves each to its place.
+    at = lambda number: whole.read_bytes().index((work / f"choice-{number}").read_bytes()) + CHOICE_AT
+    gaps = [0, 0]
+    for _ in range(2):
+        files = {}
+        for number, gap in enumerate(gaps):
+            (work / f"filler-{number}").write_bytes(bytes(gap))
+            files |= {f"{number}-": work / f"filler-{number}", str(number): work / f"choice-{number}"}
+        fat(whole, CHOICE_SIZE, "CHOICE", 16, files, epoch, order=list(files), sectors_per_cluster=cluster // SECTOR)
+        gaps = [PLACES[0] - at(0) + gaps[0], PLACES[1] - PLACES[0] - cluster]
+    data = whole.read_bytes()
+    for number, place in enumerate(PLACES):
+        assert data[place - CHOICE_AT :].startswith((work / f"choice-{number}").read_bytes()), f"copy {number} lies elsewhere: see gaps"
+    return data
 
 
 def ext4(into: pathlib.Path, size: int, board: str, epoch: int) -> None:
@@ -134,9 +162,12 @@ def assemble(into: pathlib.Path, board: str, table: str, loader: str, parts: dic
     with open(into, "wb") as disk:
         disk.truncate(total_bytes())
         pieces = {0: mbr(board)} if table == "mbr" else gpt(board, bios=BIOS_AT in raw)
+        for at, piece in raw.items():
+            if at:
+                pieces[at] = piece
         for copy, at in enumerate(PLACES):
-            pieces[at] = encode(FIRST if copy == 0 else _next(FIRST), loader)
-        for at, piece in {**pieces, **{at: piece for at, piece in raw.items() if at}}.items():
+            pieces[at] = encode(_first(copy), loader)
+        for at, piece in pieces.items():
             disk.seek(at)
             disk.write(piece)
         if 0 in raw:  # a boot sector: its code, around the table that is there
@@ -149,7 +180,6 @@ def assemble(into: pathlib.Path, board: str, table: str, loader: str, parts: dic
             disk.write(data)
 
 
-def _next(choice):
-    from dataclasses import replace
-
-    return replace(choice, serial=choice.serial + 1)
+def _first(copy: int) -> Choice:
+    """What the copies of a new disk say: the same, the second one newer."""
+    return replace(FIRST, serial=copy)

@@ -50,7 +50,7 @@ def build(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
     raw, grub = {}, None
     if board.loader == "grub":
         grub = _grub(store, inputs, work)
-        raw = grub.bios()
+        raw = grub.bios() | {disk.CHOICE_AT: disk.choice_files(work, inputs.epoch)}
     files = boot.boot_files(board, _firmware(board, store, kernel), grub, work / "boot", inputs.epoch)
     disk.fat(work / "boot.vfat", disk.BOOT_SIZE, disk.BOOT_LABEL, 32, files, inputs.epoch)
     disk.ext4(work / "data.ext4", disk.DATA_SIZE, board.name, inputs.epoch)
