@@ -94,11 +94,6 @@ class Machine:
         self._emulator.stdin.write(b"\n")
         self._emulator.stdin.flush()
 
-    def pressed(self, text: str) -> None:
-        """Types a line."""
-        self._emulator.stdin.write(text.encode() + b"\n")
-        self._emulator.stdin.flush()
-
 
 def need() -> None:
     """Fetches the emulators and their firmware."""

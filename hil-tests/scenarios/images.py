@@ -153,9 +153,9 @@ def images_boot_and_say_so() -> None:
                 failed = machine.ask("touch /usr/x; touch /etc/x")
                 assert sum("Read-only file system" in line for line in failed) == 2, failed
                 machine.ask("echo kept >/data/etc/hostname; sync")
-                version = machine.ask("cat /etc/altnet/version; uname -r")
+                version = machine.ask("grep version /etc/altnet/release; uname -r")
                 memory = machine.ask("grep -E 'MemTotal|MemAvailable' /proc/meminfo")
-                print(f"{kind}: version {' on Linux '.join(version)}; {'; '.join(memory)}")
+                print(f"{kind}: {' on Linux '.join(version)}; {'; '.join(memory)}")
             # Pulling the plug is what ended it.
             with Machine(kind, whole, folder / f"{kind}.log") as machine:
                 boots(machine, "A")

@@ -25,6 +25,7 @@ class Inputs:
     grub_tool: pathlib.Path  # grub-mkimage, of this machine
     epoch: int  # the commit's time, in seconds since 1970: that of all files
     version: str
+    release_keys: pathlib.Path | None  # whose updates the image takes; none without
 
 
 def build(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
@@ -36,7 +37,7 @@ def build(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
     kernel = _kernel(board, store)
 
     absent = root.build_root(board, store, kernel, inputs.programs, work / "root")
-    (work / "root/etc/altnet/version").write_text(f"{inputs.version}\n")
+    _release(board, inputs, work / "root/etc/altnet")
     root.squashfs(work / "root", work / "root.sqfs", inputs.epoch)
     root.build_initrd(board, store, kernel, work / "initrd")
     (work / "initrd.zst").write_bytes(root.run("zstd", "-19", "-q", "-c", stdin=root.cpio(work / "initrd", inputs.epoch)))
@@ -127,6 +128,14 @@ def text(report: dict) -> str:
 def as_json(report: dict) -> str:
     """A report for programs."""
     return json.dumps(report)
+
+
+def _release(board: Board, inputs: Inputs, into: pathlib.Path) -> None:
+    """What the image says of itself to updates. The counter only has to grow; the commit's time does."""
+    lines = {"product": "altnet", "board": board.name, "version": inputs.version, "counter": inputs.epoch, "floor": 0, "built": inputs.epoch}
+    (into / "release").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
+    if inputs.release_keys:
+        shutil.copyfile(inputs.release_keys, into / "release-keys")
 
 
 def _kernel(board: Board, store: Store) -> Kernel:

@@ -23,7 +23,7 @@ def build_root(board: Board, store: Store, kernel: Kernel, programs: pathlib.Pat
     for link, target in {
         "bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "etc/resolv.conf": "/run/resolv.conf",
         "etc/mtab": "/proc/self/mounts", "etc/altnet/altnet.toml": "/data/etc/altnet.toml", "var/run": "/run", "var/log": "/run/log",
-        "var/lock": "/run/lock", "var/tmp": "/tmp", "var/lib/altnet": "/data/altnet", "var/lib/dhcpcd": "/data/dhcpcd",
+        "var/lock": "/run/lock", "var/tmp": "/tmp", "var/lib/altnet": "/data/altnet", "var/lib/dhcpcd": "/data/dhcpcd", "var/lib/altnet-router": "/data/altnet-router",
     }.items():
         (into / link).symlink_to(target)
     for source in sorted((ROOM / "root").rglob("*")):
