@@ -19,6 +19,9 @@ from image.choice import Choice  # noqa: E402
 
 CASES_AT = 2 << 20  # on the disk by which U-Boot is judged, a sector each
 
+# Boards and the machines that are one; each loader once among the first two.
+BOOTED = [("virt-arm64", "arm64-u-boot"), ("x86-64", "x86-64-bios"), ("x86-64", "x86-64-efi")]
+
 
 def loaders_choose_as_the_table_says() -> None:
     """U-Boot and GRUB, each in its own machine, go through every case of linux-image/boot/cases.tsv: the slot, the copy that is written, and its bytes."""
@@ -142,7 +145,7 @@ def images_boot_and_say_so() -> None:
     """The images for ARM and PCs boot from their disks by U-Boot, BIOS and EFI: altnetd answers, the slot is said and good, the root is read-only, data is kept."""
     need()
     with scratch() as folder:
-        for board, kind in (("virt-arm64", "arm64-u-boot"), ("x86-64", "x86-64-bios"), ("x86-64", "x86-64-efi")):
+        for board, kind in BOOTED:
             whole = a_copy(image(board), folder, f"{kind}.img")
             with Machine(kind, whole, folder / f"{kind}.log") as machine:
                 stages = boots(machine, "A")
@@ -195,7 +198,7 @@ def a_bad_slot_is_left_for_the_other() -> None:
     """Slot B is to be tried and has no root: it fails three times, and A is back; then each copy of the choice is torn, and what is left still decides."""
     need()
     with scratch() as folder:
-        for board, kind in (("virt-arm64", "arm64-u-boot"), ("x86-64", "x86-64-bios")):
+        for board, kind in BOOTED[:2]:
             loader = boards.load(board).loader
             whole = a_copy(image(board), folder, f"{kind}.img")
             slot_b = next(at for name, at, _ in disk.partitions() if name == "slot-b")

@@ -54,7 +54,8 @@ def wanted_files() -> dict[str, dict[str, str]]:
 
 def libraries(store: Store, from_packages: list[tuple[str, dict[str, str]]], into: pathlib.Path) -> None:
     """Adds what the programs are linked with, and what that is linked with, and the interpreters."""
-    queue = [(place, name) for name, files in from_packages for place in files if elf.is_elf(into / place)]
+    ours = [(f"usr/bin/{name}", "libc6") for name in PROGRAMS if (into / "usr/bin" / name).exists()]  # static ones want nothing
+    queue = [(place, name) for name, files in from_packages for place in files if elf.is_elf(into / place)] + ours
     done = set()
     while queue:
         place, package = queue.pop(0)
