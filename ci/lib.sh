@@ -1,7 +1,7 @@
 # Shared words of the scripts in ci/. Sourced, never run.
 #
 # Gives: ROOT (the repository), TOOLS (where fetched tools live), say, die, need_apt,
-# unpack_apt, need_pip, need_npm. Nothing here writes outside the repository except apt itself.
+# apt_tree, unpack_apt, need_pip, need_npm. Nothing here writes outside the repository except apt itself.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
@@ -52,27 +52,35 @@ need_apt() {
     fi
 }
 
-# The mirror this machine already trusts, for suites it does not list.
+# The mirror this machine already trusts, for suites it does not list; that of security updates for theirs.
 apt_mirror() {
-    awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }' \
-        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null
+    local mirror
+    mirror=$(awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }' \
+        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null)
+    case ${1:-} in
+    *-security) awk '/^URIs:/ { uri = $2 } /^Suites:.*-security/ { print uri; found = 1; exit } END { if (!found) print mirror "-security" }' \
+        mirror="${mirror%/}" /etc/apt/sources.list.d/*.sources 2>/dev/null ;;
+    *) echo "$mirror" ;;
+    esac
 }
 
-# unpack_apt SUITE DIR PACKAGE...: fetches packages of any Debian suite with apt's own signature
-# checks through a private apt tree, and unpacks them under DIR. Installs nothing.
-unpack_apt() {
-    local suite=$1 dir=$2 apt=$TOOLS/apt-$1 deb arch
-    shift 2
-    arch=$(dpkg --print-architecture)
-    mkdir -p "$dir" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
+# apt_tree DIR ARCHITECTURE COMPONENTS SUITE...: a private apt tree for these suites, with apt's own signature
+# checks, whatever this machine's architecture. With APT_CONFIG=DIR/conf apt knows nothing else.
+apt_tree() {
+    local apt=$1 arch=$2 components=$3 suite
+    shift 3
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
     : >"$apt/status"
-    printf 'deb [arch=%s signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
-        "$arch" "$(apt_mirror)" "$suite" >"$apt/sources.list"
+    for suite in "$@"; do
+        printf 'deb [arch=%s signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s %s\n' \
+            "$arch" "$(apt_mirror "$suite")" "$suite" "$components"
+    done >"$apt/sources.list"
     cat >"$apt/conf" <<CONF
 APT::Architecture "$arch";
 APT::Architectures { "$arch"; };
 APT::Sandbox::User "root";
 Acquire::Retries "3";
+Acquire::Languages "none";
 Dir::State::lists "$apt/lists";
 Dir::State::status "$apt/status";
 Dir::Cache "$apt/cache";
@@ -80,9 +88,19 @@ Dir::Etc::sourcelist "$apt/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 CONF
+    APT_CONFIG=$apt/conf apt-get -qq update </dev/null
+}
+
+# unpack_apt SUITE DIR PACKAGE...: fetches packages of any Debian suite through a private apt tree, and unpacks them
+# under DIR. Installs nothing. SUITE:ARCHITECTURE has those of another architecture.
+unpack_apt() {
+    local suite=${1%%:*} dir=$2 arch=${1#"${1%%:*}"} apt=$TOOLS/apt-${1/:/-} deb
+    arch=${arch#:}
+    shift 2
+    mkdir -p "$dir" "$apt"
     (
+        apt_tree "$apt" "${arch:-$(dpkg --print-architecture)}" main "$suite"
         export APT_CONFIG=$apt/conf
-        apt-get -qq update </dev/null
         rm -f "$apt"/debs/*.deb
         cd "$apt/debs"
         apt-get -qq download "$@" </dev/null

@@ -1,0 +1,102 @@
+"""Whole machines, emulated: a disk, the firmware that a board has, and its console.
+
+No KVM: the kernels of machines that rent machines seldom have it.
+"""
+
+import pathlib
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
+from .places import CannotRunHere, LabError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+UBOOT = pathlib.Path("/usr/lib/u-boot/qemu_arm64/u-boot.bin")
+OVMF = pathlib.Path("/usr/share/OVMF")
+
+# By kind: the emulator's command line but for the disk.
+KINDS = {
+    "arm64-u-boot": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "256", "-bios", str(UBOOT)],
+    "x86-64-bios": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "256"],
+    "x86-64-efi": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"],
+}
+
+
+class Machine:
+    """A machine that is switched on; use as a context manager. Leaving is pulling its plug."""
+
+    def __init__(self, kind: str, disk: pathlib.Path, log: pathlib.Path):
+        self.kind, self.log = kind, log
+        self._said: queue.Queue[str | None] = queue.Queue()
+        self.lines: list[str] = []
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="altnet-machine-"))
+        command = [
+            *KINDS[kind], "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-rtc", "base=1970-01-01",
+            "-drive", f"file={disk},format=raw,if=none,id=disk,cache=writeback", "-device", "virtio-blk-pci,drive=disk,bootindex=1",
+            "-device", "virtio-rng-pci",
+        ]
+        for number in range(2):
+            command += ["-netdev", f"user,id=n{number},restrict=on", "-device", f"virtio-net-pci,netdev=n{number},romfile="]
+        if kind == "x86-64-efi":
+            shutil.copyfile(OVMF / "OVMF_VARS.fd", self._folder / "vars")
+            command += [
+                "-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE.fd'}", "-drive", f"if=pflash,format=raw,file={self._folder / 'vars'}",
+            ]
+        self.started = time.monotonic()
+        self._emulator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._emulator.kill()
+        self._emulator.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _listen(self) -> None:
+        with open(self.log, "ab") as log:
+            for raw in self._emulator.stdout:
+                log.write(b"%8.2f " % (time.monotonic() - self.started) + raw)
+                log.flush()
+                self._said.put(raw.decode(errors="replace").rstrip())
+        self._said.put(None)
+
+    def until(self, *texts: str, timeout_s: float = 180) -> str:
+        """The next line of the console that holds one of `texts`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._said.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                tail = "\n".join(self.lines[-25:])
+                raise LabError(f"{self.kind}: waited in vain for {' or '.join(texts)}; the console ends with\n{tail}")
+            self.lines.append(line)
+            if any(text in line for text in texts):
+                return line
+
+    def ask(self, command: str, timeout_s: float = 60) -> list[str]:
+        """What a command says that is typed at the console's shell."""
+        self._emulator.stdin.write(f"echo BE''GINS; {command}; echo EN''DS\n".encode())
+        self._emulator.stdin.flush()
+        self.until("BEGINS", timeout_s=timeout_s)
+        since = len(self.lines)
+        self.until("ENDS", timeout_s=timeout_s)
+        return self.lines[since:-1]
+
+    def open_shell(self) -> None:
+        """Presses the key that the console asks for."""
+        self._emulator.stdin.write(b"\n")
+        self._emulator.stdin.flush()
+
+
+def need() -> None:
+    """Fetches the emulators and their firmware."""
+    done = subprocess.run([ROOT / "ci/install", "machines"], capture_output=True, text=True)
+    if done.returncode:
+        raise CannotRunHere(f"the emulators can't be installed: {done.stderr.strip().splitlines()[-1]}")

@@ -1,0 +1,231 @@
+"""The appliance's disk images, booted whole, and the boot loaders' choice of a slot."""
+
+import functools
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+
+from lab.machines import ROOT, Machine, need
+from lab.places import LabError
+
+sys.path.insert(0, str(ROOT / "linux-image"))
+
+from image import boards, boot, choice, disk  # noqa: E402
+from image.choice import Choice  # noqa: E402
+
+CASES_AT = 2 << 20  # on the disk by which U-Boot is judged, a sector each
+
+# Boards and the machines that are one; each loader once among the first two.
+BOOTED = [("virt-arm64", "arm64-u-boot"), ("x86-64", "x86-64-bios"), ("x86-64", "x86-64-efi")]
+
+
+def loaders_choose_as_the_table_says() -> None:
+    """U-Boot and GRUB, each in its own machine, go through every case of linux-image/boot/cases.tsv: the slot, the copy that is written, and its bytes."""
+    need()
+    rows = [line.split("\t") for line in (ROOT / "linux-image/boot/cases.tsv").read_text().splitlines()[1:]]
+    with scratch() as folder:
+        for kind, loader, judged, wrote in (("arm64-u-boot", "u-boot", u_boot_judged, u_boot_wrote), ("x86-64-bios", "grub", grub_judged, grub_wrote)):
+            whole = folder / f"{loader}.img"
+            judged(rows, folder, whole)
+            with Machine(kind, whole, folder / f"{loader}.log") as machine:
+                machine.until("all cases", timeout_s=400)
+                slots = dict(found.groups() for line in machine.lines if (found := re.search(r"case (\d+) is ([AB])", line)))
+            for number, (first, second, slot, written, what) in enumerate(rows):
+                told = f"{loader}: {first} and {second}"
+                assert slots.get(str(number)) == slot, f"{told}: slot {slots.get(str(number))}, expected {slot}"
+                found = wrote(number, int(written), whole)
+                assert choice.decode(found, loader) == choice.parse(what), f"{told}: copy {written} is {choice.decode(found, loader)}, expected {what}"
+                other = 1 - int(written)
+                assert wrote(number, other, whole) == copy_of((first, second)[other], loader), f"{told}: the copy that counts was written"
+            print(f"{loader}: {len(rows)} cases as the table says")
+
+
+def copy_of(said: str, loader: str) -> bytes:
+    """A copy of the table's; a bad one is torn in its middle, so that its first line is still there."""
+    if said != "-":
+        return choice.encode(choice.parse(said), loader)
+    whole, other = (choice.encode(Choice("AB", 3, tries, 1), loader) for tries in (3, 2))
+    cut = whole.index(b"tries_b=3") + 9
+    return whole[:cut] + other[cut:] if loader == "grub" else whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
+
+
+def u_boot_judged(rows: list[list[str]], folder: pathlib.Path, into: pathlib.Path) -> None:
+    """A disk on which U-Boot chooses again and again, with copies of its own for each case, behind each other."""
+    chooser = (ROOT / "linux-image/boot/u-boot-choose.cmd").read_text()
+    lines = ["setenv scratch 4f000000", "load ${devtype} ${devnum}:1 48000000 choose.scr"]
+    for number in range(len(rows)):
+        lines += [f"setenv choice_{copy} {place(number, copy) // disk.SECTOR:x}" for copy in (0, 1)]
+        lines += ["source 48000000", f'echo "case {number} is ${{slot}}"']
+    files = {"boot.scr": boot.u_boot_image("\n".join([*lines, "echo all cases"]), 0), "choose.scr": boot.u_boot_image(chooser, 0)}
+    bare_disk("u-boot", files, folder, into, {})
+    for number, row in enumerate(rows):
+        for copy in (0, 1):
+            put(into, place(number, copy), copy_of(row[copy], "u-boot"))
+
+
+def u_boot_wrote(number: int, copy: int, whole: pathlib.Path) -> bytes:
+    """A copy after that."""
+    with open(whole, "rb") as file:
+        file.seek(place(number, copy))
+        return file.read(choice.SIZES["u-boot"])
+
+
+def place(number: int, copy: int) -> int:
+    """Where on U-Boot's disk a copy of a case lies."""
+    return CASES_AT + (2 * number + copy) * disk.SECTOR
+
+
+def grub_judged(rows: list[list[str]], folder: pathlib.Path, into: pathlib.Path) -> None:
+    """The same for GRUB, for which the copies are files."""
+    lines = ["serial --unit=0 --speed=115200", "terminal_output serial"]
+    chooser = (ROOT / "linux-image/boot/grub-choose.cfg").read_text()
+    files = {}
+    for number, row in enumerate(rows):
+        lines += [*(f'set choice_{copy}="($root)/cases/{number}.{copy}"' for copy in (0, 1)), chooser, f'echo "case {number} is $slot"']
+        files |= {f"cases/{number}.{copy}": copy_of(row[copy], "grub") for copy in (0, 1)}
+    files["grub/grub.cfg"] = "\n".join([*lines, "echo all cases", "sleep 60"]).encode()
+    # GRUB for BIOS as it lies on the disk for PCs.
+    built = image("x86-64").read_bytes()[: disk.BIOS_AT + disk.BIOS_SIZE]
+    bare_disk("grub", files, folder, into, {0: built[: disk.SECTOR], disk.BIOS_AT: built[disk.BIOS_AT :]})
+
+
+def grub_wrote(number: int, copy: int, whole: pathlib.Path) -> bytes:
+    """A copy after that."""
+    _, at, _ = disk.partitions()[0]
+    return subprocess.run(["mtype", "-i", f"{whole}@@{at}", f"::cases/{number}.{copy}"], check=True, capture_output=True).stdout
+
+
+def bare_disk(loader: str, files: dict[str, bytes], folder: pathlib.Path, into: pathlib.Path, raw: dict[int, bytes]) -> None:
+    """A disk with these files on its first partition, and empty ones after it."""
+    placed = {}
+    for number, (name, data) in enumerate(files.items()):
+        placed[name] = folder / f"{loader}-{number}"
+        placed[name].write_bytes(data)
+    parts = {}
+    for name, _, length in disk.partitions():
+        parts[name] = folder / f"{loader}-{name}"
+        if name == "boot":
+            disk.fat(parts[name], disk.BOOT_SIZE, disk.BOOT_LABEL, 32, placed, 0)
+        else:
+            with open(parts[name], "wb") as file:
+                file.truncate(length)
+    disk.assemble(into, "judge", "gpt", loader, parts, raw)
+
+
+@functools.cache
+def image(board: str) -> pathlib.Path:
+    """The disk that ci/image makes for a board."""
+    done = subprocess.run([ROOT / "ci/image", board, "--json"], capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"ci/image {board}: {done.stderr.strip()[-600:]}")
+    report = json.loads(done.stdout)
+    print(f"{board}: image {report['image_bytes']} bytes of {report['image_budget_bytes']}, slot {report['slot_bytes']}")
+    return pathlib.Path(report["image"].removesuffix(".zst"))
+
+
+@contextmanager
+def scratch():
+    """A folder on disk."""
+    with tempfile.TemporaryDirectory(prefix="altnet-images-") as name:
+        yield pathlib.Path(name)
+
+
+def a_copy(of: pathlib.Path, folder: pathlib.Path, name: str) -> pathlib.Path:
+    """A disk of its own, from an image."""
+    into = folder / name
+    subprocess.run(["cp", "--sparse=always", of, into], check=True)
+    return into
+
+
+def images_boot_and_say_so() -> None:
+    """The images for ARM and PCs boot from their disks by U-Boot, BIOS and EFI: altnetd answers, the slot is said and good, the root is read-only, data is kept."""
+    need()
+    with scratch() as folder:
+        for board, kind in BOOTED:
+            whole = a_copy(image(board), folder, f"{kind}.img")
+            with Machine(kind, whole, folder / f"{kind}.log") as machine:
+                stages = boots(machine, "A")
+                assert not any("FAILED" in line or "can't" in line for line in machine.lines), machine.lines
+                print(f"{kind}: " + ", ".join(stages))
+                machine.open_shell()
+                assert "ro," in " ".join(machine.ask("grep ' / ' /proc/mounts")), "the root can be written"
+                failed = machine.ask("touch /usr/x; touch /etc/x")
+                assert sum("Read-only file system" in line for line in failed) == 2, failed
+                machine.ask("echo kept >/data/etc/hostname; sync")
+                version = machine.ask("grep version /etc/altnet/release; uname -r")
+                memory = machine.ask("grep -E 'MemTotal|MemAvailable' /proc/meminfo")
+                print(f"{kind}: {' on Linux '.join(version)}; {'; '.join(memory)}")
+            # Pulling the plug is what ended it.
+            with Machine(kind, whole, folder / f"{kind}.log") as machine:
+                boots(machine, "A")
+                machine.open_shell()
+                assert machine.ask("hostname") == ["kept"], "data is gone after a power cut"
+                found = copies(whole, boards.load(board).loader)
+                assert choice.current(found).tries_a == choice.MOST_TRIES, found
+
+
+def boots(machine: Machine, slot: str) -> list[str]:
+    """Waits until a machine serves; returns the stages that it told."""
+    machine.until(f"altnet: slot {slot} (order")
+    machine.until(f"altnet: slot {slot} is mounted")
+    machine.until("altnetd answers")
+    machine.until(f"slot {slot} is good")
+    return [line.split("altnet: ")[1] for line in machine.lines if re.search(r"altnet: .* at [\d.]+ s", line)]
+
+
+def copies(whole: pathlib.Path, loader: str) -> tuple[Choice | None, Choice | None]:
+    """What both copies on a disk say."""
+    with open(whole, "rb") as file:
+        found = []
+        for at in choice.PLACES:
+            file.seek(at)
+            found.append(choice.decode(file.read(choice.SIZES[loader]), loader))
+    return tuple(found)
+
+
+def put(whole: pathlib.Path, at: int, data: bytes) -> None:
+    """Writes bytes of a disk."""
+    with open(whole, "r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def a_bad_slot_is_left_for_the_other() -> None:
+    """Slot B is to be tried and has no root: it fails three times, and A is back; then each copy of the choice is torn, and what is left still decides."""
+    need()
+    with scratch() as folder:
+        for board, kind in BOOTED[:2]:
+            loader = boards.load(board).loader
+            whole = a_copy(image(board), folder, f"{kind}.img")
+            slot_b = next(at for name, at, _ in disk.partitions() if name == "slot-b")
+            with open(whole, "rb") as file:
+                file.seek(slot_b)
+                content = file.read(disk.SLOT_SIZE)
+            # The superblock of the squashfs, at the beginning of a sector: the slot loads, and can't be mounted.
+            root = next(found.start() for found in re.finditer(rb"hsqs", content) if found.start() % disk.SECTOR == 0)
+            put(whole, slot_b + root, bytes(disk.SECTOR))
+            put(whole, choice.PLACES[0], choice.encode(Choice("BA", 3, 3, 2), loader))
+            with Machine(kind, whole, folder / f"{kind}.log") as machine:
+                for left in (2, 1, 0):
+                    machine.until(f"altnet: slot B (order BA, A has 3 tries left, B {left})")
+                    machine.until("slot B has no root")
+                boots(machine, "A")
+            assert choice.current(copies(whole, loader)) == Choice("BA", 3, 0, 7), copies(whole, loader)
+            print(f"{kind}: B failed three times, A is back")
+            for torn in (0, 1):
+                before = copies(whole, loader)
+                put(whole, choice.PLACES[torn] + 40, bytes(24))
+                assert copies(whole, loader)[torn] is None
+                expected, _ = choice.boot(tuple(None if number == torn else said for number, said in enumerate(before)))
+                with Machine(kind, whole, folder / f"{kind}.log") as machine:
+                    boots(machine, expected)
+                assert all(copies(whole, loader)), "a torn copy was not written anew"
+                print(f"{kind}: copy {torn} was torn, slot {expected} booted, both copies are good again")
+
+
+LONG = [loaders_choose_as_the_table_says, images_boot_and_say_so, a_bad_slot_is_left_for_the_other]
+SCENARIOS = []
