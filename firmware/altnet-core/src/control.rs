@@ -70,6 +70,7 @@ pub struct Control {
     served: u32,
     /// What it sent.
     cargo: Cargo,
+    whose: Option<SessionId>,
     /// When something is due, as long as nothing happens. None: something has happened
     /// since it was last reckoned.
     quiet_until: Option<Instant>,
@@ -93,6 +94,7 @@ impl Control {
             outbox: VecDeque::new(),
             served: 0,
             cargo: Cargo::Usual,
+            whose: None,
             quiet_until: None,
         }
     }
@@ -302,6 +304,7 @@ impl Control {
             return None;
         }
         self.cargo = Cargo::Usual;
+        self.whose = None;
         while let Some((to, datagram)) = self.outbox.pop_front() {
             if frame.set(&datagram).is_ok() {
                 return Some(to);
@@ -324,6 +327,7 @@ impl Control {
                 if let Some(to) = session.transmit(frame, now) {
                     self.served = *index;
                     self.cargo = session.cargo;
+                    self.whose = Some(SessionId(*index));
                     return Some(to);
                 }
             }
@@ -335,6 +339,11 @@ impl Control {
     /// What the datagram was that [`Control::poll_transmit`] gave last.
     pub const fn cargo(&self) -> Cargo {
         self.cargo
+    }
+
+    /// The session whose datagram that was; nothing of a handshake's or a farewell, which are small.
+    pub const fn whose(&self) -> Option<SessionId> {
+        self.whose
     }
 
     /// When [`Control::handle_timeout`] is due; [`Instant::NEVER`] if it isn't.

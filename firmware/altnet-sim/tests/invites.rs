@@ -208,3 +208,26 @@ fn a_revoked_member_comes_in_by_a_new_invite_alone() {
     join(&mut homes.world, joiner, invited(new));
     assert_ne!(member_of(&homes, joiner), was.to_string());
 }
+
+/// A relay cuts what it sends to an address as the member took it that was there before; who comes after it, from
+/// nothing, takes no pieces.
+#[test]
+fn regression_whoever_is_where_a_member_on_a_narrow_line_was_gets_in() {
+    let (mut homes, joiner) = homes(331);
+    homes.world.narrow(joiner, Some(600));
+    for (name, site) in [("first", 3), ("second", 4), ("third", 5)] {
+        let link = homes
+            .founder
+            .invite(name, Roles::GATEWAY, Some(site), entry());
+        join(&mut homes.world, joiner, invited(link));
+        let cut = homes.world.node(homes.relay).counters().cut;
+        homes.world.run(seconds(20));
+        println!(
+            "{name}: {} cut",
+            homes.world.node(homes.relay).counters().cut - cut
+        );
+        homes.world.power_off(joiner);
+        homes.world.disk(joiner).clear();
+        homes.world.power_on(joiner);
+    }
+}

@@ -65,7 +65,7 @@ impl<A: Aead> Node<A> {
                     let to = Endpoint::Relayed { relay, node };
                     // What finds no way is lost, as on any line.
                     if written.is_ok()
-                        && let Some(output) = self.sent_to(to, Cargo::Probe, frame, now)
+                        && let Some(output) = self.sent_to(to, Cargo::Probe, None, frame, now)
                     {
                         return Some(output);
                     }

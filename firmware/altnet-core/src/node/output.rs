@@ -11,7 +11,7 @@ use altnet_wire::id::NodeId;
 use altnet_wire::time::Instant;
 
 use super::{Event, LinkId, Node, Slot};
-use crate::control::Cargo;
+use crate::control::{Cargo, SessionId};
 use crate::relay::StreamId;
 
 /// What becomes of the packet in hand.
@@ -186,15 +186,15 @@ impl<A: Aead> Node<A> {
                 if self.takes_challenge(to, frame) {
                     continue;
                 }
-                let cargo = self.control.cargo();
-                if let Some(output) = self.sent_to(to, cargo, frame, now) {
+                let (cargo, whose) = (self.control.cargo(), self.control.whose());
+                if let Some(output) = self.sent_to(to, cargo, whose, frame, now) {
                     return output;
                 }
                 continue;
             }
             match self.engine.poll_output(frame, now) {
                 EngineOutput::Transmit { to } => {
-                    if let Some(output) = self.sent_to(to, Cargo::Usual, frame, now) {
+                    if let Some(output) = self.sent_to(to, Cargo::Usual, None, frame, now) {
                         return output;
                     }
                 }
@@ -219,15 +219,16 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// What to do with a datagram for an endpoint, if there is a way.
+    /// What to do with a datagram for an endpoint, if there is a way. Of control, `session` is whose it is.
     pub(super) fn sent_to(
         &mut self,
         to: Endpoint,
         cargo: Cargo,
+        session: Option<SessionId>,
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Option<Output> {
-        match self.direct_any(to, cargo, frame, now) {
+        match self.direct_any(to, cargo, session, frame, now) {
             Ok(Verdict::Send { to, port }) => Some(Output::Send { to, port }),
             Ok(Verdict::ToRelay { relay, to }) => Some(Output::ToRelay { relay, to }),
             Ok(Verdict::ToClient { stream, from }) => Some(Output::ToClient { stream, from }),

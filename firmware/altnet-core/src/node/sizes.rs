@@ -18,7 +18,7 @@ use altnet_wire::time::{Duration, Instant};
 use super::apps::Route;
 use super::data::unmapped;
 use super::{DropReason, Node, Output, Verdict};
-use crate::control::Cargo;
+use crate::control::{Cargo, SessionId};
 use crate::ip::PacketInfo;
 use crate::ip::mss::{MSS_OVERHEAD_BYTES, clamp_mss};
 use crate::path::mtu::{FLOOR, LEAST_INNER, sealed_bytes};
@@ -178,18 +178,24 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// The same for what waited, or is control's.
+    /// The same for what waited, or is of a control session.
     pub(super) fn direct_any(
         &mut self,
         to: Endpoint,
         cargo: Cargo,
+        session: Option<SessionId>,
         frame: &mut Frame<'_>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         if cargo == Cargo::Probe || frame.len() <= usize::from(FLOOR) {
             return self.direct(to, frame, now);
         }
-        let verdict = match self.peer_at(to) {
+        let whose = match session {
+            // Another may be at the address where a peer was: what doesn't pass to that one, or is cut for it, isn't its.
+            Some(session) => self.peer_of(session),
+            None => self.peer_at(to),
+        };
+        let verdict = match whose {
             Some(node) => {
                 if cargo == Cargo::Again {
                     // It may have been too large.
@@ -222,6 +228,14 @@ impl<A: Aead> Node<A> {
         self.direct(to, frame, now)
     }
 
+    /// The peer whose session it is.
+    fn peer_of(&self, session: SessionId) -> Option<NodeId> {
+        let mut peers = self.peers.iter();
+        peers
+            .find(|(_, peer)| peer.session == Some(session))
+            .map(|(node, _)| *node)
+    }
+
     /// The peer whose path ends there.
     fn peer_at(&self, to: Endpoint) -> Option<NodeId> {
         if let Endpoint::Relayed { node, .. } = to {
@@ -236,7 +250,7 @@ impl<A: Aead> Node<A> {
     /// The next piece of a datagram whose first is sent.
     pub(super) fn poll_pieces(&mut self, frame: &mut Frame<'_>, now: Instant) -> Option<Output> {
         let to = self.sizes.cutter.next(frame)?;
-        self.sent_to(to, Cargo::Probe, frame, now)
+        self.sent_to(to, Cargo::Probe, None, frame, now)
     }
 
     /// A piece of a datagram. Nothing is kept of anybody's who isn't where a peer may be.
