@@ -86,6 +86,8 @@ struct Client {
     node: NodeId,
     token: Token,
     way: Way,
+    /// The stream by which it was reached before UDP carried again, while that stands.
+    left: Option<StreamId>,
     ends: Instant,
     /// When it is to hear from us, and after how many seconds of silence that is.
     answer: Option<(Instant, u16)>,
@@ -127,7 +129,7 @@ pub struct RelayServer {
     clients: Vec<Option<Client>>,
     /// The places that are free.
     free: Vec<Place>,
-    // Every client is in the first two, and in the third if it came over a stream.
+    // Every client is in the first two, and in the third with the stream it came over or has left.
     nodes: BTreeMap<NodeId, Place>,
     tokens: BTreeMap<Token, Place>,
     streams: BTreeMap<StreamId, Place>,
@@ -220,6 +222,7 @@ impl RelayServer {
             node,
             token: fresh,
             way,
+            left: None,
             ends,
             answer: None,
             meter: Meter::of(bytes),
@@ -249,14 +252,27 @@ impl RelayServer {
         let Some(client) = client_mut(&mut self.clients, place) else {
             return;
         };
-        if let Way::Stream(stream) = client.way
+        let had = match client.way {
+            Way::Stream(stream) => Some(stream),
+            Way::Udp(_) => client.left,
+        };
+        client.way = way;
+        if let Way::Stream(stream) = way {
+            client.left = None;
+            self.forget_stream(had, place);
+            self.streams.insert(stream, place);
+        } else {
+            // What it has sent over it already is on its way still.
+            client.left = had;
+        }
+    }
+
+    /// Forgets a stream, if it is still that of the client in this place.
+    fn forget_stream(&mut self, stream: Option<StreamId>, place: Place) {
+        if let Some(stream) = stream
             && self.streams.get(&stream) == Some(&place)
         {
             self.streams.remove(&stream);
-        }
-        client.way = way;
-        if let Way::Stream(stream) = way {
-            self.streams.insert(stream, place);
         }
     }
 
@@ -286,13 +302,31 @@ impl RelayServer {
     /// The member that is registered over a stream.
     pub fn streamer(&self, stream: StreamId, now: Instant) -> Option<NodeId> {
         let client = self.client(self.streams.get(&stream))?;
-        (client.ends > now).then_some(client.node)
+        (client.way == Way::Stream(stream) && client.ends > now).then_some(client.node)
+    }
+
+    /// The member that may send over a stream: one that is registered over it, or was until UDP carried again.
+    pub fn sends_over(&self, stream: StreamId, now: Instant) -> Option<NodeId> {
+        let client = self.client(self.streams.get(&stream))?;
+        let is_its = client.way == Way::Stream(stream) || client.left == Some(stream);
+        (is_its && client.ends > now).then_some(client.node)
     }
 
     /// A client's stream has ended, and with it what was registered over it.
     pub fn stream_closed(&mut self, stream: StreamId) {
-        if let Some(client) = self.client(self.streams.get(&stream)) {
-            self.remove(client.node);
+        let Some(place) = self.streams.get(&stream).copied() else {
+            return;
+        };
+        match client_mut(&mut self.clients, place) {
+            Some(client) if client.way == Way::Stream(stream) => {
+                let node = client.node;
+                self.remove(node);
+            }
+            Some(client) => {
+                client.left = None;
+                self.streams.remove(&stream);
+            }
+            None => {}
         }
     }
 
@@ -309,10 +343,9 @@ impl RelayServer {
             if self.line.quotas.month_bytes > 0 && self.spent.len() < self.limit {
                 self.spent.insert(node, client.meter.bytes);
             }
-            if let Way::Stream(stream) = client.way
-                && self.streams.get(&stream) == Some(&place)
-            {
-                self.streams.remove(&stream);
+            self.forget_stream(client.left, place);
+            if let Way::Stream(stream) = client.way {
+                self.forget_stream(Some(stream), place);
             }
         }
     }

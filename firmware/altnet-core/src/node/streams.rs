@@ -234,6 +234,8 @@ impl<A: Aead> Node<A> {
             let from = Endpoint::Relayed { relay: own, node };
             return self.handle_datagram(from, frame, now);
         }
+        // Who has just come back by UDP may not know it yet.
+        let sender = self.relay.sends_over(stream, now);
         let sender = sender.ok_or(DropReason::RelayToken)?;
         self.charge(sender, Parcel::of(frame.packet()), now)?;
         self.pass_on(sender, to, frame, now)

@@ -140,7 +140,10 @@ fn a_client_of_a_stream_is_reached_there_until_it_ends_or_udp_carries_again() {
     assert_eq!(relay.register(A, udp, Token(99), at(2)), Ok(Token(11)));
     assert_eq!(relay.forward(A, 1, at(2)), Ok(udp));
     assert_eq!(relay.streamer(StreamId(7), at(2)), None);
+    // What it sent before it knew is taken from where it came.
+    assert_eq!(relay.sends_over(StreamId(7), at(2)), Some(A));
     relay.stream_closed(StreamId(7));
+    assert_eq!(relay.sends_over(StreamId(7), at(2)), None);
     assert!(relay.serves(A));
     relay.register(B, stream, Token(99), at(2)).unwrap();
     relay.stream_closed(StreamId(7));
@@ -176,7 +179,9 @@ fn one_stream_is_never_two_clients() {
     // A left it behind: what becomes of the stream is nothing to B's.
     relay.moved(A, address(1));
     assert_eq!(relay.streamer(StreamId(7), at(1)), Some(B));
+    assert_eq!(relay.sends_over(StreamId(7), at(1)), Some(B));
     relay.remove(A);
+    assert_eq!(relay.streamer(StreamId(7), at(1)), Some(B));
     relay.stream_closed(StreamId(7));
     assert!(relay.is_empty());
 }
