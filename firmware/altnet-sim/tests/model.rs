@@ -136,9 +136,9 @@ impl Town {
         if self.model.members.contains(&site) || self.model.cut_off.contains(&site) {
             return;
         }
-        // A revoked one hears of it first, and leaves.
+        // A revoked one hears of it first, and leaves: after its pause, if its relay forgot it meanwhile (ADR 0015).
         let relay = self.homes.relay;
-        let left = self.homes.world.run_for(seconds(120), |world| {
+        let left = self.homes.world.run_for(seconds(300), |world| {
             world.node(gateway).status(world.now()).state == "outside" && is_member(world, relay)
         });
         assert!(
