@@ -221,8 +221,10 @@ fn open(config: Config, user: Option<&User>) -> anyhow::Result<Gateway> {
         dns::Service::new(inquiries_to, dns::Forwarder::new(upstreams, patience))
     });
     if let Some(service) = &service {
-        for address in config.dns.listen.iter().chain(&house) {
-            names::listen(service, *address, None)
+        // Those of the house come with altnet-routerd; what a person wrote has to be there.
+        let written = config.dns.listen.iter().map(|address| (address, false));
+        for (address, comes_later) in written.chain(house.iter().map(|address| (address, true))) {
+            names::listen(service, *address, None, comes_later)
                 .with_context(|| format!("can't answer names at {address}"))?;
         }
     }

@@ -45,20 +45,27 @@ pub enum ConfigError {
     House(#[from] Mistakes),
 }
 
+/// Reads a configuration's text, which may hold a password.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.into(),
+        source,
+    };
+    if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { path: path.into() });
+    }
+    Ok(Zeroizing::new(
+        fs::read_to_string(path).map_err(unreadable)?,
+    ))
+}
+
 impl Config {
     /// Reads and checks the file at `path`.
     ///
     /// # Errors
     /// [`ConfigError`], whose text names the line and says what to do.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.into(),
-            source,
-        };
-        if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
-            return Err(ConfigError::TooLarge { path: path.into() });
-        }
-        let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
+        let text = read(path)?;
         let config = Self::parse(path, &text)?;
         config.refuse_exposed(path)?;
         Ok(config)

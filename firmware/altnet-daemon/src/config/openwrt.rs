@@ -4,15 +4,13 @@
 //! `[[lan]]`, and so on. One section more, `config openwrt`, says how altnetd and what OpenWrt brings go
 //! together; the package's init script reads it too.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use altnet_service::{mistake, uci};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
-use super::{Answers, Config, ConfigError, MAX_FILE_BYTES, Upstream};
+use super::{Answers, Config, ConfigError, Upstream};
 
 /// Where the file is on OpenWrt.
 pub const UCI_PATH: &str = "/etc/config/altnet";
@@ -88,14 +86,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], whose text names the line and says what to do.
     pub fn load_uci(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.into(),
-            source,
-        };
-        if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
-            return Err(ConfigError::TooLarge { path: path.into() });
-        }
-        let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
+        let text = super::file::read(path)?;
         let config = Self::parse_uci(path, &text)?;
         config.refuse_exposed(path)?;
         Ok(config)
@@ -131,6 +122,7 @@ mod tests {
     use super::super::tests::EVERY_KEY;
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
@@ -65,7 +65,7 @@ impl Listeners {
             if self.there.contains_key(&(index, *address)) {
                 continue;
             }
-            match listen(names, (*address, self.port).into(), Some(name)) {
+            match listen(names, (*address, self.port).into(), Some(name), false) {
                 Ok(tasks) => {
                     self.there.insert((index, *address), tasks);
                 }
@@ -76,7 +76,8 @@ impl Listeners {
     }
 }
 
-/// Answers names at `address`, on one interface or on any.
+/// Answers names at `address`, on one interface or on any. An IPv4 address that this machine hasn't is
+/// refused, unless it `comes_later`.
 ///
 /// # Errors
 /// What the kernel says.
@@ -84,9 +85,10 @@ pub fn listen(
     service: &Arc<dns::Service>,
     address: SocketAddr,
     interface: Option<&str>,
+    comes_later: bool,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let udp = open(address, Type::DGRAM, Protocol::UDP, interface)?;
-    let tcp = open(address, Type::STREAM, Protocol::TCP, interface)?;
+    let udp = open(address, Type::DGRAM, interface, comes_later)?;
+    let tcp = open(address, Type::STREAM, interface, comes_later)?;
     tcp.listen(16)?;
     let udp = UdpSocket::from_std(udp.into())?;
     let tcp = TcpListener::from_std(tcp.into())?;
@@ -99,19 +101,18 @@ pub fn listen(
 fn open(
     address: SocketAddr,
     kind: Type,
-    protocol: Protocol,
     interface: Option<&str>,
+    comes_later: bool,
 ) -> io::Result<Socket> {
-    let kind = kind.cloexec().nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    let nonblocking = kind.cloexec().nonblocking();
+    let socket = Socket::new(Domain::for_address(address), nonblocking, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
         set_option(&socket, libc::IPPROTO_IPV6, IPV6_FREEBIND, &1i32)?;
     } else {
-        // An address of the house's may come later than altnetd.
-        socket.set_freebind_v4(true)?;
+        socket.set_freebind_v4(comes_later)?;
     }
-    if protocol == Protocol::TCP {
+    if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
     }
     // Nobody on another side of this machine is answered.
@@ -177,5 +178,14 @@ mod tests {
         let _taken = std::net::UdpSocket::bind((v4, port)).unwrap();
         assert!(settle(&[v4, v6]).is_err());
         assert!(is_answered((v6, port).into()).await);
+    }
+
+    #[tokio::test]
+    async fn an_ipv4_address_that_is_not_here_is_refused_unless_it_comes_later() {
+        let (service, nobodys) = (service(), "192.0.2.1:0".parse().unwrap());
+        let error = listen(&service, nobodys, None, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        let tasks = listen(&service, nobodys, None, true).unwrap();
+        end(&tasks);
     }
 }
