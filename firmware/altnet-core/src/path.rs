@@ -339,21 +339,32 @@ impl Path {
         self.choose(now);
     }
 
-    /// A call along the current path got no answer. The next one is made another way, if there
+    /// A call got no answer at `called`. The next one is made another way, if there
     /// is one: to another address while none is known to work, or by another relay.
-    pub fn call_failed(&mut self, now: Instant) {
-        match self.current {
-            Some(Endpoint::Direct(address)) => {
+    pub fn call_failed(&mut self, called: Endpoint, now: Instant) {
+        match called {
+            Endpoint::Direct(address) => {
                 if let Some(direct) = self.directs.iter_mut().find(|d| d.address == address) {
                     direct.unanswered = direct.unanswered.saturating_add(1);
                     direct.tried = now;
                     direct.alive = false;
                 }
             }
-            Some(Endpoint::Relayed { relay, .. }) if self.is_first(relay) => self.relays.rotate(),
-            Some(Endpoint::Relayed { .. }) | None => {}
+            Endpoint::Relayed { relay, .. } if self.is_first(relay) => self.relays.rotate(),
+            Endpoint::Relayed { .. } => {}
         }
         self.choose(now);
+    }
+
+    /// The direct address that is worth a call before the others, whatever is in use.
+    pub fn best_direct(&self, now: Instant) -> Option<SocketAddr> {
+        let best = self.directs.iter().min_by_key(|direct| direct.rank(now));
+        best.map(|direct| direct.address)
+    }
+
+    /// Whether all relays said that the peer isn't there, and it wasn't heard by any since.
+    pub fn is_at_no_relay(&self) -> bool {
+        self.relays.are_without_peer()
     }
 
     fn is_first(&self, relay: NodeId) -> bool {

@@ -5,7 +5,7 @@
 //! with one seed; with as many as `ALTNET_SIM_SEEDS` says, and without loss and with 5 % too. It prints its gaps.
 
 use altnet_core::node::Event;
-use altnet_sim::chaos::{Chaos, Gaps, Uplink};
+use altnet_sim::chaos::{Chaos, Gaps, Uplink, relay_v4};
 use altnet_sim::homes::seconds;
 use altnet_sim::nat::Kind;
 use altnet_wire::time::Duration;
@@ -241,6 +241,23 @@ fn a_relay_that_was_away_is_a_good_spare_soon_after() {
         }
     }
     report(&faults);
+}
+
+#[test]
+fn a_relay_that_no_other_leads_to_is_called_where_it_always_was() {
+    for (_, seed) in runs().filter(|(loss, _)| *loss == 20) {
+        let mut chaos = begin(seed, RELAYED, 0);
+        chaos.world.block(&relay_v4(0), &relay_v4(1), true);
+        chaos.flow(seconds(60));
+        let first = chaos.relays[usize::from(used(&chaos))];
+        chaos.world.power_off(first);
+        // Until it is taken for silent, and only the other one is left.
+        chaos.flow(seconds(4));
+        chaos.world.power_on(first);
+        chaos.flow(seconds(3));
+        let registered = [0, 1].map(|side| chaos.registered(side));
+        assert_eq!(registered, [2; 2], "seed {seed}: {}", chaos.story());
+    }
 }
 
 /// Two faults, of which nobody was told the first: the spare is registered with anew once it is needed.

@@ -8,6 +8,8 @@
 //! One that sees this node at another address forwards nothing from there until its challenge was
 //! answered. What peers were told meanwhile is lost, and said again as soon as it passes.
 
+use core::net::SocketAddr;
+
 use altnet_tunnel::aead::Aead;
 use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
@@ -20,6 +22,8 @@ use crate::control::CloseReason;
 
 /// How long a registration may take beyond two round trips.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long what a relay said of itself says where it is.
+const SPOKE: Duration = Duration::from_secs(10);
 /// A round trip that was never measured.
 const UNMEASURED: Duration = Duration::from_millis(200);
 
@@ -99,5 +103,11 @@ impl RelayLink {
     /// The relay says that it doesn't know our token.
     pub(super) fn is_unknown(&mut self, now: Instant) {
         self.unknown_since.get_or_insert(now);
+    }
+
+    /// From where it said so of late: it has restarted, and is called there.
+    pub(super) fn spoke_of_late(&self, now: Instant) -> Option<SocketAddr> {
+        let (from, when) = self.spoke?;
+        (now.saturating_since(when) < SPOKE).then_some(from)
     }
 }

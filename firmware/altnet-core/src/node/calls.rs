@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use altnet_tunnel::aead::Aead;
+use altnet_wire::endpoint::Endpoint;
 use altnet_wire::id::NodeId;
 use altnet_wire::message::Request;
 use altnet_wire::time::{Duration, Instant};
@@ -62,7 +63,7 @@ impl<A: Aead> Node<A> {
         if !peer.wants_session(now) || peer.retry_at > now {
             return;
         }
-        let (endpoint, failures) = (peer.path.current(), peer.failures);
+        let (endpoint, failures) = (self.call_at(node, now), peer.failures);
         let Some(record) = self.record_of(node) else {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.session_failed(now);
@@ -80,7 +81,9 @@ impl<A: Aead> Node<A> {
             Some(endpoint) => {
                 // Who doesn't know our keys (yet, or any more) answers no member's call, but a
                 // stranger's, and a chain makes the stranger a member.
-                let round = peer.failures as usize / peer.path.direct_count().max(1);
+                let is_relayed = matches!(peer.path.current(), Some(Endpoint::Relayed { .. }));
+                let ways = peer.path.direct_count() + usize::from(is_relayed && peer.wanted);
+                let round = peer.failures as usize / ways.max(1);
                 let is_stranger = round % 2 == 1;
                 let remote = (!is_stranger).then_some(record.control);
                 let connected = self.control.connect(remote, endpoint, now);
@@ -88,6 +91,7 @@ impl<A: Aead> Node<A> {
                     match connected {
                         Ok(session) => {
                             peer.session = Some(session);
+                            peer.called_at = Some(endpoint);
                             peer.called = now;
                         }
                         Err(_) => peer.session_failed(now),
@@ -100,6 +104,24 @@ impl<A: Aead> Node<A> {
                 }
             }
         }
+    }
+
+    /// Where a peer is called: along its path. A relay or directory that fell silent, so that only another
+    /// relay leads to it, may be back where it always was: it is called there at once if it spoke from
+    /// there, or if it is at no relay, and else after the way by the relay failed.
+    fn call_at(&self, node: NodeId, now: Instant) -> Option<Endpoint> {
+        let peer = self.peers.get(&node)?;
+        let path = peer.path.current();
+        let by_another = matches!(path, Some(Endpoint::Relayed { relay, .. }) if relay != node);
+        if !by_another || !peer.wanted {
+            return path;
+        }
+        let link = self.relays.get(&node);
+        let spoke = link.and_then(|link| link.spoke_of_late(now));
+        let ways = 1 + peer.path.direct_count();
+        let is_turn = peer.path.is_at_no_relay() || peer.failures as usize % ways > 0;
+        let direct = spoke.or_else(|| peer.path.best_direct(now).filter(|_| is_turn));
+        direct.map(Endpoint::Direct).or(path)
     }
 
     pub(super) fn ask_introduction(&mut self, to: NodeId, now: Instant) {

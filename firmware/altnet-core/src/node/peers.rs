@@ -93,7 +93,8 @@ pub(super) struct Peer {
     pub(super) told_relays: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS>,
     /// When its address was written to disk last.
     pub(super) path_kept: Option<Instant>,
-    /// When it was called last.
+    /// Where it was called last, and when.
+    pub(super) called_at: Option<Endpoint>,
     pub(super) called: Instant,
     pub(super) retry_at: Instant,
     pub(super) retry: Duration,
@@ -226,6 +227,7 @@ impl<A: Aead> Node<A> {
             told_relays: heapless::Vec::new(),
             path_kept: self.last_paths.contains_key(&node).then_some(now),
             called: now,
+            called_at: None,
             retry_at: now,
             retry: RETRY,
             failures: 0,

@@ -58,6 +58,8 @@ pub(super) struct RelayLink {
     pub(super) beside: Beside,
     /// Since when the relay says that it doesn't know the token.
     pub(super) unknown_since: Option<Instant>,
+    /// From where it said so last, and when.
+    pub(super) spoke: Option<(SocketAddr, Instant)>,
     /// From when on it forwards again, which it didn't for a moment.
     pub(super) carries_from: Option<Instant>,
     /// When it was last asked to register this node.
@@ -174,6 +176,7 @@ impl<A: Aead> Node<A> {
                     // challenge this address and move us.
                     link.renew = link.renew.min(link.asked.after(AGAIN).max(now));
                     link.keep.unknown(now);
+                    link.spoke = Some((from, now));
                     link.is_unknown(now);
                     self.timers.housekeeping_at(link.renew);
                 }

@@ -577,8 +577,8 @@ impl<A: Aead> Node<A> {
                 } else {
                     peer.session_failed(now);
                 }
-                if !stood {
-                    peer.path.call_failed(now);
+                if !stood && let Some(called) = peer.called_at {
+                    peer.path.call_failed(called, now);
                 }
                 self.directory_lost(node);
             }

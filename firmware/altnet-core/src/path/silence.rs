@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn two_that_use_different_relays_end_up_with_the_one_that_comes_first() {
         let mut path = relayed();
-        path.call_failed(at(20));
+        path.call_failed(path.current().expect("a way"), at(20));
         assert_eq!(path.current(), Some(by(SECOND)));
         for ms in (40..1000).step_by(20) {
             path.sent(at(ms));

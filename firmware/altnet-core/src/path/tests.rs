@@ -116,7 +116,7 @@ fn an_address_merely_named_is_not_proven_and_one_that_shook_hands_is() {
     path.set_candidates(&[candidate(1), candidate(2)], at(0));
     assert!(!path.is_proven());
     path.heard(Endpoint::Direct(address(2)), at(10));
-    path.call_failed(at(20));
+    path.call_failed(path.current().expect("a way"), at(20));
     assert_eq!(path.current(), Some(Endpoint::Direct(address(2))));
     assert!(!path.is_proven(), "heard is not answered");
     path.shook(Endpoint::Direct(address(2)), at(30));
@@ -139,7 +139,7 @@ fn an_address_heard_from_is_called_before_one_merely_named() {
     assert!(path.heard(Endpoint::Direct(address(9)), at(5)));
     assert_eq!(path.current(), Some(Endpoint::Direct(address(9))));
     for n in 0..LOST {
-        path.call_failed(at(10 + u64::from(n)));
+        path.call_failed(path.current().expect("a way"), at(10 + u64::from(n)));
     }
     assert_eq!(path.current(), Some(Endpoint::Direct(address(1))));
 }
@@ -232,12 +232,12 @@ fn after_a_failed_call_the_next_relay_is_tried() {
     let other = NodeId([3; 16]);
     let mut path = Path::new(PEER, at(0));
     path.set_relays(&[RELAY, other], at(0));
-    path.call_failed(at(1));
+    path.call_failed(path.current().expect("a way"), at(1));
     let through = |relay| Some(Endpoint::Relayed { relay, node: PEER });
     assert_eq!(path.current(), through(other));
     path.set_relays(&[RELAY, other], at(2));
     assert_eq!(path.current(), through(other), "the order was kept");
-    path.call_failed(at(3));
+    path.call_failed(path.current().expect("a way"), at(3));
     assert_eq!(path.current(), through(RELAY));
     path.set_relays(&[other, RELAY], at(4));
     assert_eq!(path.current(), through(other), "it says where it is now");
