@@ -1,11 +1,12 @@
 # Shared words of the scripts in ci/. Sourced, never run.
 #
-# Gives: ROOT (the repository), TOOLS (where fetched tools live), say, die, need_apt,
-# apt_tree, unpack_apt, need_pip, need_npm. Nothing here writes outside the repository except apt itself.
+# Gives: ROOT (the repository), TOOLS (where fetched tools live), BUILD (release, or debug if
+# ALTNET_BUILD says so), say, die, need_apt, apt_tree, unpack_apt, need_pip, need_npm. Nothing here writes outside the repository except apt itself.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 TOOLS=$TARGET/ci-tools
+BUILD=${ALTNET_BUILD:-release}
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 mkdir -p "$TOOLS"
 
