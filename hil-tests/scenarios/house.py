@@ -207,6 +207,12 @@ def a_user_of_its_own() -> None:
         for pid in story.running(gateway):
             os.kill(pid, signal.SIGHUP)
         wait_for("the file to be read again", lambda: "configuration read again" in story.log(gateway))
+        file.write_text(configuration(f'user = "{USER}"\nlisten_port = 51821\n'))
+        assert altnet(gateway, "config", "reload") == {"restart": ["listen_port"]}
+        file.write_text("listen_port = true\n")
+        refused = gateway.run("altnet", "config", "reload", check=False)
+        assert refused.returncode and "listen_port" in refused.stderr and "stays" in refused.stderr, refused.stderr
+        file.write_text(configuration(f'user = "{USER}"\nlog = "debug"\n'))
 
         member = altnet(gateway, "status")["network"]["member"]
         for number in (signal.SIGKILL, signal.SIGTERM):

@@ -166,6 +166,8 @@ pub enum Method {
     HostRemove,
     /// The names this gateway gave.
     Hosts,
+    /// Read the configuration again, as on SIGHUP.
+    Reload,
     /// Counters, in Prometheus text.
     Metrics,
     /// What happens from now on.
@@ -209,7 +211,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [(&'static str, Self, Role); 35] = [
+    const ALL: [(&'static str, Self, Role); 36] = [
         ("status", Self::Status, Role::Read),
         ("peers", Self::Peers, Role::Read),
         ("ping", Self::Ping, Role::Operate),
@@ -225,6 +227,7 @@ impl Method {
         ("host-add", Self::HostAdd, Role::Operate),
         ("host-remove", Self::HostRemove, Role::Operate),
         ("hosts", Self::Hosts, Role::Read),
+        ("reload", Self::Reload, Role::Operate),
         ("metrics", Self::Metrics, Role::Read),
         ("events", Self::Events, Role::Read),
         ("apps", Self::Apps, Role::Read),

@@ -242,7 +242,7 @@ fn error_value(error: &anyhow::Error) -> Value {
 /// Texts that say what happened and what to do next.
 pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
-        Command::Config(command) => command.run(arguments.json, out),
+        Command::Config(command) => command.run(&arguments.socket, arguments.json, out),
         Command::Router => config::ask_router(&Asked::Status, arguments.json, out),
         Command::Selftest { dir } => selftest::run(dir, arguments.json, out),
         Command::Completion { shell } => {

@@ -115,18 +115,11 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("can't start the event loop")?;
-    let reload = || match arguments.load() {
-        Ok(config) => Some(config),
-        Err(e) => {
-            crate::error!("the configuration in force stays: {}", log::chain(&e));
-            None
-        }
-    };
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
         let signals = Signals::take().context("can't take over signals")?;
         let gateway = open(config, user.as_ref())?;
-        Ok(gateway.run(signals, reload).await?)
+        Ok(gateway.run(signals, || arguments.load()).await?)
     }))
 }
 

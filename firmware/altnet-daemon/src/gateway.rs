@@ -21,16 +21,18 @@ use altnet_core::node::{Event, Node, Output, Slot, Verdict};
 use altnet_wire::endpoint::PortId;
 use altnet_wire::frame::{FRAME_BYTES, Frame};
 use altnet_wire::time::Instant;
+use serde_json::Value;
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::aead::RingAead;
 use crate::api::server::Call;
+use crate::api::{ApiError, Code, Method, types};
 use crate::apps::tls::{KeyMade, Tls};
 use crate::apps::{Apps, Packet, WhoIs};
 use crate::clock::Alarm;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::derpers::{self as derped, Derpers};
 use crate::dns::{self, Decision, Inquiry, Service};
 use crate::link::{LinkError, Links};
@@ -250,7 +252,7 @@ impl Gateway {
     pub async fn run(
         mut self,
         mut signals: Signals,
-        reload: impl Fn() -> Option<Config>,
+        load: impl Fn() -> Result<Config, ConfigError>,
     ) -> Result<(), Stopped> {
         let mut buffer = Box::new([0; FRAME_BYTES]);
         let mut frame = Frame::new(&mut buffer[..]);
@@ -285,6 +287,12 @@ impl Gateway {
                 Input::Wan => self.take_wan(&mut frame),
                 Input::Inquiry(inquiry) => self.answer(inquiry),
                 Input::Solicited(solicited) => self.hear(&solicited),
+                Input::Call(call) if call.is_allowed && call.method == Method::Reload => {
+                    let answer = self.reload(load());
+                    self.note_act(call.user, call.method, &answer);
+                    // Whoever asked may be gone.
+                    let _ = call.reply.send(answer);
+                }
                 Input::Call(call) => self.handle_call(call),
                 Input::Wish(wish) => {
                     // Whoever asked may be gone.
@@ -307,11 +315,8 @@ impl Gateway {
                 Input::Change => self.state.look = clock::now().after(SETTLE),
                 Input::Mapped => self.tell_mapped(clock::now()),
                 Input::Time => self.node.handle_timeout(clock::now()),
-                Input::Signal(Signal::Reload) => {
-                    if let Some(config) = reload() {
-                        self.reconfigure(config);
-                    }
-                }
+                // What came of it is in the log.
+                Input::Signal(Signal::Reload) => drop(self.reload(load())),
                 Input::Signal(Signal::End) => break Ok(()),
                 Input::Fault(what, e) => {
                     crate::error!("{what} failed: {e}; stopping");
@@ -669,8 +674,26 @@ impl Gateway {
     }
 
     /// Takes over what can be changed while running, and says what can't.
-    fn reconfigure(&mut self, config: Config) {
-        for key in config.restart_needed_since(&self.config) {
+    /// Takes a configuration over that was read again. Returns which of its keys need a restart.
+    fn reload(&mut self, config: Result<Config, ConfigError>) -> Result<Value, ApiError> {
+        match config {
+            Ok(config) => {
+                let restart = self.reconfigure(config).into_iter();
+                let restart = restart.map(String::from).collect();
+                calls::json_of(types::Reloaded { restart })
+            }
+            Err(e) => {
+                let why = log::chain(&e).to_string();
+                crate::error!("the configuration in force stays: {why}");
+                let hint = "the configuration in force stays";
+                Err(ApiError::new(Code::Failed, why, hint))
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, config: Config) -> Vec<&'static str> {
+        let restart = config.restart_needed_since(&self.config);
+        for key in &restart {
             crate::warning!("{key} changed in the configuration: restart altnetd for it");
         }
         log::set_level(config.log);
@@ -687,6 +710,7 @@ impl Gateway {
         self.config.machines = config.machines;
         self.config.log = config.log;
         crate::info!("configuration read again");
+        restart
     }
 
     fn close(mut self, frame: &mut Frame<'_>) {

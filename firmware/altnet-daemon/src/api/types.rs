@@ -297,6 +297,13 @@ pub struct Metrics {
     pub text: String,
 }
 
+/// Result of `reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The keys that changed and need a restart of altnetd.
+    pub restart: Vec<String>,
+}
+
 /// Parameters of `audit-read`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

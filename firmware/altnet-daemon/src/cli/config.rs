@@ -4,8 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use altnet_router::hands::cli::{Asked, Asking, DEFAULT_RUN};
+use anyhow::Context as _;
 use clap::Subcommand;
 
+use super::table;
+use crate::api::Method;
+use crate::api::client::{Client, ClientError};
+use crate::api::types::Reloaded;
 use crate::config::{Config, DEFAULT_PATH, UCI_PATH};
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +32,8 @@ pub(super) enum ConfigCommand {
     Confirm,
     /// The file on trial isn't good: the one before is in force again.
     Revert,
+    /// Have altnetd read its file again, as on SIGHUP.
+    Reload,
     /// What the router that runs here carries out: links, addresses, routes, firewall, daemons. Always JSON.
     Plan,
 }
@@ -36,8 +43,14 @@ impl ConfigCommand {
     ///
     /// # Errors
     /// Texts that say what is wrong with the file, or why the router can't be asked.
-    pub(super) fn run(&self, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    pub(super) fn run(
+        &self,
+        socket: &Path,
+        json: bool,
+        out: &mut impl Write,
+    ) -> anyhow::Result<()> {
         let asked = match self {
+            Self::Reload => return reload(socket, json, out),
             Self::Check { file, uci } => return check(file.as_deref(), *uci, json, out),
             Self::Apply { file } => {
                 Config::load(file)?;
@@ -47,8 +60,44 @@ impl ConfigCommand {
             Self::Revert => Asked::Revert,
             Self::Plan => Asked::Plan,
         };
-        ask_router(&asked, json, out)
+        ask_router(&asked, json, out)?;
+        match self {
+            // It may be confirmed by now.
+            Self::Apply { .. } | Self::Confirm => told_too(socket, json, out),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Has altnetd read the file in force, which it shares with the router. One that doesn't run reads it when it begins.
+fn told_too(socket: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let told = ask_altnetd(socket);
+    match told {
+        Ok(reloaded) if !json => write!(out, "{}", table::reloaded(&reloaded))?,
+        Ok(_) | Err(ClientError::NotRunning { .. }) => {}
+        Err(e) => return Err(e).context("the router has the file, altnetd doesn't"),
+    }
+    Ok(())
+}
+
+fn reload(socket: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let reloaded = ask_altnetd(socket)?;
+    match json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&reloaded)?)?,
+        false => write!(out, "{}", table::reloaded(&reloaded))?,
+    }
+    Ok(())
+}
+
+fn ask_altnetd(socket: &Path) -> Result<Reloaded, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClientError::Broken)?;
+    runtime.block_on(async {
+        let mut client = Client::connect(socket).await?;
+        client.call(Method::Reload, &serde_json::json!({})).await
+    })
 }
 
 /// Asks the router that runs here, and prints its answer.

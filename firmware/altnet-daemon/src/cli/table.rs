@@ -2,7 +2,8 @@
 
 use crate::api::types::{
     App, Apps, AuditCover, AuditEntry, AuditHead, AuditHeads, AuditVerdict, Host, Hosts, Joined,
-    Left, Peer, Peers, Policy, Pong, Record, Records, Rotated, Status, Step, Verdict, Why,
+    Left, Peer, Peers, Policy, Pong, Record, Records, Reloaded, Rotated, Status, Step, Verdict,
+    Why,
 };
 
 /// Rows under a heading, each column as wide as its widest cell.
@@ -330,6 +331,16 @@ pub fn rotated(rotated: &Rotated) -> String {
         "tunnel keys are new (epoch {}); the old ones are accepted a while longer\n",
         rotated.epoch
     )
+}
+
+pub fn reloaded(Reloaded { restart }: &Reloaded) -> String {
+    match restart.as_slice() {
+        [] => "altnetd has read the file\n".into(),
+        keys => format!(
+            "altnetd has read the file; restart it for {}\n",
+            keys.join(", ")
+        ),
+    }
 }
 
 pub fn host_added(host: &Host) -> String {
