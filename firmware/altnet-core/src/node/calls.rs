@@ -119,7 +119,7 @@ impl<A: Aead> Node<A> {
         let link = self.relays.get(&node);
         let spoke = link.and_then(|link| link.spoke_of_late(now));
         let ways = 1 + peer.path.direct_count();
-        let is_turn = peer.path.is_at_no_relay() || peer.failures as usize % ways > 0;
+        let is_turn = peer.path.is_at_no_relay() || !(peer.failures as usize).is_multiple_of(ways);
         let direct = spoke.or_else(|| peer.path.best_direct(now).filter(|_| is_turn));
         direct.map(Endpoint::Direct).or(path)
     }

@@ -169,6 +169,7 @@ impl Gateway {
             | Method::Ping
             | Method::RelayBench
             | Method::Events
+            | Method::Reload
             | Method::AuditRead
             | Method::AuditVerify => {
                 Err(bad(format!("{} has no answer of its own", method.name())))
