@@ -85,6 +85,14 @@ impl Clock {
         matches!(self.estimate(now), Estimate::Running(_))
     }
 
+    /// The time, if the running clock is believed.
+    pub fn known(&self, now: Instant) -> Option<UnixTime> {
+        match self.estimate(now) {
+            Estimate::Running(time) => Some(time),
+            Estimate::AtLeast(_) => None,
+        }
+    }
+
     /// Whether something valid before `expires` has ended, as far as can be told.
     pub fn is_expired(&self, expires: UnixTime, now: Instant) -> bool {
         expires != UnixTime::NEVER && self.estimate(now).time() >= expires

@@ -317,7 +317,7 @@ impl<A: Aead> Node<A> {
             Some(bytes) => Identity::decode(bytes)?,
             None => {
                 saves.changed(Slot::Identity);
-                Identity::generate(&mut rng, clock.estimate(now).time())
+                Identity::generate(&mut rng, clock.known(now))
             }
         };
         let mut engine = Engine::new(config.engine, rng.array());

@@ -1,6 +1,6 @@
 //! Clocks that are wrong, and what is left of it once they are right.
 
-use altnet_core::node::Command;
+use altnet_core::node::{Command, Config};
 use altnet_sim::founder::FOUNDED;
 use altnet_sim::homes::{Homes, entry, invited, join, seconds};
 use altnet_sim::nat::Kind;
@@ -76,6 +76,24 @@ fn clock_unknown_everywhere() {
         homes.world.restart(host);
         works(&mut homes, "after a restart without a clock");
     }
+}
+
+/// What the clock says when a device makes its first keys is the day its program was built, at best.
+#[test]
+fn first_keys_are_not_as_old_as_the_program() {
+    let mut homes = homes(403);
+    let built = UnixTime::from_secs(FOUNDED.as_secs() - 40 * 86_400);
+    let late = homes
+        .world
+        .host_with("203.0.113.77", None, Config::router(built));
+    let link = homes
+        .founder
+        .invite("late", Roles::GATEWAY, Some(3), entry());
+    join(&mut homes.world, late, invited(link));
+    homes.world.run(seconds(60));
+    let now = homes.world.now();
+    assert!(homes.world.node(late).status(now).time_known);
+    assert_eq!(homes.world.node(late).identity().tunnel.epoch, 1);
 }
 
 /// One node's clock is forged for an hour, then right again, with and without a restart.

@@ -273,7 +273,7 @@ impl<A: Aead> Node<A> {
     ///
     /// Returns whether there was room for the new key; nothing was changed if not.
     pub(super) fn rotate(&mut self, now: Instant) -> bool {
-        let time = self.clock.estimate(now).time();
+        let time = self.clock.known(now);
         let all = self.tunnels.keys().copied();
         let tunnels: Vec<_> = all.filter(|index| !self.shows_app_key(*index)).collect();
         if let Some(oldest) = self.previous_key {

@@ -137,12 +137,11 @@ impl<A: Aead> Node<A> {
     fn tend_rotation(&mut self, now: Instant) {
         const LIFETIME_S: u64 = 30 * 86_400;
         const GRACE_S: u64 = 3600;
-        if !self.clock.is_known(now) {
+        let Some(time) = self.clock.known(now) else {
             return;
-        }
-        let time = self.clock.estimate(now).time();
-        if self.identity.rotated > time {
-            // Made while the clock was wrong: its thirty days begin now.
+        };
+        if self.identity.rotated == UnixTime::EPOCH || self.identity.rotated > time {
+            // Made while the time wasn't known, or the clock was wrong: its thirty days begin now.
             self.identity.rotated = time;
             self.saves.changed(Slot::Identity);
         }

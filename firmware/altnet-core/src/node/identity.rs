@@ -50,7 +50,7 @@ pub struct Identity {
     pub tunnel: Tunnel,
     /// The tunnel key before, accepted until peers have the new one.
     pub previous: Option<Tunnel>,
-    /// When the tunnel key was made, if the time was known.
+    /// When the tunnel key was made; [`UnixTime::EPOCH`] if the time wasn't known.
     pub rotated: UnixTime,
 }
 
@@ -66,8 +66,8 @@ struct Stored {
 }
 
 impl Identity {
-    /// Makes new keys.
-    pub fn generate(rng: &mut Rng, now: UnixTime) -> Self {
+    /// Makes new keys, at `now` if the time is known.
+    pub fn generate(rng: &mut Rng, now: Option<UnixTime>) -> Self {
         Self {
             device: SigningSecret::generate(rng),
             control: ControlSecret::generate(rng),
@@ -76,19 +76,19 @@ impl Identity {
                 secret: TunnelSecret::new(rng.array()),
             },
             previous: None,
-            rotated: now,
+            rotated: now.unwrap_or(UnixTime::EPOCH),
         }
     }
 
     /// Replaces the tunnel key with `secret`, of the next epoch; the present one becomes
     /// the one before.
-    pub fn rotate(&mut self, secret: TunnelSecret, now: UnixTime) {
+    pub fn rotate(&mut self, secret: TunnelSecret, now: Option<UnixTime>) {
         let next = Tunnel {
             epoch: self.tunnel.epoch.saturating_add(1),
             secret,
         };
         self.previous = Some(core::mem::replace(&mut self.tunnel, next));
-        self.rotated = now;
+        self.rotated = now.unwrap_or(UnixTime::EPOCH);
     }
 
     /// A secret for the nonces of port mappings ([`crate::portmap`]), the same over restarts. It
@@ -166,8 +166,8 @@ mod tests {
     #[test]
     fn an_identity_comes_back_as_it_was_saved_or_not_at_all() {
         let mut rng = Rng::new([7; 32]);
-        let mut identity = Identity::generate(&mut rng, UnixTime::from_secs(5));
-        identity.rotate(TunnelSecret::new(rng.array()), UnixTime::from_secs(6));
+        let mut identity = Identity::generate(&mut rng, Some(UnixTime::from_secs(5)));
+        identity.rotate(TunnelSecret::new(rng.array()), Some(UnixTime::from_secs(6)));
         let mut out = Zeroizing::new([0; IDENTITY_BYTES]);
         let used = identity.encode(&mut out);
         assert!(used > 0);
