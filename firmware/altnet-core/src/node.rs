@@ -52,6 +52,7 @@ mod relaying;
 mod relays;
 mod renewal;
 mod requests;
+mod returns;
 mod sessions;
 mod sizes;
 mod state;
@@ -267,6 +268,8 @@ pub struct Node<A: Aead> {
     mesh: mesh::Others,
     load: load::Load,
     nearby: nearby::Nearby,
+    /// Who waits for which relay to be back.
+    waiting: returns::Waiting,
     uplinks: keeps::Uplinks,
     presence: OwnPresence,
     traversal: traversal::Traversal,
@@ -358,6 +361,7 @@ impl<A: Aead> Node<A> {
             sessions: BTreeMap::new(),
             relays: BTreeMap::new(),
             nearby: nearby::Nearby::default(),
+            waiting: returns::Waiting::default(),
             uplinks: keeps::Uplinks::default(),
             presence: OwnPresence::default(),
             traversal: traversal::Traversal::default(),

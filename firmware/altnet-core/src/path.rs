@@ -362,11 +362,6 @@ impl Path {
         best.map(|direct| direct.address)
     }
 
-    /// Whether all relays said that the peer isn't there, and it wasn't heard by any since.
-    pub fn is_at_no_relay(&self) -> bool {
-        self.relays.are_without_peer()
-    }
-
     fn is_first(&self, relay: NodeId) -> bool {
         self.relays.first().is_some_and(|way| way.relay == relay)
     }

@@ -260,6 +260,25 @@ fn a_relay_that_no_other_leads_to_is_called_where_it_always_was() {
     }
 }
 
+#[test]
+fn a_relay_that_was_away_for_longer_is_called_as_soon_as_another_one_sees_it() {
+    // Whenever that is between two calls, which are seconds apart by then.
+    for away in [17, 23, 26] {
+        for (loss, seed) in runs().filter(|(loss, _)| *loss < 50) {
+            let mut chaos = begin(seed, RELAYED, loss);
+            chaos.flow(seconds(60));
+            let first = chaos.relays[usize::from(used(&chaos))];
+            chaos.world.power_off(first);
+            chaos.flow(seconds(away));
+            chaos.world.power_on(first);
+            chaos.flow(seconds(4));
+            let registered = [0, 1].map(|side| chaos.registered(side));
+            let run = format!("away for {away} s, {loss} in 1000 lost, seed {seed}");
+            assert_eq!(registered, [2; 2], "{run}: {}", chaos.story());
+        }
+    }
+}
+
 /// Two faults, of which nobody was told the first: the spare is registered with anew once it is needed.
 const FORGOTTEN: Most = Most(Duration::from_secs(3));
 

@@ -105,7 +105,7 @@ impl RelayLink {
         self.unknown_since.get_or_insert(now);
     }
 
-    /// From where it said so of late: it has restarted, and is called there.
+    /// From where it said so of late, or where others say that it is: it has restarted, and is called there.
     pub(super) fn spoke_of_late(&self, now: Instant) -> Option<SocketAddr> {
         let (from, when) = self.spoke?;
         (now.saturating_since(when) < SPOKE).then_some(from)

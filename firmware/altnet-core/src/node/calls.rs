@@ -108,7 +108,7 @@ impl<A: Aead> Node<A> {
 
     /// Where a peer is called: along its path. A relay or directory that fell silent, so that only another
     /// relay leads to it, may be back where it always was: it is called there at once if it spoke from
-    /// there, or if it is at no relay, and else after the way by the relay failed.
+    /// there, and else after the way by the relay failed.
     fn call_at(&self, node: NodeId, now: Instant) -> Option<Endpoint> {
         let peer = self.peers.get(&node)?;
         let path = peer.path.current();
@@ -119,7 +119,9 @@ impl<A: Aead> Node<A> {
         let link = self.relays.get(&node);
         let spoke = link.and_then(|link| link.spoke_of_late(now));
         let ways = 1 + peer.path.direct_count();
-        let is_turn = peer.path.is_at_no_relay() || !(peer.failures as usize).is_multiple_of(ways);
+        // The end of its session is the first failure. Another relay that is asked says when it is back.
+        let calls = peer.failures.saturating_sub(1) as usize;
+        let is_turn = !calls.is_multiple_of(ways);
         let direct = spoke.or_else(|| peer.path.best_direct(now).filter(|_| is_turn));
         direct.map(Endpoint::Direct).or(path)
     }

@@ -163,7 +163,7 @@ impl<A: Aead> Node<A> {
         member.is_some_and(|member| member.membership.roles.contains(Roles::GATEWAY))
     }
 
-    fn is_relay(&self, node: NodeId) -> bool {
+    pub(super) fn is_relay(&self, node: NodeId) -> bool {
         let network = self.network.as_ref();
         let member = network.and_then(|network| network.registry.by_node(&node));
         member.is_some_and(|member| member.membership.roles.contains(Roles::RELAY))

@@ -520,6 +520,7 @@ impl<A: Aead> Node<A> {
         self.tell_presence(node, now);
         self.tell_logins_to(session, now);
         self.tell_awaited(node, now);
+        self.tell_waiting(node, now);
         self.timers.housekeeping_at(now);
     }
 

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use altnet_tunnel::aead::Aead;
-use altnet_wire::control::DATA;
+use altnet_wire::control::{DATA, INIT};
 use altnet_wire::endpoint::{Endpoint, PortId};
 use altnet_wire::frame::Frame;
 use altnet_wire::id::NodeId;
@@ -58,8 +58,10 @@ pub(super) struct RelayLink {
     pub(super) beside: Beside,
     /// Since when the relay says that it doesn't know the token.
     pub(super) unknown_since: Option<Instant>,
-    /// From where it said so last, and when.
+    /// From where it said so last or where others say it is, and when.
     pub(super) spoke: Option<(SocketAddr, Instant)>,
+    /// When others last said that it is back, as far as that was heeded.
+    pub(super) returned: Option<Instant>,
     /// From when on it forwards again, which it didn't for a moment.
     pub(super) carries_from: Option<Instant>,
     /// When it was last asked to register this node.
@@ -127,6 +129,9 @@ impl<A: Aead> Node<A> {
                     return self.handle_datagram(from, frame, now);
                 }
                 self.charge(sender, Parcel::of(frame.packet()), now)?;
+                if frame.packet().first() == Some(&INIT) {
+                    self.calls_relay(sender, to, now);
+                }
                 match self.pass_on(sender, to, frame, now) {
                     Err(reason @ DropReason::RelayNoSuchNode) => {
                         self.bring_together(sender, to, now);

@@ -486,6 +486,7 @@ impl<A: Aead> Node<A> {
                     self.meet(introduced, now);
                     self.hint(introduced, presence, now);
                     self.hear_of_lan(node, introduced, presence, now);
+                    self.hear_of_return(introduced, now);
                 }
             }
         }
