@@ -227,6 +227,10 @@ fn a_relay_that_was_away_is_a_good_spare_soon_after() {
             let mut chaos = begin(seed, RELAYED, loss);
             // What keeps a spare is rare by then.
             chaos.flow(seconds(200));
+            if chaos.path(0).is_ok() {
+                println!("seed {seed}, {loss} in 1000 lost: they guessed each other's ports");
+                continue;
+            }
             let first = chaos.relays[usize::from(used(&chaos))];
             chaos.world.power_off(first);
             chaos.flow(seconds(away));
