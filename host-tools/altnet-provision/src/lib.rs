@@ -12,9 +12,11 @@
 
 mod chance;
 pub mod directory;
+pub mod drives;
 pub mod error;
 pub mod files;
 pub mod home;
+pub mod image;
 pub mod network;
 pub mod policy;
 pub mod qr;
