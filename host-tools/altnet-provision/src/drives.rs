@@ -92,6 +92,9 @@ pub enum Unfit {
     /// Its medium can't be taken out.
     #[error("it is built in, not a card or a drive on USB")]
     BuiltIn,
+    /// The system's own root is on it.
+    #[error("the system runs from it")]
+    System,
     /// A file system of it is mounted.
     #[error("its file system is mounted on {at}; unmount it first")]
     Mounted {
@@ -323,18 +326,28 @@ impl Disk {
     }
 
     fn unfit(&self, uses: &Uses) -> Option<Unfit> {
+        // First what nobody can change.
+        let mounts: Vec<&str> = self
+            .parts
+            .iter()
+            .flat_map(|part| uses.mounts(part))
+            .collect();
+        if mounts.contains(&"/") {
+            return Some(Unfit::System);
+        }
+        if self.bus.is_none() {
+            return Some(Unfit::BuiltIn);
+        }
         if let Some(holder) = &self.holder {
             let holder = holder.clone();
             return Some(Unfit::Held { holder });
         }
-        if let Some(at) = self.parts.iter().find_map(|part| uses.mounted(part)) {
+        if let Some(at) = mounts.first() {
+            let at = (*at).to_owned();
             return Some(Unfit::Mounted { at });
         }
         if self.parts.iter().any(|(name, _)| uses.swaps.contains(name)) {
             return Some(Unfit::Swap);
-        }
-        if self.bus.is_none() {
-            return Some(Unfit::BuiltIn);
         }
         if self.bytes == 0 {
             return Some(Unfit::Empty);
@@ -391,12 +404,13 @@ impl Uses {
         })
     }
 
-    fn mounted(&self, (name, number): &(String, String)) -> Option<String> {
-        let found = self
-            .mounts
-            .iter()
-            .find(|(known, source, _)| known == number || source.as_ref() == Some(name));
-        found.map(|(_, _, at)| at.clone())
+    /// Where a disk or partition, by its name and number, is mounted.
+    fn mounts<'a>(&'a self, part: &'a (String, String)) -> impl Iterator<Item = &'a str> {
+        let (name, number) = part;
+        let known = self.mounts.iter();
+        known
+            .filter(move |(known, source, _)| known == number || source.as_ref() == Some(name))
+            .map(|(_, _, at)| at.as_str())
     }
 }
 

@@ -174,7 +174,7 @@ fn a_disk_in_use_is_refused_with_the_reason() {
             "/media/anna/BOOT",
         ),
         ("30 1 8:16 / /mnt rw - ext4 /dev/sdb rw", "/mnt"),
-        ("30 1 0:44 /@ / rw - btrfs /dev/sdb1 rw", "/"),
+        ("30 1 0:44 /@ /home rw - btrfs /dev/sdb1 rw", "/home"),
         ("30 1 0:44 /@ /srv rw - btrfs /dev/disk rw", "/srv"),
     ] {
         let mut kernel = stick();
@@ -182,6 +182,11 @@ fn a_disk_in_use_is_refused_with_the_reason() {
         kernel.mounts.push_str(line);
         assert_eq!(kernel.why(), mounted(at), "{line}");
     }
+    let mut kernel = stick();
+    kernel.mounts.push_str(
+        "30 1 8:17 / /boot rw - ext4 /dev/sdb1 rw\n31 1 8:17 /@ / rw - ext4 /dev/sdb1 rw\n",
+    );
+    assert_eq!(kernel.why(), Some(Unfit::System));
     let mut kernel = stick();
     kernel
         .mounts

@@ -70,6 +70,9 @@ pub fn flash(session: &Session<'_>, args: &FlashArgs) -> Result<Report> {
     // All that can be refused is, before anybody is asked.
     let (boot, notes) = first_boot(session, &args.files)?;
     let image = Image::open(path)?;
+    if let Some(drive) = given {
+        image.plan(drive.bytes, &boot)?;
+    }
     let drive = match given {
         Some(drive) if args.yes => drive,
         _ => chosen(&survey, given, &image)?,
