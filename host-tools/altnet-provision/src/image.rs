@@ -3,7 +3,7 @@
 //! An image is a file `.img`, or `.img.zst` as `ci/image` makes it. [`Image::open`] reads all of it once:
 //! how long it is, its SHA-256, and that it is an image of ours. [`Image::plan`] works out what becomes
 //! different on a disk of a given size (the partition table, and files of the first boot), in memory, and
-//! [`write()`] writes both in one pass and reads all of it back. So nothing is written before everything
+//! [`write::write`] writes both in one pass and reads all of it back. So nothing is written before everything
 //! that can be refused was looked at. It mounts nothing and needs no rights but those on what it writes.
 
 use std::fs::File;

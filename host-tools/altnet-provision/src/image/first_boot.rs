@@ -98,7 +98,12 @@ impl FirstBoot {
                 .map_err(Error::io("run", checker))?;
             if !run.status.success() {
                 let said = String::from_utf8_lossy(&run.stderr);
-                return Err(wrong(said.trim().trim_start_matches("altnet: ")));
+                // What follows the first line is the place in the file, with what is written there.
+                let said = said
+                    .lines()
+                    .next()
+                    .unwrap_or("`altnet config check` says no");
+                return Err(wrong(said.trim_start_matches("altnet: ")));
             }
         }
         self.add("altnet.toml", bytes);
