@@ -41,7 +41,10 @@ def a_box_takes_its_files_at_its_first_boot() -> None:
                 assert taken == ["hostname is taken", "altnet.toml is taken", "first-boot.bundle is taken"], taken
                 machine.open_shell()
                 assert machine.ask("hostname") == ["house-a"]
-                assert machine.ask("ip -4 -o address show | grep -c 192.168.99.1") == ["1"], "the config isn't in force"
+                # The router carries it out some time after altnetd answers.
+                in_force = "ip -4 -o address show | grep -c 192.168.99.1"
+                machine.ask(f"for n in $(seq 60); do ! {in_force} >/dev/null || break; sleep 1; done", timeout_s=180)
+                assert machine.ask(in_force) == ["1"], "the config isn't in force"
                 modes = machine.ask("stat -c '%a %n' /data/etc/altnet.toml /data/etc/first-boot.bundle")
                 assert modes == ["600 /data/etc/altnet.toml", "600 /data/etc/first-boot.bundle"], modes
                 kilobytes = int(machine.ask("df -k /data | tail -n 1 | tr -s ' ' | cut -d' ' -f2")[0])
