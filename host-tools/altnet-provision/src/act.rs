@@ -1,5 +1,6 @@
 //! What each command does: asks for what it needs, calls the library, says what came of it.
 
+mod image;
 mod invite;
 mod network;
 mod policy;
@@ -42,6 +43,8 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Policy(command) => policy::act(&session, command),
         Command::Tls(command) => tls::act(&session, command),
         Command::Release(command) => release::act(&session, command),
+        Command::Image(command) => image::act(&session, command),
+        Command::Flash(args) => image::flash(&session, &args),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

@@ -79,13 +79,19 @@ pub fn recovery_key(file: Option<&Path>) -> Result<RecoveryKey> {
 
 /// Whether the person says yes; without a person, no.
 pub fn consent(question: &str) -> bool {
+    let said = answer(&format!("{question} [y/N] "));
+    said.is_some_and(|said| matches!(said.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// What the person types in answer to a question; without a person, nothing.
+pub fn answer(question: &str) -> Option<String> {
     if !is_attended() {
-        return false;
+        return None;
     }
     let mut answer = String::new();
-    let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+    let _ = write!(std::io::stderr(), "{question}");
+    std::io::stdin().lock().read_line(&mut answer).ok()?;
+    Some(answer.trim().to_owned())
 }
 
 /// A file of text.

@@ -9,8 +9,10 @@ use altnet_wire::record::{Rights, Roles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+mod image;
 mod release;
 
+pub use image::{FirstBootArgs, FlashArgs, ImageCommand};
 pub use release::{ReleaseCommand, ReleaseKeyCommand};
 
 /// Networks, identities, invites, first-boot bundles and backups.
@@ -79,6 +81,11 @@ pub enum Command {
     /// Make and sign the releases that boxes install
     #[command(subcommand)]
     Release(ReleaseCommand),
+    /// Prepare disk images for boxes
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Write an image to a card or drive, with what its box needs for the first boot
+    Flash(Box<FlashArgs>),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device

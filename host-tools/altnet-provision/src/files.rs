@@ -38,18 +38,44 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::Exists`] if there is one; else [`Error::Io`].
 pub fn create(path: &Path, bytes: &[u8]) -> Result<()> {
-    if fs::symlink_metadata(path).is_ok() {
-        return Err(Error::exists(
-            format!("{} is there already", path.display()),
-            "Choose another file name, or move that file away.",
-        ));
-    }
+    check_absent(path)?;
     let beside = beside(path)?;
     let written = write_new(&beside, bytes)
         .and_then(|()| put(&beside, path, |from, to| fs::hard_link(from, to)));
     let _ = fs::remove_file(&beside);
     written.map_err(Error::io("write", path))?;
     sync_parent(path)
+}
+
+/// Puts what `fill` writes at `path` where no file is yet, for what is too large to be held. `fill` gets an
+/// empty file to read and write, and syncs it.
+///
+/// # Errors
+/// [`Error::Exists`] if there is one; [`Error::Io`]; what `fill` says.
+pub fn create_by<T>(path: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
+    check_absent(path)?;
+    let beside = beside(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let file = options.open(&beside).map_err(Error::io("write", path))?;
+    let filled = fill(file).and_then(|filled| {
+        put(&beside, path, |from, to| fs::hard_link(from, to)).map_err(Error::io("write", path))?;
+        Ok(filled)
+    });
+    let _ = fs::remove_file(&beside);
+    let filled = filled?;
+    sync_parent(path)?;
+    Ok(filled)
+}
+
+fn check_absent(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(Error::exists(
+            format!("{} is there already", path.display()),
+            "Choose another file name, or move that file away.",
+        )),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Gives the file `beside` the name `path` unless that is taken.

@@ -1,4 +1,4 @@
-//! Networks, identities, invites, bundles and backups, on a person's computer.
+//! Networks, identities, invites, bundles, backups and cards for boxes, on a person's computer.
 //!
 //! This library is what `altnet-provision` does without a terminal, so that other tools (a
 //! dashboard, a flasher) can do the same. [`network::Network`] is the way in: it makes and opens
@@ -12,9 +12,11 @@
 
 mod chance;
 pub mod directory;
+pub mod drives;
 pub mod error;
 pub mod files;
 pub mod home;
+pub mod image;
 pub mod network;
 pub mod policy;
 pub mod qr;

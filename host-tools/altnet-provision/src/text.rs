@@ -61,6 +61,39 @@ pub fn duration(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// Reads the size of a disk: `4G`, `512M` or a number of bytes. Units are of 1024.
+///
+/// # Errors
+/// [`Error::Input`] if it is something else.
+pub fn size(text: &str) -> Result<u64> {
+    let (digits, unit) = match text.strip_suffix(['K', 'M', 'G', 'T']) {
+        Some(digits) if text.ends_with('K') => (digits, 1u64 << 10),
+        Some(digits) if text.ends_with('M') => (digits, 1 << 20),
+        Some(digits) if text.ends_with('G') => (digits, 1 << 30),
+        Some(digits) => (digits, 1 << 40),
+        None => (text, 1),
+    };
+    // `parse` would take a sign.
+    let count = digits.bytes().all(|b| b.is_ascii_digit());
+    let bytes = count.then(|| digits.parse::<u64>().ok()).flatten();
+    let bytes = bytes.and_then(|count| count.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::input(
+            format!("`{text}` is not a size"),
+            "Write a number and K, M, G or T, as in 4G, or a number of bytes.",
+        )
+    })
+}
+
+/// A size for people, in units of 1000, as drives are labelled.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match UNITS.iter().find(|(_, unit)| count >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", count as f64 / *unit as f64),
+        None => self::count(count as usize, "byte"),
+    }
+}
+
 /// Reads an address and a UDP port that a device can be reached at.
 ///
 /// # Errors
@@ -194,6 +227,38 @@ fn names<T>(table: &[(&'static str, T)]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_size_is_a_number_and_perhaps_a_unit() {
+        let check = |text: &str, expected| assert_eq!(size(text).unwrap(), expected);
+        check("1000", 1000);
+        check("4G", 4 << 30);
+        check("512M", 512 << 20);
+        check("2T", 2 << 40);
+        for bad in [
+            "",
+            "G",
+            "-1G",
+            "+1G",
+            "0G",
+            "4g",
+            "4 G",
+            "1.5G",
+            "99999999999T",
+        ] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_told_as_drives_are_labelled() {
+        let check = |count, expected: &str| assert_eq!(bytes(count), expected);
+        check(0, "0 bytes");
+        check(1, "1 byte");
+        check(999, "999 bytes");
+        check(224_395_264, "224.4 MB");
+        check(31_914_983_424, "31.9 GB");
+    }
 
     #[test]
     fn a_duration_is_a_number_and_a_unit() {

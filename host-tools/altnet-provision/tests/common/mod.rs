@@ -6,11 +6,12 @@ pub mod running;
 pub mod town;
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use altnet_provision::network::{BundleWish, InviteWish};
@@ -196,4 +197,44 @@ pub fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     files
+}
+
+/// An image as the builder lays it out, with partitions that hold next to nothing.
+pub fn disk_image(table: &str) -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one = MAKING.lock();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (path, made) = (
+        folder.join(format!("image-{table}.img")),
+        folder.join(format!("image-{}-{table}.img", std::process::id())),
+    );
+    let is_new = fs::metadata(&path)
+        .and_then(|found| found.modified())
+        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 600));
+    if is_new {
+        return path;
+    }
+    let script = r#"
+import pathlib, sys, tempfile
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+from image import disk
+with tempfile.TemporaryDirectory(dir=pathlib.Path(sys.argv[3]).parent) as name:
+    parts = {}
+    for part, at, length in disk.partitions():
+        parts[part] = pathlib.Path(name) / part
+        label = disk.SLOT_LABEL if part.startswith("slot") else part
+        parts[part].write_bytes((bytes(43) + label.encode()).ljust(length - 9, b"\0") + b"the end -")
+    disk.assemble(pathlib.Path(sys.argv[3]), "judge", sys.argv[2], "u-boot", parts, {})
+"#;
+    let builder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../linux-image");
+    let run = Command::new("python3")
+        .args(["-c", script])
+        .args([&builder, Path::new(table), &made])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success(), "{said}");
+    fs::rename(&made, &path).unwrap();
+    path
 }
