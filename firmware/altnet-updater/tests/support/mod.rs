@@ -1,0 +1,93 @@
+//! The program on a box made of files.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use altnet_update::manifest::Manifest;
+use altnet_wire::time::UnixTime;
+use serde_json::Value;
+
+#[path = "../../../altnet-update/tests/common/mod.rs"]
+mod common;
+
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub use common::{House, SLOT_BYTES, bundle, key, slot};
+
+/// The calendar of this machine, but no earlier than the image of a [`House`].
+pub fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixTime::from_secs(since.unwrap_or_default().as_secs().max(1_795_000_000))
+}
+
+/// A bundle that hasn't expired by this machine's clock, after `change`.
+pub fn current(fill: u8, signers: &[u8], change: impl Fn(&mut Manifest)) -> Vec<u8> {
+    bundle(fill, signers, |manifest| {
+        manifest.made = now();
+        manifest.not_after = UnixTime::from_secs(now().as_secs() + 1_000_000);
+        change(manifest);
+    })
+}
+
+/// What `altnet-update` said and did.
+pub struct Done {
+    pub is_good: bool,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            is_good: output.status.success(),
+            out: String::from_utf8(output.stdout).expect("text"),
+            err: String::from_utf8(output.stderr).expect("text"),
+        }
+    }
+}
+
+fn command(root: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_altnet-update"));
+    command.arg("--root").arg(root).args(words);
+    command
+}
+
+/// Runs the program.
+pub fn run(house: &House, words: &[&str]) -> Done {
+    let mut command = command(&house.path(""), words);
+    command
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs")
+        .into()
+}
+
+/// Runs it with this as its standard input.
+pub fn run_with(house: &House, words: &[&str], input: &[u8]) -> Done {
+    let mut command = command(&house.path(""), words);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    // One that has heard enough doesn't read the rest.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    child.wait_with_output().expect("it ends").into()
+}
+
+/// Puts a program in the place of the one that boots again, which notes that it was called.
+pub fn put_reboot(house: &House) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let note = house.path("rebooted");
+    let script = format!("#!/bin/sh\necho yes >{}\n", note.display());
+    let path = house.put("sbin/reboot", script.as_bytes());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("made");
+}
