@@ -1,22 +1,36 @@
 //! `altnet update` becomes the `altnet-update` that lies beside it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// Writes a program, by another one: a file that this process had open for writing can't be run while a child that
+/// was begun meanwhile still has it.
+fn put_program(path: &Path, script: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", write, "sh", script]).arg(path);
+    assert!(command.status().unwrap().success());
+}
+
+/// A folder that has `altnet` in it.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_altnet"), folder.path().join("altnet")).unwrap();
+    folder
+}
+
 fn altnet(folder: &Path, words: &[&str]) -> Output {
-    let copy = folder.join("altnet");
-    fs::copy(env!("CARGO_BIN_EXE_altnet"), &copy).unwrap();
-    Command::new(copy).args(words).output().unwrap()
+    let program = folder.join("altnet");
+    Command::new(program).args(words).output().unwrap()
 }
 
 #[test]
 fn the_words_and_the_outcome_are_those_of_the_program_beside_it() {
-    let home = tempfile::tempdir().unwrap();
+    let home = folder();
     let program = home.path().join("altnet-update");
-    fs::write(&program, "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 7\n").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    put_program(&program, "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 7\n");
     let check = |words: &[&str], expected: &str| {
         let done = altnet(home.path(), words);
         assert_eq!(
@@ -42,7 +56,7 @@ fn the_words_and_the_outcome_are_those_of_the_program_beside_it() {
 
 #[test]
 fn where_there_is_none_it_says_what_to_do_instead() {
-    let home = tempfile::tempdir().unwrap();
+    let home = folder();
     let done = altnet(home.path(), &["update", "status"]);
     let said = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(1));

@@ -4,8 +4,8 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use altnet_router::board::Ports;
@@ -81,6 +81,23 @@ fn look(machine: &Machine, dns: Found) -> Look {
     }
 }
 
+/// Writes a program, by another one: a file that this process had open for writing can't be run while a child that
+/// was begun meanwhile still has it.
+fn put_program(path: &Path, script: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", write, "sh", script]).arg(path);
+    assert!(command.status().unwrap().success());
+}
+
+/// The program that boots the box again notes that it was called.
+fn put_reboot(house: &House) {
+    let note = house.path("rebooted");
+    let script = format!("#!/bin/sh\necho >>{}\n", note.display());
+    put_program(&house.path("sbin/reboot"), &script);
+}
+
 /// A box into which a release was installed in which all worked.
 fn installed() -> House {
     let house = House::new("u-boot");
@@ -93,10 +110,7 @@ fn installed() -> House {
     appliance
         .install(&file, calendar, BEFORE, &mut |_| ())
         .unwrap();
-    let note = house.path("rebooted");
-    let script = format!("#!/bin/sh\necho >>{}\n", note.display());
-    let path = house.put("sbin/reboot", script.as_bytes());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    put_reboot(&house);
     house
 }
 
@@ -187,10 +201,7 @@ fn a_router_that_cannot_boot_again_tries_until_it_does() {
     let look = look(&router(true, true), Found::Here);
     live(&house, &mut keeper, &look, s(700));
     assert!(keeper.deadline().is_some_and(|at| at > s(700)));
-    let note = house.path("rebooted");
-    let script = format!("#!/bin/sh\necho >>{}\n", note.display());
-    let path = house.put("sbin/reboot", script.as_bytes());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    put_reboot(&house);
     let when = live(&house, &mut keeper, &look, s(900));
     assert!(s(700) < when && when < s(720), "{when:?}");
 }

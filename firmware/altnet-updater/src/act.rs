@@ -182,8 +182,12 @@ impl Act {
         let before = match &look {
             Ok(look) => look.facts().working(),
             Err(e) => {
+                let why = match e {
+                    AskError::NotRunning { .. } => "altnet-routerd doesn't run".to_owned(),
+                    e => e.to_string(),
+                };
                 eprintln!(
-                    "altnet-update: what works now is not known: {e}. So the new release is the good one once it ran for a minute."
+                    "altnet-update: what works now is not known: {why}. So the new release is the good one once it ran for a minute."
                 );
                 Working::default()
             }

@@ -19,6 +19,9 @@ mod status;
 pub use moment::moment;
 pub use status::Status;
 
+/// Of what nobody knows to work.
+const NOTHING: &str = "nothing, as far as is known";
+
 /// Something that is said in two ways.
 pub trait Report: Serialize {
     /// For people.
@@ -80,9 +83,13 @@ impl Works {
         ];
         let works: Vec<&str> = all.iter().filter(|one| one.0).map(|one| one.1).collect();
         match works.is_empty() {
-            true => "nothing".to_owned(),
+            true => NOTHING.to_owned(),
             false => works.join(", "),
         }
+    }
+
+    fn is_empty(self) -> bool {
+        !(self.wan || self.dns || self.private || self.lan)
     }
 
     /// Those of them that don't work now.
@@ -133,10 +140,8 @@ impl Outcome {
             "confirmed-by-hand" => "is the good one, by a person's word".to_owned(),
             "never-came-up" => "never came up, and was left".to_owned(),
             "did-not-work" => {
-                let working = self
-                    .working
-                    .map_or_else(|| "nothing".to_owned(), Works::list);
-                format!("was left, since of what worked before this alone did: {working}")
+                let working = self.working.map_or_else(|| NOTHING.to_owned(), Works::list);
+                format!("was left; what worked in it: {working}")
             }
             "worked-before" => {
                 "was left: what didn't work in it worked in the slot from before".to_owned()

@@ -16,12 +16,12 @@ pub const PROGRAM: &str = "altnet-update";
 pub enum Update {
     /// The release that runs, what waits to be confirmed and why, and what comes next.
     Status,
-    /// What the folder that [update] from names has for this box. Fetches no more than its beginning.
+    /// What the folder that altnet.toml names has for this box. Fetches no more than its beginning.
     Check,
     /// Write a release into the slot that doesn't run, and choose it for the next boot.
     Install {
         /// A bundle: a file, an http:// or https:// address, or - for standard input [default: the one in the folder that
-        /// [update] from names]
+        /// altnet.toml names]
         bundle: Option<OsString>,
         /// What is done then.
         #[command(flatten)]

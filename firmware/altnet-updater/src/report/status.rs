@@ -165,8 +165,12 @@ impl Report for Status {
             self.product, self.version, self.board, self.slot.0, self.counter, self.built
         );
         let other = if self.slot.0 == 'A' { 'B' } else { 'A' };
+        let is_new = |pending: &Waiting| pending.phase == "boot";
         let way_back = match self.has_way_back {
-            true => format!("slot {other} holds another release: the way back"),
+            _ if self.pending.as_ref().is_some_and(is_new) => {
+                format!("slot {}, once slot {other} is booted", self.slot.0)
+            }
+            true => format!("slot {other} holds another release"),
             false => format!("none: slot {other} holds no release"),
         };
         let mut line = |name: &str, what: &str| {
@@ -190,18 +194,18 @@ impl Report for Status {
             let waits = match pending.phase {
                 "boot" => "waits for its first boot",
                 "tried" => "runs, and isn't known to be good yet",
-                "asked" => "didn't work; slot from before is asked whether all works there",
+                "asked" => "didn't work; it is tried whether all works in the slot from before",
                 _ => "waits until what fails outside of this box is over",
             };
             let (version, slot) = (&pending.version, pending.slot.0);
             line("pending", &format!("{version} in slot {slot} {waits}"));
-            line("before", &format!("{} worked", pending.before.list()));
+            line("worked", &format!("before it: {}", pending.before.list()));
             if let Some(now) = &pending.now {
                 let now = Works::from(now.facts().working());
                 let missing = pending.before.missing(now);
-                let what = match missing.list().as_str() {
-                    "nothing" => "all that worked before works".to_owned(),
-                    missing => format!("{missing}: doesn't work"),
+                let what = match missing.is_empty() {
+                    true => "all that worked before works".to_owned(),
+                    false => format!("this doesn't work: {}", missing.list()),
                 };
                 line("now", &what);
             }
@@ -216,5 +220,148 @@ impl Report for Status {
         }
         line("next", &self.expected);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use altnet_router::hands::look::Found;
+    use altnet_update::choice::{self, Choice, Format, PLACES};
+    use altnet_update::disk::Disk;
+    use altnet_update::state::{Release, State, Working};
+    use altnet_update::verdict::Approval;
+    use altnet_wire::time::UnixTime;
+
+    use super::*;
+
+    /// A disk that holds nothing but a choice.
+    struct Memory(Vec<u8>);
+
+    impl Disk for Memory {
+        fn bytes(&mut self) -> std::io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn read_at(&mut self, at: u64, out: &mut [u8]) -> std::io::Result<()> {
+            out.copy_from_slice(&self.0[at as usize..at as usize + out.len()]);
+            Ok(())
+        }
+
+        fn write_at(&mut self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+            self.0[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const WORKED: Working = Working {
+        wan: true,
+        dns: true,
+        private: false,
+        lan: true,
+    };
+
+    /// What is said in slot A of a release in slot B, or the other way round.
+    fn said(running: Slot, phase: Phase, look: Option<Look>) -> String {
+        let mut disk = Memory(vec![0; PLACES[1] as usize + 4096]);
+        let first = Choice::FRESH.with_first(Slot::B);
+        choice::write(&mut disk, Format::UBoot, first).unwrap();
+        let standing = choice::read(&mut disk, Format::UBoot).unwrap();
+        let label = |text: &str| text.parse().unwrap();
+        let release = Release {
+            version: label("0.2.0"),
+            counter: 2,
+            floor: 2,
+            made: UnixTime::EPOCH,
+            keys: None,
+            approval: Approval {
+                by_release: true,
+                by_owner: false,
+            },
+        };
+        let status = appliance::Status {
+            image: appliance::Image {
+                product: label("altnet"),
+                board: label("rpi"),
+                version: label("0.1.0"),
+                counter: 1,
+                floor: 0,
+                built: UnixTime::EPOCH,
+            },
+            running,
+            next: standing.choice.begun().0,
+            standing,
+            has_way_back: true,
+            floor: 1,
+            state: State {
+                pending: Some(Pending {
+                    target: Slot::B,
+                    release,
+                    before: WORKED,
+                    charged_s: 70,
+                    rounds: 1,
+                    phase,
+                }),
+                ..State::default()
+            },
+            damage: None,
+        };
+        let status = Status::new(&status, look);
+        assert_eq!(status.json()["pending"]["version"], "0.2.0");
+        status.text()
+    }
+
+    #[test]
+    fn what_waits_is_said_with_what_it_waits_for() {
+        let look = Look {
+            wan: Found::Outside,
+            dns: Found::Here,
+            private: Found::Works,
+            lan: Found::Works,
+            calendar: None,
+        };
+        let asking = |was_out| Phase::Asking { was_out };
+        for (running, phase, look, expected) in [
+            (Slot::A, Phase::Trying, None, "waits for its first boot"),
+            (
+                Slot::A,
+                Phase::Trying,
+                None,
+                "Slot B is booted next, by: reboot",
+            ),
+            (
+                Slot::A,
+                Phase::Trying,
+                None,
+                "slot A, once slot B is booted",
+            ),
+            (
+                Slot::B,
+                Phase::Trying,
+                None,
+                "before it: internet, names, the house's side",
+            ),
+            (
+                Slot::B,
+                Phase::Trying,
+                Some(look),
+                "this doesn't work: internet, names\n",
+            ),
+            (Slot::B, Phase::Trying, None, "70 of 600 s"),
+            (Slot::B, Phase::Trying, None, "after 530 s more"),
+            (Slot::A, asking(false), None, "within 5 minutes"),
+            (
+                Slot::A,
+                asking(true),
+                None,
+                "is tried again once all works in slot A",
+            ),
+        ] {
+            let said = said(running, phase, look);
+            assert!(said.contains(expected), "{expected}:\n{said}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The program on a box made of files.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -83,11 +84,19 @@ pub fn run_with(house: &House, words: &[&str], input: &[u8]) -> Done {
     child.wait_with_output().expect("it ends").into()
 }
 
+/// Writes a program, by another one: a file that this process had open for writing can't be run while a child that
+/// was begun meanwhile still has it.
+fn put_program(path: &Path, script: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", write, "sh", script]).arg(path);
+    assert!(command.status().unwrap().success());
+}
+
 /// Puts a program in the place of the one that boots again, which notes that it was called.
 pub fn put_reboot(house: &House) {
-    use std::os::unix::fs::PermissionsExt as _;
     let note = house.path("rebooted");
     let script = format!("#!/bin/sh\necho yes >{}\n", note.display());
-    let path = house.put("sbin/reboot", script.as_bytes());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("made");
+    put_program(&house.path("sbin/reboot"), &script);
 }
