@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use altnet_router::board::Ports;
@@ -27,6 +28,12 @@ const BEFORE: Working = Working {
     private: false,
     lan: true,
 };
+
+/// Held while a test runs: a child that another one begins has this one's lock for a moment, until it is its own program.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -146,6 +153,7 @@ fn ended(appliance: &Appliance) -> Option<Ended> {
 
 #[test]
 fn what_works_as_before_is_confirmed_after_a_minute_and_nothing_is_asked_then() {
+    let _alone = alone();
     let house = installed();
     let (appliance, mut keeper) = keeper(&house);
     assert_eq!(appliance.running(), Slot::B);
@@ -159,6 +167,7 @@ fn what_works_as_before_is_confirmed_after_a_minute_and_nothing_is_asked_then() 
 
 #[test]
 fn names_that_are_not_resolved_any_more_bring_the_slot_before_back() {
+    let _alone = alone();
     let house = installed();
     let (appliance, mut first) = keeper(&house);
     let look = look(&router(true, true), Found::Here);
@@ -173,6 +182,7 @@ fn names_that_are_not_resolved_any_more_bring_the_slot_before_back() {
 
 #[test]
 fn a_cable_that_is_not_plugged_in_costs_nothing_for_an_hour_and_then_the_slot_before_is_asked() {
+    let _alone = alone();
     for out in [router(false, false), router(true, false)] {
         let house = installed();
         let (_, mut first) = keeper(&house);
@@ -195,6 +205,7 @@ fn a_cable_that_is_not_plugged_in_costs_nothing_for_an_hour_and_then_the_slot_be
 
 #[test]
 fn a_router_that_cannot_boot_again_tries_until_it_does() {
+    let _alone = alone();
     let house = installed();
     let (_, mut keeper) = keeper(&house);
     fs::remove_file(house.path("sbin/reboot")).unwrap();
@@ -208,6 +219,7 @@ fn a_router_that_cannot_boot_again_tries_until_it_does() {
 
 #[test]
 fn while_something_is_installed_the_watch_waits() {
+    let _alone = alone();
     let house = installed();
     let (appliance, mut keeper) = keeper(&house);
     let lock = fs::File::create(house.path("run/altnet/update.lock")).unwrap();
@@ -222,6 +234,7 @@ fn while_something_is_installed_the_watch_waits() {
 
 #[test]
 fn a_machine_without_slots_has_nothing_to_look_after() {
+    let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     let keeper = Keeper::new(home.path(), Limits::HOUSE, s(1));
     assert_eq!(keeper.deadline(), None);

@@ -9,7 +9,7 @@ use altnet_update::choice::{Choice, Slot};
 use altnet_update::confirm::{Facts, Finding, Limits};
 use altnet_update::manifest::Manifest;
 use altnet_wire::time::{Instant, UnixTime};
-use support::{Done, House, SLOT_BYTES, current, key, now, put_reboot, run, run_with, slot};
+use support::{Done, House, SLOT_BYTES, alone, current, key, now, put_reboot, run, run_with, slot};
 
 /// Runs the slot that was booted for two minutes in which everything works.
 fn works(house: &House) {
@@ -37,6 +37,7 @@ fn install(house: &House, bundle: &[u8], words: &[&str]) -> Done {
 
 #[test]
 fn a_release_is_installed_booted_confirmed_and_gone_back_from() {
+    let _alone = alone();
     let house = House::new("u-boot");
     works(&house);
     let status = run(&house, &["--json", "status"]).json();
@@ -115,6 +116,7 @@ fn a_release_is_installed_booted_confirmed_and_gone_back_from() {
 
 #[test]
 fn what_is_not_for_this_box_is_refused_with_what_to_do_and_costs_nothing() {
+    let _alone = alone();
     let house = House::new("grub");
     works(&house);
     let good = current(2, &[1, 2], |_| ());
@@ -192,6 +194,7 @@ fn what_is_not_for_this_box_is_refused_with_what_to_do_and_costs_nothing() {
 
 #[test]
 fn a_slot_that_is_too_small_is_left_as_it_is() {
+    let _alone = alone();
     let house = House::new("u-boot");
     works(&house);
     house.put("dev/altnet/slot-b", &vec![7; SLOT_BYTES - 512]);
@@ -207,6 +210,7 @@ fn a_slot_that_is_too_small_is_left_as_it_is() {
 
 #[test]
 fn a_stream_is_installed_and_one_that_breaks_off_costs_the_way_back_alone() {
+    let _alone = alone();
     let house = House::new("u-boot");
     works(&house);
     let good = current(2, &[1, 2], |_| ());
@@ -239,6 +243,7 @@ fn a_stream_is_installed_and_one_that_breaks_off_costs_the_way_back_alone() {
 
 #[test]
 fn it_boots_again_only_when_told_to() {
+    let _alone = alone();
     let house = House::new("u-boot");
     works(&house);
     let good = current(2, &[1, 2], |_| ());
@@ -265,6 +270,7 @@ fn it_boots_again_only_when_told_to() {
 
 #[test]
 fn a_person_confirms_what_waits_and_nothing_else() {
+    let _alone = alone();
     let house = House::new("grub");
     works(&house);
     let refused = run(&house, &["confirm"]);
@@ -281,6 +287,7 @@ fn a_person_confirms_what_waits_and_nothing_else() {
 
 #[test]
 fn the_owners_keys_are_enough_where_the_owner_says_so() {
+    let _alone = alone();
     let house = House::new("u-boot");
     works(&house);
     let own = current(2, &[8], |_| ());
@@ -294,6 +301,7 @@ fn the_owners_keys_are_enough_where_the_owner_says_so() {
 
 #[test]
 fn while_somebody_installs_nobody_else_does() {
+    let _alone = alone();
     let house = House::new("u-boot");
     works(&house);
     let lock = fs::File::create(house.path("run/altnet/update.lock")).unwrap();
@@ -309,6 +317,7 @@ fn while_somebody_installs_nobody_else_does() {
 
 #[test]
 fn a_machine_that_is_no_appliance_is_told_so() {
+    let _alone = alone();
     let house = House::new("u-boot");
     fs::remove_dir_all(house.path("run")).unwrap();
     for words in [

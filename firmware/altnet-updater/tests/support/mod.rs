@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use altnet_update::manifest::Manifest;
@@ -16,6 +17,12 @@ mod common;
 
 #[allow(unused_imports, reason = "each test file uses a part")]
 pub use common::{House, SLOT_BYTES, bundle, key, slot};
+
+/// Held while a test runs: a child that another one begins has this one's lock for a moment, until it is its own program.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The calendar of this machine, but no earlier than the image of a [`House`].
 pub fn now() -> UnixTime {
