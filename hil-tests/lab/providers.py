@@ -143,10 +143,10 @@ class House:
         self._asking: subprocess.Popen | None = None
         self.router.path("/var/lib/dhcpcd").mkdir(exist_ok=True)
 
-    def start(self) -> None:
-        """Starts the router, and waits until it answers."""
+    def start(self, *words: str) -> None:
+        """Starts the router, with these words too, and waits until it answers."""
         self.running = self.router.start(
-            "altnet-routerd", "run", "--config", str(self.config), "--ports", '{"wan":"wan","lan":["lan1"]}', "--log", "debug",
+            "altnet-routerd", "run", "--config", str(self.config), "--ports", '{"wan":"wan","lan":["lan1"]}', "--log", "debug", *words,
             log="routerd.log",
         )
         wait_for("altnet-routerd to answer", lambda: self.ask("status", check=False))

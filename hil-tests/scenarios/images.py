@@ -1,20 +1,25 @@
 """The appliance's disk images, booted whole, and the boot loaders' choice of a slot."""
 
 import functools
+import http.server
 import json
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from contextlib import contextmanager
 
+from lab import boxes
 from lab.machines import ROOT, Machine, need
 from lab.places import LabError
 
 sys.path.insert(0, str(ROOT / "linux-image"))
 
-from image import boards, boot, choice, disk  # noqa: E402
+from image import boards, boot, choice, disk, root  # noqa: E402
 from image.choice import Choice  # noqa: E402
 
 CASES_AT = 2 << 20  # on the disk by which U-Boot is judged, a sector each
@@ -142,7 +147,7 @@ def a_copy(of: pathlib.Path, folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def images_boot_and_say_so() -> None:
-    """The images for ARM and PCs boot from their disks by U-Boot, BIOS and EFI: altnetd answers, the slot is said and good, the root is read-only, data is kept."""
+    """The images for ARM and PCs boot from their disks by U-Boot, BIOS and EFI: altnetd answers, the slot is said and looked after, the root is read-only, data is kept."""
     need()
     with scratch() as folder:
         for board, kind in BOOTED:
@@ -173,7 +178,7 @@ def boots(machine: Machine, slot: str) -> list[str]:
     machine.until(f"altnet: slot {slot} (order")
     machine.until(f"altnet: slot {slot} is mounted")
     machine.until("altnetd answers")
-    machine.until(f"slot {slot} is good")
+    machine.until(f"slot {slot} is looked after")
     return [line.split("altnet: ")[1] for line in machine.lines if re.search(r"altnet: .* at [\d.]+ s", line)]
 
 
@@ -227,5 +232,129 @@ def a_bad_slot_is_left_for_the_other() -> None:
                 print(f"{kind}: copy {torn} was torn, slot {expected} booted, both copies are good again")
 
 
-LONG = [loaders_choose_as_the_table_says, images_boot_and_say_so, a_bad_slot_is_left_for_the_other]
+class Releases:
+    """A folder of bundles on this machine, and a resolver, as a guest reaches them; use as a context manager."""
+
+    def __init__(self, folder: pathlib.Path):
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+        self._web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._resolver.bind(("127.0.0.1", 0))
+        self.config = (
+            f'[update]\nfrom = "http://10.0.2.2:{self._web.server_port}/"\n[dns]\nforward = ["10.0.2.2:{self._resolver.getsockname()[1]}"]\n'
+            "[router]\n[router.ntp]\nservers = []\nserve = false\n"
+        )
+
+    def __enter__(self) -> "Releases":
+        threading.Thread(target=self._web.serve_forever, daemon=True).start()
+        threading.Thread(target=self._resolve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._web.shutdown()
+        self._resolver.close()
+
+    def _resolve(self) -> None:
+        """Answers every question with nothing."""
+        while True:
+            try:
+                asked, client = self._resolver.recvfrom(4096)
+                self._resolver.sendto(asked[:2] + bytes([0x81, 0x80]) + asked[4:], client)
+            except OSError:
+                return
+
+
+def serves(machine: Machine, releases: Releases) -> None:
+    """Gives a box its file and its owner's keys, and waits until everything works there."""
+    machine.open_shell()
+    for path, text in (("altnet.toml", releases.config), ("release-keys", boxes.keys("rule adds"))):
+        lines = " ".join(f"'{line}'" for line in text.splitlines())
+        machine.ask(f"(umask 077; printf '%s\\n' {lines} >/data/etc/{path}); sync")
+    machine.ask("killall -HUP altnet-routerd; killall altnetd")
+    deadline = time.monotonic() + 240
+    while True:
+        look = " ".join(machine.ask("altnet-routerd look"))
+        if look.count('"works"') == 3:
+            return
+        assert time.monotonic() < deadline, f"not everything works: {look}"
+        time.sleep(2)
+
+
+def installed(machine: Machine) -> None:
+    """Installs what the folder has, and boots it."""
+    said = machine.ask("altnet update check", timeout_s=120)
+    assert any("newer than the release that runs" in line for line in said), said
+    said = machine.ask("altnet update install", timeout_s=900)
+    assert any("is in slot B, which is booted next" in line for line in said), said
+    assert any("internet, names, the house's side" in line for line in said), said
+    machine.ask("reboot")
+
+
+def an_image_installs_a_release_and_confirms_it() -> None:
+    """A running image fetches a release, boots it, confirms it by what works, and goes back when a person says so."""
+    need()
+    with scratch() as folder, Releases(folder) as releases:
+        board, kind = BOOTED[0]
+        whole = a_copy(image(board), folder, f"{kind}.img")
+        made = boxes.bundle(board, boxes.slot_of(image(board)), "next", int(time.time()))
+        (folder / f"{board}.bundle").write_bytes(made)
+        with Machine(kind, whole, folder / f"{kind}.log", reaches_host=True) as machine:
+            boots(machine, "A")
+            serves(machine, releases)
+            installed(machine)
+            boots(machine, "B")
+            machine.open_shell()
+            began = time.monotonic()
+            while not any("next in slot B is the good one" in line for line in machine.ask("altnet update status")):
+                assert time.monotonic() < began + 300, machine.ask("altnet update status; altnet-routerd look")
+                time.sleep(5)
+            print(f"{kind}: {len(made)} bytes installed, booted, and confirmed after {time.monotonic() - began:.0f} s")
+            assert choice.current(copies(whole, boards.load(board).loader)).order == "BA"
+            said = machine.ask("altnet update rollback")
+            assert any("Slot A is booted next" in line for line in said), said
+            machine.ask("reboot")
+            boots(machine, "A")
+
+
+def a_release_without_altnetd_is_left_by_itself() -> None:
+    """In a release altnetd ends at once: the house has no names there, and after ten minutes the box is back in the one before."""
+    need()
+    with scratch() as folder, Releases(folder) as releases:
+        board, kind = BOOTED[0]
+        whole = a_copy(image(board), folder, f"{kind}.img")
+        broken = without_altnetd(image(board).with_suffix(".slot"), folder)
+        (folder / f"{board}.bundle").write_bytes(boxes.bundle(board, broken.read_bytes(), "broken", int(time.time())))
+        with Machine(kind, whole, folder / f"{kind}.log", reaches_host=True) as machine:
+            boots(machine, "A")
+            serves(machine, releases)
+            installed(machine)
+            machine.until("altnet: slot B is mounted")
+            began = time.monotonic()
+            machine.until("altnet: slot A is mounted", timeout_s=1500)
+            print(f"{kind}: the broken release was left after {time.monotonic() - began:.0f} s")
+            machine.until("slot A is looked after")
+            machine.open_shell()
+            said = " ".join(machine.ask("altnet update status"))
+            assert "broken in slot B was left" in said, said
+            assert choice.current(copies(whole, boards.load(board).loader)).tries_b == 0
+
+
+def without_altnetd(slot: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """The same slot with an altnetd that ends at once."""
+    files = {name: folder / name for name in ("Image.gz", "initrd.zst", "root.sqfs")}
+    for name, path in files.items():
+        subprocess.run(["mcopy", "-i", slot, f"::{name}", path], check=True)
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", folder / "root", files["root.sqfs"]], check=True, stdout=subprocess.DEVNULL)
+    (folder / "root/usr/bin/altnetd").write_text("#!/bin/sh\nexit 1\n")
+    files["root.sqfs"].unlink()
+    root.squashfs(folder / "root", files["root.sqfs"], 0)
+    into = folder / "broken.slot"
+    disk.fat(into, disk.SLOT_SIZE, disk.SLOT_LABEL, 16, files, 0)
+    return into
+
+
+LONG = [
+    loaders_choose_as_the_table_says, images_boot_and_say_so, a_bad_slot_is_left_for_the_other, an_image_installs_a_release_and_confirms_it,
+    a_release_without_altnetd_is_left_by_itself,
+]
 SCENARIOS = []

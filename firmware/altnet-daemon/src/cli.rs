@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use altnet_router::hands::cli::Asked;
+use altnet_updater::words::Update;
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
@@ -121,6 +122,9 @@ enum Command {
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The releases of this box, where it is an appliance with two slots.
+    #[command(subcommand)]
+    Update(Update),
     /// The router that runs here: its lines to the internet, its networks, the daemons that serve them.
     Router,
     /// Counters, in the Prometheus text format.
@@ -243,6 +247,10 @@ fn error_value(error: &anyhow::Error) -> Value {
 pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Config(command) => command.run(&arguments.socket, arguments.json, out),
+        Command::Update(update) => {
+            let program = std::env::current_exe().context("can't find out my own path")?;
+            Err(update.hand_over(&program, arguments.json))
+        }
         Command::Router => config::ask_router(&Asked::Status, arguments.json, out),
         Command::Selftest { dir } => selftest::run(dir, arguments.json, out),
         Command::Completion { shell } => {
@@ -391,6 +399,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Audit(command) => audit::ask(&mut session, command).await,
         Command::Config(_)
         | Command::Router
+        | Command::Update(_)
         | Command::Selftest { .. }
         | Command::Completion { .. } => Ok(()),
     }
@@ -534,5 +543,6 @@ mod tests {
     fn completion_knows_the_commands() {
         let script = check("altnet completion bash").unwrap();
         assert!(script.contains("rotate") && script.contains("host"));
+        assert!(script.contains("altnet__update__install") || script.contains("--no-reboot"));
     }
 }

@@ -10,6 +10,7 @@ use altnet_core::audit;
 use altnet_core::limits::Limits;
 use altnet_core::relay::Quotas;
 use altnet_router::config::Router;
+use altnet_updater::config::Update;
 use altnet_wire::id::{Name, SiteId};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +102,8 @@ pub struct Config {
     pub audit: Audit,
     /// A port on the router before this machine.
     pub port_mapping: PortMapping,
+    /// Where an appliance's releases come from. `altnet update` goes by it, altnetd doesn't.
+    pub update: Update,
     /// The router of the house, where this machine is it. `altnet-routerd` carries it out; without the section somebody else
     /// routes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -347,6 +350,7 @@ impl Default for Config {
             tls: Tls::default(),
             audit: Audit::default(),
             port_mapping: PortMapping::default(),
+            update: Update::default(),
             router: None,
         }
     }
@@ -551,6 +555,9 @@ command = "/usr/libexec/altnet-tls"
 max_bytes = 1048576
 [port_mapping]
 enabled = false
+[update]
+from = "https://get.example/altnet/"
+ca = "/etc/altnet/update-ca.pem"
 "#;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {

@@ -16,9 +16,11 @@ pub mod echo;
 pub mod files;
 pub mod hook;
 pub mod kernel;
+pub mod look;
 pub mod netlink;
 pub mod probe;
 pub mod run;
+pub mod slot;
 #[cfg(test)]
 mod testing;
 pub mod trial;

@@ -15,7 +15,7 @@ mod zones;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -46,6 +46,8 @@ pub struct Altnet {
     pub listen_port: u16,
     /// Its TUN device.
     pub tun: String,
+    /// Where it answers questions.
+    pub socket: PathBuf,
 }
 
 impl Default for Altnet {
@@ -53,6 +55,7 @@ impl Default for Altnet {
         Self {
             listen_port: 51820,
             tun: "altnet0".into(),
+            socket: "/run/altnet/altnet.sock".into(),
         }
     }
 }

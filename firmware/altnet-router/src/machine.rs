@@ -16,6 +16,7 @@ use crate::house::{House, Wan, Way};
 use crate::plan::{Child, Passwords, Places, Plan, WanState, World};
 
 mod children;
+mod findings;
 pub mod kept;
 mod stale;
 mod status;
@@ -26,6 +27,7 @@ mod trial;
 mod uplinks;
 
 pub use children::ChildStatus;
+pub use findings::Known;
 pub use status::{Event, NetworkStatus, Status, WanStatus};
 pub use trial::{TRIAL, TrialError};
 
@@ -133,6 +135,8 @@ pub struct Machine {
     retry_at: Option<Duration>,
     retry: Duration,
     troubles: Vec<String>,
+    /// Whether the kernel refused the last ruleset.
+    is_refused: bool,
     works: BTreeMap<Name, bool>,
     wishes: VecDeque<Wish>,
 }
@@ -153,6 +157,7 @@ impl Machine {
             retry_at: None,
             retry: FIRST_RETRY,
             troubles: Vec::new(),
+            is_refused: false,
             works: BTreeMap::new(),
             wishes: VecDeque::new(),
         };
@@ -223,6 +228,7 @@ impl Machine {
             self.wishes.push_back(Wish::Tell(Event::Trouble { what }));
         }
         self.troubles = troubles;
+        self.is_refused = is_refused;
         if is_refused && self.trial.is_some() {
             self.take_back("the kernel refused its ruleset", now);
         }

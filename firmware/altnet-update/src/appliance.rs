@@ -6,6 +6,7 @@
 //! | `/etc/altnet/release-keys` | whose releases it takes, if anybody's but its owner's ([`crate::keys::read_pinned`]) |
 //! | `/etc/altnet/board.toml` | the board: `loader` in `[boot]` is `u-boot` or `grub` |
 //! | `/run/altnet/slot` | `A` or `B`, which runs |
+//! | `/run/altnet/watched` | is there once a [`Watch`] began in this boot |
 //! | `/dev/altnet/disk`, `slot-a`, `slot-b` | the whole disk and the slots' partitions |
 //! | `/data/etc/release-keys` | the owner's keys, if there are any ([`crate::keys::read_owner`]) |
 //! | `/data/etc/update.state` | what is kept ([`State`]) |
@@ -30,9 +31,11 @@ use crate::state::{Ended, Keep, KeptFile, Outcome, Release, State, StateError, W
 use crate::verdict::Here;
 
 mod error;
+mod offer;
 mod watch;
 
 pub use error::Error;
+pub use offer::{Calendar, Offer};
 pub use watch::{Heard, Watch};
 
 /// The most bytes of a small file.
@@ -82,6 +85,11 @@ impl Places {
     /// The same below another root.
     pub fn under(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// What they are below.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     fn etc(&self, name: &str) -> PathBuf {
@@ -192,55 +200,88 @@ impl Appliance {
         })
     }
 
+    /// The release that runs.
+    pub const fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Judges the head of a bundle, of which nothing after the signatures is read. `name` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if it is none, and what the box's own files say; that the box doesn't take it is in the
+    /// [`Offer`].
+    pub fn check(&self, name: &Path, head: impl Read, calendar: Calendar) -> Result<Offer, Error> {
+        let (state, _) = self.state()?;
+        let trust = self.trust(&state)?;
+        let opened = Opened::read(head).map_err(|source| Error::Bundle {
+            path: name.to_path_buf(),
+            source,
+        })?;
+        Ok(Offer::judge(
+            &opened,
+            &self.here(&state, &trust, calendar),
+            &self.image,
+        ))
+    }
+
     /// Installs the bundle in a file into the other slot, and chooses it; the caller then boots again.
     ///
-    /// `now` is the calendar if it is known; `validity_floor` what owners and issuers of the network signed
-    /// last; `before` what works now. A file is read twice, so that one that is damaged costs nothing; what
-    /// can be read only once, a pipe, costs the way back if it breaks off.
+    /// `before` is what works now. A file is read twice, so that one that is damaged costs nothing; what can be read
+    /// only once, a pipe, costs the way back if it breaks off.
     ///
     /// # Errors
     /// [`Error`].
     pub fn install(
         &self,
         bundle: &Path,
-        now: Option<UnixTime>,
-        validity_floor: UnixTime,
+        calendar: Calendar,
+        before: Working,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Release, Error> {
+        let failed = |source| Error::Read {
+            path: bundle.to_path_buf(),
+            source,
+        };
+        let open = || File::open(bundle).map(BufReader::new).map_err(failed);
+        let is_file = fs::metadata(bundle).map_err(failed)?.is_file();
+        let first = if is_file { Some(open()?) } else { None };
+        self.install_stream(bundle, first, open()?, calendar, before, progress)
+    }
+
+    /// Installs a bundle that is read once, `name` being what messages call it. If `first` is the same one, that is
+    /// read whole before, so that one that is damaged costs nothing; without, a stream that breaks off costs the way
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn install_stream<R: Read>(
+        &self,
+        name: &Path,
+        first: Option<R>,
+        bundle: R,
+        calendar: Calendar,
         before: Working,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Release, Error> {
         let _lock = self.lock()?;
         let (state, _) = self.state()?;
         let trust = self.trust(&state)?;
-        let here = Here {
-            product: &self.image.product,
-            board: &self.image.board,
-            floor: state.floor.max(self.image.floor),
-            now,
-            validity_floor: validity_floor
-                .max(self.image.built)
-                .max(state.validity_floor),
-            trust: &trust,
-        };
-        let failed = |source| Error::Read {
-            path: bundle.to_path_buf(),
-            source,
-        };
+        let here = self.here(&state, &trust, calendar);
         let damaged = |source| Error::Bundle {
-            path: bundle.to_path_buf(),
+            path: name.to_path_buf(),
             source,
         };
         let refused = |source| Error::Refused {
-            path: bundle.to_path_buf(),
+            path: name.to_path_buf(),
             source,
         };
-        let open = || File::open(bundle).map_err(failed);
-        if fs::metadata(bundle).map_err(failed)?.is_file() {
-            let opened = Opened::read(BufReader::new(open()?)).map_err(damaged)?;
+        if let Some(first) = first {
+            let opened = Opened::read(first).map_err(damaged)?;
             let mut approved = opened.approve(&here).map_err(refused)?;
             let mut piece = Vec::new();
             while let Some(_at) = approved.pieces().next_piece(&mut piece).map_err(damaged)? {}
         }
-        let opened = Opened::read(BufReader::new(open()?)).map_err(damaged)?;
+        let opened = Opened::read(bundle).map_err(damaged)?;
         let mut approved = opened.approve(&here).map_err(refused)?;
         let room = Room {
             running: self.running,
@@ -307,6 +348,20 @@ impl Appliance {
             self.kept().save(&state)?;
         }
         Ok(slot)
+    }
+
+    fn here<'a>(&'a self, state: &State, trust: &'a Trust, calendar: Calendar) -> Here<'a> {
+        Here {
+            product: &self.image.product,
+            board: &self.image.board,
+            floor: state.floor.max(self.image.floor),
+            now: calendar.now,
+            validity_floor: calendar
+                .floor
+                .max(self.image.built)
+                .max(state.validity_floor),
+            trust,
+        }
     }
 
     fn choose(&self, change: impl FnOnce(Choice) -> Choice) -> Result<(), Error> {

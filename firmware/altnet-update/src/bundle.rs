@@ -29,6 +29,8 @@ use crate::verdict::{Approval, Here, Refusal, judge};
 pub const MAGIC: [u8; 8] = *b"ALTNETUP";
 /// The version of the format that is read and written here.
 pub const VERSION: u8 = 1;
+/// The most bytes of a head: all that goes before the frames.
+pub const MAX_HEAD_BYTES: usize = 14 + MAX_MANIFEST_BYTES + MAX_KEYS * (32 + SIGNATURE_BYTES);
 /// The largest window that a frame may want (RFC 8878 section 3.1.1.1.2): a piece has no more.
 pub const MAX_WINDOW_BYTES: u64 = PIECE_BYTES as u64;
 

@@ -132,7 +132,35 @@ struct After {
 impl Machine {
     /// Begins when user space is up in slot `running`. `choice` is as the boot loader left it.
     pub fn new(state: State, running: Slot, choice: Choice, limits: Limits, now: Instant) -> Self {
-        let mut machine = Self {
+        let mut machine = Self::idle(state, running, choice, limits, now);
+        machine.begin();
+        machine
+    }
+
+    /// Begins once more in the same boot, because whoever told it what works ended. For a slot that is tried
+    /// that costs as much as a boot; a slot that was chosen meanwhile still waits for its first one.
+    pub fn again(
+        state: State,
+        running: Slot,
+        choice: Choice,
+        limits: Limits,
+        now: Instant,
+    ) -> Self {
+        let mut machine = Self::idle(state, running, choice, limits, now);
+        if machine.pending().is_some_and(|p| p.target == running) {
+            machine.begin();
+        }
+        machine
+    }
+
+    const fn idle(
+        state: State,
+        running: Slot,
+        choice: Choice,
+        limits: Limits,
+        now: Instant,
+    ) -> Self {
+        Self {
             limits,
             running,
             state,
@@ -146,9 +174,7 @@ impl Machine {
             is_boot_charged: false,
             outputs: VecDeque::new(),
             after: None,
-        };
-        machine.begin();
-        machine
+        }
     }
 
     /// What is to be kept.

@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
-use altnet_update::appliance::{Appliance, Error, Watch};
+use altnet_update::appliance::{Appliance, Calendar, Error, Watch};
 use altnet_update::choice::{Choice, Slot};
 use altnet_update::confirm::{Event, Facts, Finding, Limits};
 use altnet_update::manifest::Manifest;
@@ -21,10 +22,14 @@ const BEFORE: Working = Working {
     lan: true,
 };
 
+const CALENDAR: Calendar = Calendar {
+    now: Some(NOW),
+    floor: UnixTime::EPOCH,
+};
+
 fn install(house: &House, appliance: &Appliance, bundle: &[u8]) -> Result<(), Error> {
     let file = house.put("bundle", bundle);
-    let floor = UnixTime::EPOCH;
-    let done = appliance.install(&file, Some(NOW), floor, BEFORE, &mut |_| ());
+    let done = appliance.install(&file, CALENDAR, BEFORE, &mut |_| ());
     done.map(|release| assert_eq!(release.version.as_str(), "0.2.0"))
 }
 
@@ -203,6 +208,72 @@ fn a_watch_leaves_it_to_the_next_boot_when_somebody_else_decided() {
     let heard = watch.handle_timeout(at(5000)).unwrap();
     assert!(!heard.reboot && heard.deadline.is_none() && heard.events.is_empty());
     assert_eq!(house.choice(), Choice::new(Slot::B, 3, 3));
+}
+
+#[test]
+fn a_watch_that_begins_again_in_a_boot_leaves_what_waits_for_the_next_one() {
+    let house = House::new("u-boot");
+    let (_, appliance) = house.boot();
+    assert_eq!(run(&appliance, Finding::Works), (false, vec![]));
+    install(&house, &appliance, &bundle(2, &[1, 2], |_| ())).unwrap();
+    // Whoever ran it was killed, and is there again.
+    let (reboot, events) = run(&appliance, Finding::Here);
+    assert!(!reboot && events.is_empty(), "{events:?}");
+    assert_eq!(house.choice(), Choice::new(Slot::B, 3, 3));
+    let (slot, appliance) = house.boot();
+    assert_eq!(slot, Slot::B);
+    // In the new slot each beginning costs a boot: the tenth leaves it.
+    let mut begun = 0;
+    let ended = loop {
+        begun += 1;
+        let (_, heard) = Watch::begin(appliance.clone(), Limits::HOUSE, at(9)).unwrap();
+        if heard.reboot {
+            break ended(&heard.events);
+        }
+    };
+    assert!(
+        matches!(ended, Some(Ended::DidNotWork { .. })) && begun == 10,
+        "{begun}"
+    );
+}
+
+#[test]
+fn an_offer_is_judged_by_its_head_alone() {
+    let house = House::new("u-boot");
+    let (_, appliance) = house.boot();
+    let offer = |bundle: &[u8], head_bytes: usize| {
+        let head = &bundle[..head_bytes.min(bundle.len())];
+        appliance.check(Path::new("offer"), head, CALENDAR)
+    };
+    let good = bundle(2, &[1, 2], |_| ());
+    let frames =
+        Manifest::decode(&good[13..13 + usize::from(good[9]) + 256 * usize::from(good[10])])
+            .unwrap()
+            .packed_bytes() as usize;
+    let head_bytes = good.len() - frames;
+    let found = offer(&good, head_bytes).unwrap();
+    assert!(
+        found.is_news() && found.packed_bytes == frames as u64,
+        "{found:?}"
+    );
+    assert!(matches!(
+        offer(&good, head_bytes - 1),
+        Err(Error::Bundle { .. })
+    ));
+    let same = offer(
+        &bundle(2, &[1, 2], |m| (m.counter, m.floor) = (1, 1)),
+        usize::MAX,
+    )
+    .unwrap();
+    assert!(same.verdict.is_ok() && same.order.is_eq() && !same.is_news());
+    let old = offer(
+        &bundle(2, &[1, 2], |m| (m.counter, m.floor) = (0, 0)),
+        usize::MAX,
+    )
+    .unwrap();
+    assert!(old.order.is_lt() && matches!(old.verdict, Err(Refusal::BelowFloor { .. })));
+    let forged = offer(&bundle(2, &[1], |_| ()), usize::MAX).unwrap();
+    assert!(matches!(forged.verdict, Err(Refusal::Signatures { .. })) && !forged.is_news());
 }
 
 #[test]

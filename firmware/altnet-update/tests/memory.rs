@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
 
+use altnet_update::appliance::Calendar;
 use altnet_update::make;
 use altnet_update::manifest::Manifest;
 use altnet_update::state::Working;
@@ -69,9 +70,12 @@ fn a_large_slot_takes_no_more_memory_than_a_small_one() {
         drop(bundle);
         let before = HELD.get();
         MOST.set(before);
-        let floor = UnixTime::EPOCH;
+        let calendar = Calendar {
+            now: Some(NOW),
+            floor: UnixTime::EPOCH,
+        };
         let works = Working::default();
-        let installed = appliance.install(&file, Some(NOW), floor, works, &mut |_| ());
+        let installed = appliance.install(&file, calendar, works, &mut |_| ());
         held.push(MOST.get() - before);
         installed.unwrap();
         assert!(fs::read(house.path("dev/altnet/slot-b")).unwrap() == slot);

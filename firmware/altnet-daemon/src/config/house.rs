@@ -46,6 +46,7 @@ impl Config {
         Altnet {
             listen_port: self.listen_port,
             tun: self.tun.name.clone(),
+            socket: self.api.socket.clone(),
         }
     }
 }

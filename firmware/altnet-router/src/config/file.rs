@@ -1,6 +1,6 @@
 //! What the router reads of `altnet.toml`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use altnet_service::mistake;
 use serde::Deserialize;
@@ -18,12 +18,19 @@ pub struct File {
     /// The UDP port of altnetd.
     listen_port: Option<u16>,
     tun: Tun,
+    api: Api,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct Tun {
     name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Api {
+    socket: Option<PathBuf>,
 }
 
 impl File {
@@ -41,6 +48,7 @@ impl File {
         Altnet {
             listen_port: self.listen_port.unwrap_or(usual.listen_port),
             tun: self.tun.name.clone().unwrap_or(usual.tun),
+            socket: self.api.socket.clone().unwrap_or(usual.socket),
         }
     }
 

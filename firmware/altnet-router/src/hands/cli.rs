@@ -64,6 +64,8 @@ enum Command {
 pub enum Asked {
     /// The router at a glance.
     Status,
+    /// What works now of what a house needs: the internet, names, the private network, the house's side. Always JSON.
+    Look,
     /// What there is to carry out now: links, addresses, routes, the ruleset, daemons. Always JSON.
     Plan,
     /// Whether a whole file is a good one for the router that runs. Changes nothing.
@@ -102,6 +104,9 @@ struct Run {
     /// The hardware's watchdog to feed, as /dev/watchdog. Without one none is.
     #[arg(long, value_name = "DEVICE")]
     watchdog: Option<PathBuf>,
+    /// Where the files of a box with slots are, if not below /.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
     /// How much is logged.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: Level,
@@ -166,6 +171,7 @@ impl Asking<'_> {
     pub fn ask(self, asked: &Asked, out: &mut impl Write) -> anyhow::Result<()> {
         let question = match asked {
             Asked::Status => Question::Status {},
+            Asked::Look => Question::Look {},
             Asked::Plan => Question::Plan {},
             Asked::Check { file } => Question::Check { text: read(file)? },
             Asked::Apply { file } => Question::Apply { text: read(file)? },
@@ -174,7 +180,7 @@ impl Asking<'_> {
         };
         let answer = self.put(question)?;
         match asked {
-            Asked::Plan => writeln!(out, "{answer:#}")?,
+            Asked::Look | Asked::Plan => writeln!(out, "{answer:#}")?,
             _ if self.json => writeln!(out, "{answer}")?,
             Asked::Status => status(&answer, out)?,
             Asked::Check { .. } => writeln!(out, "The file is a good one.")?,
@@ -246,6 +252,7 @@ fn begin(run: &Run, directory: &Path) -> anyhow::Result<()> {
         state_directory: run.state_directory.clone(),
         group: group.transpose()?,
         watchdog: run.watchdog.clone(),
+        root: run.root.clone(),
     })
 }
 

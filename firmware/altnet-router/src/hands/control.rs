@@ -51,6 +51,8 @@ pub struct Request {
 pub enum Question {
     /// The router at a glance.
     Status {},
+    /// What works now of what a house needs.
+    Look {},
     /// What there is to carry out now.
     Plan {},
     /// Whether a whole file is a good one here, and what its plan is.

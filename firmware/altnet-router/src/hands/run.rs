@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use altnet_update::confirm::Limits;
 use anyhow::Context as _;
 use rustix::process::Signal;
 use rustix::time::ClockId;
@@ -23,6 +24,8 @@ use super::control::{Call, Listener, Question, Refusal};
 use super::files::{self, Kept as Where};
 use super::hook::Hook;
 use super::kernel::{self, Kernel};
+use super::look::{self, Look};
+use super::slot::Keeper;
 use super::trial::{self, Files};
 use super::watchdog::Watchdog;
 use super::{netlink, probe};
@@ -53,6 +56,8 @@ pub struct Options {
     pub group: Option<u32>,
     /// The hardware's watchdog.
     pub watchdog: Option<PathBuf>,
+    /// Where the files of a box with slots are: `/`.
+    pub root: PathBuf,
 }
 
 /// Runs until a signal ends it.
@@ -84,6 +89,7 @@ struct Inputs {
     calls: mpsc::Receiver<Call>,
     ended: mpsc::UnboundedReceiver<Ended>,
     answers: mpsc::UnboundedReceiver<(machine::Question, bool)>,
+    looks: mpsc::UnboundedReceiver<Look>,
     changes: AsyncFd<Socket>,
     hangup: tokio::signal::unix::Signal,
     end: tokio::signal::unix::Signal,
@@ -97,6 +103,8 @@ struct Router {
     kernel: Kernel,
     children: Children,
     answered: mpsc::UnboundedSender<(machine::Question, bool)>,
+    keeper: Keeper,
+    looked: mpsc::UnboundedSender<Look>,
     /// Whether links have to be looked at.
     look_at: Option<Instant>,
     watchdog: Option<Watchdog>,
@@ -134,6 +142,7 @@ impl Router {
         let hook = Hook::bind(&options.run_directory).context("can't listen to children")?;
         let (children, ended) = Children::new(&options.run_directory);
         let (answered, answers) = mpsc::unbounded_channel();
+        let (looked, looks) = mpsc::unbounded_channel();
         let (calls_to, calls) = mpsc::channel(8);
         tokio::task::spawn_local(listener.serve(calls_to));
         let links = kernel.links().context("can't list interfaces")?;
@@ -148,6 +157,7 @@ impl Router {
             calls,
             ended,
             answers,
+            looks,
             changes: super::registered(changes)?,
             hangup: signal(SignalKind::hangup())?,
             end: signal(SignalKind::terminate())?,
@@ -158,6 +168,7 @@ impl Router {
             let path_shown = path.display();
             Watchdog::open(path).with_context(|| format!("can't open the watchdog {path_shown}"))
         });
+        let keeper = Keeper::new(&options.root, Limits::HOUSE, now());
         let router = Self {
             watchdog: watchdog.transpose()?,
             options,
@@ -166,6 +177,8 @@ impl Router {
             kernel,
             children,
             answered,
+            keeper,
+            looked,
             look_at: None,
         };
         Ok((router, inputs))
@@ -178,9 +191,17 @@ impl Router {
             if let Some(watchdog) = &mut self.watchdog {
                 watchdog.feed();
             }
-            let deadline = self
-                .machine
-                .deadline()
+            if self.keeper.handle_timeout(now()) {
+                let looked = self.looked.clone();
+                self.look_around(move |look| {
+                    let _ = looked.send(look);
+                });
+            }
+            let deadline = [self.machine.deadline(), self.keeper.deadline()];
+            let deadline = deadline
+                .into_iter()
+                .flatten()
+                .min()
                 .map(|at| Instant::now() + at.saturating_sub(now()));
             let fed = self.watchdog.as_ref().map(Watchdog::due);
             let wake = deadline.into_iter().chain(self.look_at).chain(fed).min();
@@ -196,10 +217,8 @@ impl Router {
                     Ok(None) => {}
                     Err(e) => altnet_service::warning!("what a child told is not taken: {e}"),
                 },
-                Some(call) = inputs.calls.recv() => {
-                    let answer = self.answer(call.question);
-                    let _ = call.reply.send(answer);
-                }
+                Some(call) = inputs.calls.recv() => self.take(call),
+                Some(look) = inputs.looks.recv() => self.keeper.handle_facts(look.facts(), now()),
                 Some(ended) = inputs.ended.recv() => {
                     if self.children.forget(&ended) {
                         self.machine.handle_ended(&ended.name, &ended.how, now());
@@ -311,6 +330,13 @@ impl Router {
         });
     }
 
+    /// Finds out what works, and has it told.
+    fn look_around(&self, tell: impl FnOnce(Look) + 'static) {
+        let known = self.machine.known();
+        let altnetd = self.machine.setting().house.altnet.socket.clone();
+        tokio::task::spawn_local(async move { tell(look::around(known, &altnetd).await) });
+    }
+
     fn keep(&self, kept: &Kept) {
         let path = self.options.state_directory.join(STATE_FILE);
         if let Err(e) = files::replace(&path, files::PRIVATE, &kept.write(), Where::OnDisk) {
@@ -331,22 +357,28 @@ impl Router {
         }
     }
 
-    fn answer(&mut self, question: Question) -> Result<Value, Refusal> {
-        match question {
+    fn take(&mut self, Call { question, reply }: Call) {
+        let answer = match question {
+            Question::Look {} => {
+                return self.look_around(move |look| {
+                    let _ = reply.send(as_json(&look));
+                });
+            }
             Question::Status {} => as_json(&self.machine.status(now())),
             Question::Plan {} => as_json(self.machine.plan()),
-            Question::Check { text } => {
-                let setting = self.checked(&text)?;
-                as_json(&self.machine.preview(&setting))
-            }
+            Question::Check { text } => self
+                .checked(&text)
+                .and_then(|setting| as_json(&self.machine.preview(&setting))),
             Question::Apply { text } => self.begin_trial(&text),
             Question::Confirm {} => self.confirm(),
             Question::Revert {} => {
                 let reverted = self.machine.handle_revert(now());
-                reverted.map_err(|e| Refusal::new(e.to_string(), ""))?;
-                Ok(json!({}))
+                reverted
+                    .map(|()| json!({}))
+                    .map_err(|e| Refusal::new(e.to_string(), ""))
             }
-        }
+        };
+        let _ = reply.send(answer);
     }
 
     /// What a file means here, if it is a good one and the kernel would take its ruleset.

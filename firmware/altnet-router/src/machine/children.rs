@@ -167,6 +167,12 @@ impl Children {
         times.min()
     }
 
+    /// Whether one runs, or waits for its interfaces; not one that ended by itself, and not one that nobody wants.
+    pub(super) fn is_well(&self, name: &str) -> bool {
+        let state = self.0.get(name);
+        state.is_some_and(|state| matches!(state.stage, Stage::Waits | Stage::Runs { .. }))
+    }
+
     pub(super) fn status(&self) -> Vec<ChildStatus> {
         let children = self.0.iter().map(|(name, state)| ChildStatus {
             name: name.clone(),

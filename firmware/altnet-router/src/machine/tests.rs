@@ -9,15 +9,15 @@ use crate::board::Ports;
 use crate::config::File;
 use crate::plan::Address;
 
-const START: Duration = Duration::from_secs(1000);
+pub(super) const START: Duration = Duration::from_secs(1000);
 
-const BARE: &str = "[router]\n";
+pub(super) const BARE: &str = "[router]\n";
 const OTHER_SUBNET: &str =
     "[router]\n[[router.network]]\nname = \"lan\"\nipv4 = \"10.9.0.1/24\"\nsubnet = 7\n";
-const TWO_LINES: &str = "[router]\n[[router.wan]]\nname = \"fibre\"\n[router.wan.probes]\ntargets = [\"192.0.2.1\"]\n\
+pub(super) const TWO_LINES: &str = "[router]\n[[router.wan]]\nname = \"fibre\"\n[router.wan.probes]\ntargets = [\"192.0.2.1\"]\n\
     [[router.wan]]\nname = \"cable\"\ninterface = \"lan4\"\n[router.wan.probes]\ntargets = [\"192.0.2.2\", \"2001:db8::2\"]\n\
     [[router.network]]\nname = \"lan\"\nports = [\"lan1\"]\n[[router.network]]\nname = \"guest\"\nports = [\"lan2\"]\n";
-const PPPOE: &str = "[router]\n[[router.wan]]\nname = \"wan\"\nconnection = \"pppoe\"\n[router.wan.pppoe]\nusername = \"anna\"\n\
+pub(super) const PPPOE: &str = "[router]\n[[router.wan]]\nname = \"wan\"\nconnection = \"pppoe\"\n[router.wan.pppoe]\nusername = \"anna\"\n\
     password = \"sesame\"\n";
 const STATIC: &str = "[router]\n[[router.wan]]\nname = \"wan\"\nconnection = \"static\"\nipv4 = { address = \"192.0.2.2/24\", gateway = \"192.0.2.1\" }\n\
     ipv6 = { address = \"2001:db8:f::2/64\", gateway = \"fe80::1\", prefix = \"2001:db8:f00::/56\" }\n";
@@ -37,7 +37,7 @@ fn setting(text: &str) -> Setting {
     }
 }
 
-fn machine(text: &str) -> Machine {
+pub(super) fn machine(text: &str) -> Machine {
     Machine::new(
         setting(text),
         Kept::default(),
@@ -46,7 +46,7 @@ fn machine(text: &str) -> Machine {
     )
 }
 
-fn links(names: &[&str]) -> Vec<LinkFact> {
+pub(super) fn links(names: &[&str]) -> Vec<LinkFact> {
     let facts = names.iter().map(|name| LinkFact {
         name: (*name).to_owned(),
         is_up: true,
@@ -56,18 +56,18 @@ fn links(names: &[&str]) -> Vec<LinkFact> {
     facts.collect()
 }
 
-fn left(machine: &mut Machine) -> Vec<Wish> {
+pub(super) fn left(machine: &mut Machine) -> Vec<Wish> {
     std::iter::from_fn(|| machine.poll_wish()).collect()
 }
 
-fn told(interface: &str, news: News) -> Told {
+pub(super) fn told(interface: &str, news: News) -> Told {
     Told {
         interface: interface.into(),
         news,
     }
 }
 
-fn lease4(address: &str) -> News {
+pub(super) fn lease4(address: &str) -> News {
     News::Ipv4(Some(Lease4 {
         net: address.parse().unwrap(),
         gateway: Some([198, 51, 100, 1].into()),
@@ -88,7 +88,7 @@ fn lease6(prefix: &str) -> News {
 }
 
 /// A machine whose WAN works, with nothing left to do.
-fn working(text: &str) -> Machine {
+pub(super) fn working(text: &str) -> Machine {
     let mut machine = machine(text);
     machine.handle_links(links(&["wan", "br-lan", "lan1"]), START);
     machine.handle_told(told("wan", lease4("198.51.100.7/24")), START);

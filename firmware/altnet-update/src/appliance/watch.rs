@@ -1,5 +1,7 @@
 //! The machine of [`crate::confirm`] on a real box: what it wants kept and chosen is done here.
 
+use std::fs::File;
+
 use altnet_wire::time::Instant;
 
 use super::{Appliance, Error};
@@ -30,11 +32,12 @@ pub struct Heard {
 }
 
 impl Watch {
-    /// Begins when user space is up and the data partition is there, or is known to be read-only.
+    /// Begins when user space is up and the data partition is there, or is known to be read-only. A file beside the
+    /// slot's name tells that it did, so that one that begins once more in the same boot isn't taken for a boot.
     ///
     /// # Errors
-    /// [`Error::Choice`], [`Error::State`] or [`Error::Busy`]. A state that is damaged is none: then nothing is
-    /// pending.
+    /// [`Error::Choice`], [`Error::State`], [`Error::Read`] or [`Error::Busy`]. A state that is damaged is none: then
+    /// nothing is pending.
     pub fn begin(
         appliance: Appliance,
         limits: Limits,
@@ -44,13 +47,22 @@ impl Watch {
         let (state, _) = appliance.state()?;
         let standing = choice::read(&mut appliance.whole_to_read()?, appliance.format)?;
         let running = appliance.running;
-        let machine = Machine::new(state.clone(), running, standing.choice, limits, now);
+        let begun = appliance.places.run("watched");
+        let begin = match begun.exists() {
+            true => Machine::again,
+            false => Machine::new,
+        };
+        let machine = begin(state.clone(), running, standing.choice, limits, now);
         let mut watch = Self {
             appliance,
             machine: Some(machine),
             kept: state,
         };
         let heard = watch.drain()?;
+        File::create(&begun).map_err(|source| Error::Read {
+            path: begun,
+            source,
+        })?;
         drop(lock);
         Ok((watch, heard))
     }

@@ -115,6 +115,7 @@ impl House {
         let standing = choice::read(&mut disk, self.format).expect("read");
         let (slot, counted) = standing.choice.begun();
         choice::write(&mut disk, self.format, counted).expect("written");
+        let _ = fs::remove_dir_all(self.path("run"));
         self.put("run/altnet/slot", slot.to_string().as_bytes());
         (slot, self.open())
     }
