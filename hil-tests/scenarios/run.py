@@ -11,13 +11,13 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from lab.places import CannotRunHere, LabError  # noqa: E402
 from scenarios import (  # noqa: E402
-    audit, certificates, derp, derpers, doors, hostile, house, images, interop, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, router, sizes,
+    appliance, audit, certificates, derp, derpers, doors, hostile, house, images, interop, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, router, sizes,
     traversal, turn,
 )
 
 FAMILIES = [
     nats, interop, derp, pages, refusals, hostile, logins, referral, power, outages, house, audit, portmap, traversal, sizes, mesh, nearby, turn,
-    derpers, doors, certificates, router, images,
+    derpers, doors, certificates, router, images, appliance,
 ]
 SKIP = 77
 
