@@ -66,12 +66,12 @@ class Appliance(Household):
             self.machine = None
 
     def settled(self) -> dict:
-        """The router's status, once its line works and all that it has running runs."""
+        """The router's status, once it has addresses on its line and all that it has running runs."""
 
         def works() -> dict | None:
             status = self.router("status")
             running = all(child["state"] == "runs" for child in status["children"])
-            return status if running and all(wan["works"] for wan in status["wans"]) else None
+            return status if running and all(wan["works"] and wan["addresses"] for wan in status["wans"]) else None
 
         return wait_for("the box's line to work", works, PATIENCE_S, every_s=1)
 
