@@ -5,6 +5,7 @@
     homes     two homes, a relay and the internet between them
     clients   a computer on a home's LAN that runs nothing of ours
     providers a provider's line, a router of ours on it, and a computer behind that
+    appliances a disk image of ours on a provider's line, and a computer behind that
     captures  what a listener on a cable sees
     readme    the commands a person would type, taken from the README
     altnet    the homes provisioned and running

@@ -3,8 +3,10 @@
 No KVM: the kernels of machines that rent machines seldom have it.
 """
 
+import os
 import pathlib
 import queue
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,38 +21,49 @@ OVMF = pathlib.Path("/usr/share/OVMF")
 
 # By kind: the emulator's command line but for the disk.
 KINDS = {
-    "arm64-u-boot": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "256", "-bios", str(UBOOT)],
-    "x86-64-bios": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "256"],
-    "x86-64-efi": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"],
+    "arm64-u-boot": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-bios", str(UBOOT)],
+    "x86-64-bios": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2"],
+    "x86-64-efi": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2"],
 }
+MEMORY_MB = {"arm64-u-boot": 256, "x86-64-bios": 256, "x86-64-efi": 512}
+# Of its network ports, in their order.
+MACS = ("02:00:5e:00:53:01", "02:00:5e:00:53:02")
 
 
 class Machine:
     """A machine that is switched on; use as a context manager. Leaving is pulling its plug.
 
-    It reaches nobody; with `reaches_host`, the loopback addresses of this machine, as 10.0.2.2.
+    Its ports lead nowhere, or to `cables` (see `network.tap`), which are its own from then on; with `reaches_host` the first
+    leads to the loopback addresses of this machine, as 10.0.2.2.
     """
 
-    def __init__(self, kind: str, disk: pathlib.Path, log: pathlib.Path, reaches_host: bool = False):
+    def __init__(
+        self, kind: str, disk: pathlib.Path, log: pathlib.Path, cables: tuple[int, ...] = (), memory_mb: int = 0, start=subprocess.Popen,
+        reaches_host: bool = False,
+    ):
         self.kind, self.log = kind, log
         self._said: queue.Queue[str | None] = queue.Queue()
         self.lines: list[str] = []
+        self._began: list[float] = []  # when it began, by each line that tells its own time
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="altnet-machine-"))
         command = [
-            *KINDS[kind], "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-rtc", "base=1970-01-01",
+            *KINDS[kind], "-m", str(memory_mb or MEMORY_MB[kind]), "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-rtc", "base=1970-01-01",
             "-drive", f"file={disk},format=raw,if=none,id=disk,cache=writeback", "-device", "virtio-blk-pci,drive=disk,bootindex=1",
             "-device", "virtio-rng-pci",
         ]
-        for number in range(2):
+        for number, mac in enumerate(MACS):
             restrict = "off" if reaches_host and number == 0 else "on"
-            command += ["-netdev", f"user,id=n{number},restrict={restrict}", "-device", f"virtio-net-pci,netdev=n{number},romfile="]
+            leads = f"tap,id=n{number},fd={cables[number]}" if cables else f"user,id=n{number},restrict={restrict}"
+            command += ["-netdev", leads, "-device", f"virtio-net-pci,netdev=n{number},mac={mac},romfile="]
         if kind == "x86-64-efi":
             shutil.copyfile(OVMF / "OVMF_VARS.fd", self._folder / "vars")
             command += [
                 "-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE.fd'}", "-drive", f"if=pflash,format=raw,file={self._folder / 'vars'}",
             ]
         self.started = time.monotonic()
-        self._emulator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._emulator = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=cables)
+        for cable in cables:
+            os.close(cable)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def __enter__(self) -> "Machine":
@@ -66,8 +79,16 @@ class Machine:
             for raw in self._emulator.stdout:
                 log.write(b"%8.2f " % (time.monotonic() - self.started) + raw)
                 log.flush()
-                self._said.put(raw.decode(errors="replace").rstrip())
+                line = raw.decode(errors="replace").rstrip()
+                if told := re.search(r"altnet: .* at ([\d.]+) s$", line):
+                    self._began.append(time.monotonic() - float(told[1]))
+                self._said.put(line)
         self._said.put(None)
+
+    def uptime_s(self, at: float) -> float:
+        """How long its kernel had run at a moment of `time.monotonic()`, by what it told of its own clock."""
+        # The line that came through fastest is nearest to the truth.
+        return at - min(self._began)
 
     def until(self, *texts: str, timeout_s: float = 180) -> str:
         """The next line of the console that holds one of `texts`."""

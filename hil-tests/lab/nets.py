@@ -4,21 +4,13 @@ A place gets a TUN device in place of a cable; the program `internet` (firmware/
 the other ends, translates, filters and delays. Nothing of the kernel's NAT is involved.
 """
 
-import array
-import ctypes
-import fcntl
 import os
 import pathlib
-import socket
-import struct
 import subprocess
 from dataclasses import dataclass, field
 
+from . import network
 from .places import Lab, LabError, Place
-
-TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
-CLONE_NEWNET = 0x40000000
 
 RELAYS = ("203.0.113.10", "203.0.113.11")
 
@@ -156,7 +148,7 @@ class Net:
         self._said.append(f"line {place.name} {address} {before}".rstrip())
 
     def _device(self, place: Place, name: str, role: str) -> None:
-        device = _tun(place, "wan")
+        device = network.tun(place, "wan")
         self._devices.append(device)
         place.ip("link", "set", "wan", "up", "mtu", "1500")
         self._said.append(f"host {name} {device} {role}")
@@ -171,26 +163,3 @@ def _address(place: Place, address: str) -> None:
     bits = 128 if ":" in address else 32
     place.ip("address", "add", f"{address}/{bits}", "dev", "wan", *(["nodad"] if bits == 128 else []))
     place.ip("-6" if bits == 128 else "-4", "route", "replace", "default", "dev", "wan", "src", address)
-
-
-def _tun(place: Place, name: str) -> int:
-    """Makes a TUN device in a place and returns its other end."""
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    child = os.fork()
-    if child == 0:
-        try:
-            with open(f"/proc/{place.pid}/ns/net") as namespace:
-                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET):
-                    os._exit(1)
-            device = os.open("/dev/net/tun", os.O_RDWR)
-            fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
-            theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [device]))])
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        raise LabError(f"{place.name}: no TUN device {name} can be made")
-    _, ancillary, *_ = mine.recvmsg(1, socket.CMSG_SPACE(4))
-    mine.close()
-    theirs.close()
-    return struct.unpack("i", ancillary[0][2][:4])[0]

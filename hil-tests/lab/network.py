@@ -1,6 +1,18 @@
 """Cables, bridges, addresses and NATs between places."""
 
+import array
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
 from .places import LabError, Place
+
+# linux/if_tun.h, linux/sched.h
+TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
+IFF_TUN, IFF_TAP, IFF_NO_PI = 0x0001, 0x0002, 0x1000
+CLONE_NEWNET = 0x40000000
 
 # The translations a home may sit behind, by the names RFC 4787 leads to.
 #   public      no translation: the gateway's address is reachable
@@ -16,6 +28,40 @@ def cable(one: Place, name_one: str, other: Place, name_other: str) -> None:
     for place, name in ((one, name_one), (other, name_other)):
         place._tool("ethtool", "-K", name, "tso", "off", "gso", "off", "gro", "off", "tx", "off")
         place.ip("link", "set", name, "up")
+
+
+def tun(place: Place, name: str) -> int:
+    """Makes a device of packets in a place, and returns its other end."""
+    return _device(place, name, IFF_TUN)
+
+
+def tap(place: Place, name: str) -> int:
+    """Puts a cable of frames into an interface of a place, which stays when it is pulled out, and returns its other end."""
+    return _device(place, name, IFF_TAP)
+
+
+def _device(place: Place, name: str, kind: int) -> int:
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(f"/proc/{place.pid}/ns/net") as namespace:
+                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET):
+                    os._exit(1)
+            device = os.open("/dev/net/tun", os.O_RDWR)
+            fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), kind | IFF_NO_PI))
+            if kind == IFF_TAP:
+                fcntl.ioctl(device, TUNSETPERSIST, 1)
+            theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [device]))])
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        raise LabError(f"{place.name}: no device {name} can be made by /dev/net/tun")
+    _, ancillary, *_ = mine.recvmsg(1, socket.CMSG_SPACE(4))
+    mine.close()
+    theirs.close()
+    return struct.unpack("i", ancillary[0][2][:4])[0]
 
 
 def bridge(place: Place, name: str, *ports: str) -> None:

@@ -19,7 +19,9 @@ DHCPCD, DHCPD, DHCLIENT = TOOLS / "dhcpcd/usr/sbin", TOOLS / "isc-dhcp/usr/sbin/
 RADVD = TOOLS / "radvd/usr/sbin/radvd"
 
 SITE4, SITE6 = "203.0.113.80", "2001:db8:80::80"
+SITE = "www.example"  # by the provider's resolver, see `answer_names`
 PAGE = "this is the internet"
+LINE = "line"  # the provider's end of a line
 
 # Of a place that is on nobody's way: connects or sends to each port and says which answered and which refused;
 # what says nothing within a second is silent.
@@ -81,25 +83,30 @@ class Provider:
 
     def plug(self, house: "House", port: str = "wan") -> None:
         """Connects a port of a house's router, and begins to serve it."""
-        place, self.port = self.place, port
-        network.cable(house.router, port, place, "line")
-        network.address(place, "line", f"{self.net4}.1/24")
-        place.ip("address", "add", f"{self.net6}::1/64", "dev", "line", "nodad")
+        network.cable(house.router, port, self.place, LINE)
+        [link] = json.loads(house.router.ip("-j", "link", "show", "dev", port))
+        self.serve(link["address"])
+
+    def serve(self, mac: str) -> None:
+        """Begins to serve a router of this MAC address, at the other end of the interface `line`."""
+        place, self.customer = self.place, link_local(mac)
+        network.address(place, LINE, f"{self.net4}.1/24")
+        place.ip("address", "add", f"{self.net6}::1/64", "dev", LINE, "nodad")
         place.lab.dir.chmod(0o755)  # some of them drop privileges
         place.start(
-            "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=line", "--user=root",
+            "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", f"--interface={LINE}", "--user=root",
             f"--dhcp-range={self.net4}.50,{self.net4}.99,10m", f"--dhcp-option=option:router,{self.net4}.1",
             f"--dhcp-option=option:dns-server,{self.net4}.53", "--dhcp-leasefile=/run/leases", log=f"{self.name}-dnsmasq.log",
         )
         (place.folder / "radvd.conf").write_text(
-            "interface line { AdvSendAdvert on; AdvManagedFlag on; AdvOtherConfigFlag on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
+            f"interface {LINE} {{ AdvSendAdvert on; AdvManagedFlag on; AdvOtherConfigFlag on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
             f" prefix {self.net6}::/64 {{ AdvAutonomous off; }}; }};\n"
         )
         place.start(str(RADVD), "--nodaemon", "--logmethod", "stderr", "--config", "radvd.conf", "--pidfile", "/run/radvd.pid",
                     log=f"{self.name}-radvd.log")
-        self.delegate(self.prefix, house)
+        self.delegate(self.prefix)
 
-    def delegate(self, prefix: str, house: "House") -> None:
+    def delegate(self, prefix: str) -> None:
         """Delegates this prefix from now on, and no other."""
         place = self.place
         if self._delegating:
@@ -114,10 +121,21 @@ class Provider:
             f"subnet6 {self.net6}::/64 {{ range6 {self.net6}::1000 {self.net6}::1fff; prefix6 {base} {base} /{bits}; }}\n"
         )
         (place.folder / "leases").write_text("")
-        self._delegating = place.start(str(DHCPD), "-6", "-f", "-d", "-cf", "dhcpd.conf", "-lf", "leases", "-pf", "/run/dhcpd.pid", "line",
+        self._delegating = place.start(str(DHCPD), "-6", "-f", "-d", "-cf", "dhcpd.conf", "-lf", "leases", "-pf", "/run/dhcpd.pid", LINE,
                                        log=f"{self.name}-dhcpd.log")
         # As a provider's routers do for what they delegated.
-        place.ip("-6", "route", "add", prefix, "via", link_local(house.router, self.port), "dev", "line")
+        place.ip("-6", "route", "add", prefix, "via", self.customer, "dev", LINE)
+
+    def answer_names(self) -> None:
+        """Has a resolver at the addresses that customers are told of; it knows the site alone."""
+        place, servers = self.place, (f"{self.net4}.53", f"{self.net6}::53")
+        network.address(place, LINE, f"{servers[0]}/24")
+        place.ip("address", "add", f"{servers[1]}/64", "dev", LINE, "nodad")
+        place.start(
+            "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts", "--bind-interfaces", "--pid-file=/run/names.pid",
+            *(f"--listen-address={server}" for server in servers), *(f"--host-record={SITE},{address}" for address in (SITE4, SITE6)),
+            log=f"{self.name}-names.log",
+        )
 
     def visitors(self) -> list[str]:
         """From where the page was fetched so far."""
@@ -129,18 +147,63 @@ class Provider:
         return json.loads(self.place.run(PYTHON, "-c", SCAN, by, host, *map(str, ports)).stdout)
 
 
-class House:
-    """A router of ours with one LAN port, and a computer on it that runs nothing of ours."""
+class Household:
+    """A computer in a house, on the LAN of its router, that runs nothing of ours."""
+
+    patience_s = 30  # what a router may take to serve it
+
+    def __init__(self, lab: Lab):
+        self.lab, self.client = lab, lab.place("client")
+        self._asking: subprocess.Popen | None = None
+
+    def lease(self) -> str:
+        """Has the client ask for an IPv4 address by ISC's dhclient, and returns it."""
+        folder = self.client.folder
+        self.forget()
+        self._asking = self.client.start(
+            str(DHCLIENT), "-4", "-d", "-cf", "/dev/null", "-lf", str(folder / "dhclient.leases"), "-pf", "/run/dhclient.pid",
+            "-sf", str(DHCLIENT.with_name("dhclient-script")), "eth0", log="client-dhclient.log",
+        )
+        return wait_for("an IPv4 address of the client", lambda: next(iter(addresses(self.client, "eth0", 4)), None), self.patience_s)
+
+    def forget(self) -> None:
+        """Has the client ask no longer, and have no IPv4 address."""
+        if self._asking:
+            self._asking.terminate()
+            self._asking.wait()
+            self._asking = None
+            self.client.ip("-4", "address", "flush", "dev", "eth0")
+
+    def slaac(self, inside: str) -> str:
+        """The address that the client made itself of an advertised prefix, within `inside`."""
+        self.client.sysctl("net.ipv6.conf.eth0.accept_ra=1")
+
+        def found() -> str | None:
+            made = addresses(self.client, "eth0", 6)
+            return next((ip for ip in made if ipaddress.ip_address(ip) in ipaddress.ip_network(inside)), None)
+
+        return wait_for(f"an IPv6 address of the client in {inside}", found, 2 * self.patience_s)
+
+    def fetch(self, family: int, check: bool = True) -> bool:
+        """Fetches the page on the internet from the client."""
+        site = SITE4 if family == 4 else f"[{SITE6}]"
+        done = self.client.run("curl", "--silent", "--fail", "--max-time", "5", f"http://{site}/", check=False)
+        if check and done.stdout != PAGE:
+            raise LabError(f"the client got no page over IPv{family}: curl ended with {done.returncode}")
+        return done.stdout == PAGE
+
+
+class House(Household):
+    """A router of ours with one LAN port, and a household on it."""
 
     def __init__(self, lab: Lab, config: str = "[router]\n"):
-        self.lab = lab
-        self.router, self.client = lab.place("router"), lab.place("client")
+        super().__init__(lab)
+        self.router = lab.place("router")
         network.cable(self.router, "lan1", self.client, "eth0")
         lab.environment["PATH"] = f"{BINARIES}:{DHCPCD}:/usr/sbin:/usr/bin:/sbin:/bin"
         self.config = self.router.folder / "altnet.toml"
         self.config.write_text(config)
         self.running: subprocess.Popen | None = None
-        self._asking: subprocess.Popen | None = None
         self.router.path("/var/lib/dhcpcd").mkdir(exist_ok=True)
 
     def start(self, *words: str) -> None:
@@ -190,37 +253,6 @@ class House:
         (self.router.folder / "new.toml").write_text(config)
         self.ask("apply", "new.toml")
 
-    def lease(self) -> str:
-        """Has the client ask for an IPv4 address by ISC's dhclient, and returns it."""
-        folder = self.client.folder
-        if self._asking:
-            self._asking.terminate()
-            self._asking.wait()
-            self.client.ip("-4", "address", "flush", "dev", "eth0")
-        self._asking = self.client.start(
-            str(DHCLIENT), "-4", "-d", "-cf", "/dev/null", "-lf", str(folder / "dhclient.leases"), "-pf", "/run/dhclient.pid",
-            "-sf", str(DHCLIENT.with_name("dhclient-script")), "eth0", log="client-dhclient.log",
-        )
-        return wait_for("an IPv4 address of the client", lambda: next(iter(addresses(self.client, "eth0", 4)), None), timeout_s=30)
-
-    def slaac(self, inside: str) -> str:
-        """The address that the client made itself of an advertised prefix, within `inside`."""
-        self.client.sysctl("net.ipv6.conf.eth0.accept_ra=1")
-
-        def found() -> str | None:
-            made = addresses(self.client, "eth0", 6)
-            return next((ip for ip in made if ipaddress.ip_address(ip) in ipaddress.ip_network(inside)), None)
-
-        return wait_for(f"an IPv6 address of the client in {inside}", found, timeout_s=60)
-
-    def fetch(self, family: int, check: bool = True) -> bool:
-        """Fetches the page on the internet from the client."""
-        site = SITE4 if family == 4 else f"[{SITE6}]"
-        done = self.client.run("curl", "--silent", "--fail", "--max-time", "5", f"http://{site}/", check=False)
-        if check and done.stdout != PAGE:
-            raise LabError(f"the client got no page over IPv{family}: curl ended with {done.returncode}")
-        return done.stdout == PAGE
-
     def log(self) -> str:
         """What the router logged so far."""
         return (self.lab.dir / "routerd.log").read_text()
@@ -236,8 +268,8 @@ def addresses(place: Place, interface: str, family: int) -> dict[str, dict]:
     return found
 
 
-def link_local(place: Place, interface: str) -> str:
-    """The link-local address of an interface, made of its MAC address (RFC 4291 appendix A)."""
-    mac = bytearray.fromhex(json.loads(place.ip("-j", "link", "show", "dev", interface))[0]["address"].replace(":", ""))
-    mac[0] ^= 2
-    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(mac[:3]) + b"\xff\xfe" + bytes(mac[3:])))
+def link_local(mac: str) -> str:
+    """The link-local address that an interface makes of its MAC address (RFC 4291 appendix A)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 2
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])))

@@ -122,14 +122,19 @@ def bare_disk(loader: str, files: dict[str, bytes], folder: pathlib.Path, into: 
 
 
 @functools.cache
-def image(board: str) -> pathlib.Path:
-    """The disk that ci/image makes for a board."""
+def report(board: str) -> dict:
+    """What ci/image says of the disk that it makes for a board."""
     done = subprocess.run([ROOT / "ci/image", board, "--json"], capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"ci/image {board}: {done.stderr.strip()[-600:]}")
-    report = json.loads(done.stdout)
-    print(f"{board}: image {report['image_bytes']} bytes of {report['image_budget_bytes']}, slot {report['slot_bytes']}")
-    return pathlib.Path(report["image"].removesuffix(".zst"))
+    return json.loads(done.stdout)
+
+
+def image(board: str) -> pathlib.Path:
+    """The disk that ci/image makes for a board."""
+    said = report(board)
+    print(f"{board}: image {said['image_bytes']} bytes of {said['image_budget_bytes']}, slot {said['slot_bytes']}")
+    return pathlib.Path(said["image"].removesuffix(".zst"))
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def a_prefix_that_changed_is_deprecated() -> None:
         wait_for("the page", lambda: house.fetch(6, check=False), timeout_s=30)
 
         house.cut_power()
-        provider.delegate("2001:db8:b00::/56", house)
+        provider.delegate("2001:db8:b00::/56")
         house.start()
         new = house.slaac("2001:db8:b00::/64")
         deprecated = wait_for("the old address to be deprecated", lambda: addresses(house.client, "eth0", 6).get(old, {}).get("deprecated"))

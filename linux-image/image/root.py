@@ -18,12 +18,12 @@ INITRD_APPLETS = ("sh", "mount", "cat", "cut", "dd", "basename", "dirname", "rea
 
 def build_root(board: Board, store: Store, kernel: Kernel, programs: pathlib.Path, into: pathlib.Path) -> list[str]:
     """Lays out the root below `into`; returns the names of modules that the kernel doesn't have."""
-    for folder in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc/altnet", "proc", "sys", "dev", "run", "tmp", "data", "var/lib", "root"):
+    for folder in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc/altnet", "proc", "sys", "dev", "run", "tmp", "data", "var/empty", "var/lib", "root"):
         (into / folder).mkdir(parents=True)
     for link, target in {
         "bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "etc/resolv.conf": "/run/altnet-router/resolv.conf",
         "etc/mtab": "/proc/self/mounts", "etc/altnet/altnet.toml": "/data/etc/altnet.toml", "var/run": "/run", "var/log": "/run/log",
-        "var/lock": "/run/lock", "var/tmp": "/tmp", "var/lib/altnet": "/data/altnet", "var/lib/dhcpcd": "/data/dhcpcd", "var/lib/altnet-router": "/data/altnet-router",
+        "var/lock": "/run/lock", "var/tmp": "/tmp", "var/lib/altnet": "/data/altnet", "var/lib/dhcpcd": "/run/altnet/dhcpcd", "var/lib/altnet-router": "/data/altnet-router",
     }.items():
         (into / link).symlink_to(target)
     for source in sorted((ROOM / "root").rglob("*")):

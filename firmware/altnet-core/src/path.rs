@@ -356,12 +356,6 @@ impl Path {
         self.choose(now);
     }
 
-    /// The direct address that is worth a call before the others, whatever is in use.
-    pub fn best_direct(&self, now: Instant) -> Option<SocketAddr> {
-        let best = self.directs.iter().min_by_key(|direct| direct.rank(now));
-        best.map(|direct| direct.address)
-    }
-
     fn is_first(&self, relay: NodeId) -> bool {
         self.relays.first().is_some_and(|way| way.relay == relay)
     }

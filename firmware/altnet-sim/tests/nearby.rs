@@ -136,7 +136,7 @@ fn a_laptop_that_may_not_send_out_reaches_another_home_through_its_gateway() {
 
 #[test]
 fn a_laptop_that_leaves_uses_the_networks_relays_and_its_gateway_again_when_it_is_back() {
-    let mut scene = Scene::new(16_022, KINDS, true);
+    let mut scene = Scene::new(16_023, KINDS, true);
     scene.arrive();
     scene.homes.world.run(seconds(5));
     assert_eq!(scene.relays(), ["house-a", "relay1"]);

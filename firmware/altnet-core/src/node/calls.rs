@@ -63,7 +63,8 @@ impl<A: Aead> Node<A> {
         if !peer.wants_session(now) || peer.retry_at > now {
             return;
         }
-        let (endpoint, failures) = (self.call_at(node, now), peer.failures);
+        let (said, failures) = (self.said_to_be_at(node, now), peer.failures);
+        let endpoint = said.or(peer.path.current());
         let Some(record) = self.record_of(node) else {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.session_failed(now);
@@ -81,9 +82,7 @@ impl<A: Aead> Node<A> {
             Some(endpoint) => {
                 // Who doesn't know our keys (yet, or any more) answers no member's call, but a
                 // stranger's, and a chain makes the stranger a member.
-                let is_relayed = matches!(peer.path.current(), Some(Endpoint::Relayed { .. }));
-                let ways = peer.path.direct_count() + usize::from(is_relayed && peer.wanted);
-                let round = peer.failures as usize / ways.max(1);
+                let round = peer.failures as usize / peer.path.direct_count().max(1);
                 let is_stranger = round % 2 == 1;
                 let remote = (!is_stranger).then_some(record.control);
                 let connected = self.control.connect(remote, endpoint, now);
@@ -92,6 +91,7 @@ impl<A: Aead> Node<A> {
                         Ok(session) => {
                             peer.session = Some(session);
                             peer.called_at = Some(endpoint);
+                            peer.is_on_word = said.is_some();
                             peer.called = now;
                         }
                         Err(_) => peer.session_failed(now),
@@ -106,24 +106,13 @@ impl<A: Aead> Node<A> {
         }
     }
 
-    /// Where a peer is called: along its path. A relay or directory that fell silent, so that only another
-    /// relay leads to it, may be back where it always was: it is called there at once if it spoke from
-    /// there, and else after the way by the relay failed.
-    fn call_at(&self, node: NodeId, now: Instant) -> Option<Endpoint> {
-        let peer = self.peers.get(&node)?;
-        let path = peer.path.current();
+    /// Where a relay is called that fell silent, so that only another one leads to it, and that may be back
+    /// where it always was: it spoke from there, or others saw it.
+    fn said_to_be_at(&self, node: NodeId, now: Instant) -> Option<Endpoint> {
+        let path = self.peers.get(&node)?.path.current();
         let by_another = matches!(path, Some(Endpoint::Relayed { relay, .. }) if relay != node);
-        if !by_another || !peer.wanted {
-            return path;
-        }
-        let link = self.relays.get(&node);
-        let spoke = link.and_then(|link| link.spoke_of_late(now));
-        let ways = 1 + peer.path.direct_count();
-        // The end of its session is the first failure. Another relay that is asked says when it is back.
-        let calls = peer.failures.saturating_sub(1) as usize;
-        let is_turn = !calls.is_multiple_of(ways);
-        let direct = spoke.or_else(|| peer.path.best_direct(now).filter(|_| is_turn));
-        direct.map(Endpoint::Direct).or(path)
+        let link = self.relays.get(&node).filter(|_| by_another)?;
+        link.spoke_of_late(now).map(Endpoint::Direct)
     }
 
     pub(super) fn ask_introduction(&mut self, to: NodeId, now: Instant) {

@@ -30,6 +30,8 @@ use crate::path::mtu::PathMtu;
 /// The first pause before a session is tried again; it doubles up to [`RETRY_MOST`].
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// How long a relay that is said to be back is called where it was, while another leads to it.
+const WORD_PATIENCE: Duration = Duration::from_secs(4);
 /// How long a call to an address that was merely named waits while there is another to try.
 const CALL_PATIENCE: Duration = Duration::from_secs(4);
 /// The longest pause before a relay or directory is called again.
@@ -93,8 +95,9 @@ pub(super) struct Peer {
     pub(super) told_relays: heapless::Vec<NodeId, MAX_PRESENCE_RELAYS>,
     /// When its address was written to disk last.
     pub(super) path_kept: Option<Instant>,
-    /// Where it was called last, and when.
+    /// Where it was called last, whether because it or somebody else said that it is there, and when.
     pub(super) called_at: Option<Endpoint>,
+    pub(super) is_on_word: bool,
     pub(super) called: Instant,
     pub(super) retry_at: Instant,
     pub(super) retry: Duration,
@@ -128,6 +131,11 @@ impl Peer {
 
     /// When a call that is under way is given up for another address, if there is one.
     fn gives_up_call(&self) -> Instant {
+        let is_aside = self.called_at != self.path.current();
+        let is_relayed = matches!(self.path.current(), Some(Endpoint::Relayed { .. }));
+        if self.is_on_word && is_aside && is_relayed {
+            return self.called.after(WORD_PATIENCE);
+        }
         if self.path.is_proven() || self.path.direct_count() < 2 {
             return Instant::NEVER;
         }
@@ -228,6 +236,7 @@ impl<A: Aead> Node<A> {
             path_kept: self.last_paths.contains_key(&node).then_some(now),
             called: now,
             called_at: None,
+            is_on_word: false,
             retry_at: now,
             retry: RETRY,
             failures: 0,

@@ -77,7 +77,8 @@ impl<A: Aead> Node<A> {
             return;
         };
         let is_late = |when: Instant| now.saturating_since(when) >= AGAIN;
-        let Some(address) = link.address.or_else(|| peer.path.best_direct(now)) else {
+        // One that never answered here isn't reached because another relay reaches it.
+        let Some(address) = link.address else {
             return;
         };
         if !peer.wanted || link.returned.is_some_and(|when| !is_late(when)) {
