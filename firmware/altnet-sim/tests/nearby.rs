@@ -136,21 +136,24 @@ fn a_laptop_that_may_not_send_out_reaches_another_home_through_its_gateway() {
 
 #[test]
 fn a_laptop_that_leaves_uses_the_networks_relays_and_its_gateway_again_when_it_is_back() {
-    let mut scene = Scene::new(16_023, KINDS, true);
-    scene.arrive();
-    scene.homes.world.run(seconds(5));
-    assert_eq!(scene.relays(), ["house-a", "relay1"]);
-    assert!(scene.asks(10), "{}", scene.homes.story());
-    scene.leave();
-    assert!(scene.asks(5), "{}", scene.homes.story());
-    assert_eq!(scene.relays(), ["relay1"]);
-    let home = [("192.168.1.3".to_owned(), Some(scene.homes.nat_a))];
-    let laptop = scene.laptop;
-    scene.homes.world.rewire(laptop, &home);
-    scene.arrive();
-    assert!(scene.asks(5), "{}", scene.homes.story());
-    scene.homes.world.run(seconds(5));
-    assert_eq!(scene.relays(), ["house-a", "relay1"]);
+    // Whichever comes first: what the gateway says of itself, or what the LAN says of it.
+    for seed in 16_022..16_026 {
+        let mut scene = Scene::new(seed, KINDS, true);
+        scene.arrive();
+        scene.homes.world.run(seconds(5));
+        assert_eq!(scene.relays(), ["house-a", "relay1"]);
+        assert!(scene.asks(10), "{}", scene.homes.story());
+        scene.leave();
+        assert!(scene.asks(5), "{}", scene.homes.story());
+        assert_eq!(scene.relays(), ["relay1"]);
+        let home = [("192.168.1.3".to_owned(), Some(scene.homes.nat_a))];
+        let laptop = scene.laptop;
+        scene.homes.world.rewire(laptop, &home);
+        scene.arrive();
+        assert!(scene.asks(5), "{}", scene.homes.story());
+        scene.homes.world.run(seconds(5));
+        assert_eq!(scene.relays(), ["house-a", "relay1"]);
+    }
 }
 
 #[test]

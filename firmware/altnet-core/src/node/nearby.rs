@@ -170,7 +170,7 @@ impl<A: Aead> Node<A> {
     }
 
     /// The gateway of this LAN is tried at the addresses of our routers.
-    fn offer_routers(&mut self, now: Instant) {
+    pub(super) fn offer_routers(&mut self, now: Instant) {
         let Some(gateway) = self.nearby.gateway else {
             return;
         };

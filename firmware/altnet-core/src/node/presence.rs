@@ -57,6 +57,10 @@ impl<A: Aead> Node<A> {
         let its_own = all.filter(|told| !self.turn.is_turned_at(node, told.address));
         let candidates: heapless::Vec<_, MAX_CANDIDATES> = its_own.take(ours).collect();
         peer.path.set_candidates(&candidates, now);
+        if self.nearby.gateway() == Some(node) {
+            // It doesn't name its address on this LAN, where we are told of it by the LAN.
+            self.offer_routers(now);
+        }
         self.want_gateways_of(node, now);
         if let Some(record) = self.record_of(node) {
             let relays = self.relays_to(node, &record, now);
