@@ -180,12 +180,23 @@ def running(place: Place) -> list[int]:
 
 def stop(place: Place, number: signal.Signals = signal.SIGTERM) -> None:
     """Ends a place's daemon, politely or not, and waits until it is gone."""
-    for pid in running(place):
+    pids = running(place)
+    for pid in pids:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass
-    wait_for(f"altnetd on {place.name} to end", lambda: not running(place), every_s=0.01)
+    wait_for(f"altnetd on {place.name} to end", lambda: not running(place) and all(map(has_ended, pids)), every_s=0.01)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone with its last thread, and so are its sockets; one that is ending has no command line any more, but has them."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z" and len(threads) == 1
 
 
 def path(place: Place, name: str) -> str:
