@@ -251,7 +251,7 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             let program = std::env::current_exe().context("can't find out my own path")?;
             Err(update.hand_over(&program, arguments.json))
         }
-        Command::Router => config::ask_router(&Asked::Status, arguments.json, out),
+        Command::Router => config::ask_router(&Asked::Status, arguments.json, out).map(drop),
         Command::Selftest { dir } => selftest::run(dir, arguments.json, out),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "altnet", out);

@@ -673,7 +673,6 @@ impl Gateway {
         let _ = inquiry.decision.send(decision);
     }
 
-    /// Takes over what can be changed while running, and says what can't.
     /// Takes a configuration over that was read again. Returns which of its keys need a restart.
     fn reload(&mut self, config: Result<Config, ConfigError>) -> Result<Value, ApiError> {
         match config {
@@ -691,6 +690,7 @@ impl Gateway {
         }
     }
 
+    /// Takes over what can be changed while running, and says what can't.
     fn reconfigure(&mut self, config: Config) -> Vec<&'static str> {
         let restart = config.restart_needed_since(&self.config);
         for key in &restart {

@@ -60,10 +60,9 @@ impl ConfigCommand {
             Self::Revert => Asked::Revert,
             Self::Plan => Asked::Plan,
         };
-        ask_router(&asked, json, out)?;
+        let is_kept = ask_router(&asked, json, out)?;
         match self {
-            // It may be confirmed by now.
-            Self::Apply { .. } | Self::Confirm => told_too(socket, json, out),
+            Self::Apply { .. } | Self::Confirm if is_kept => told_too(socket, json, out),
             _ => Ok(()),
         }
     }
@@ -100,11 +99,11 @@ fn ask_altnetd(socket: &Path) -> Result<Reloaded, ClientError> {
     })
 }
 
-/// Asks the router that runs here, and prints its answer.
+/// Asks the router that runs here, and prints its answer. Returns whether a file on trial was kept.
 ///
 /// # Errors
 /// As [`Asking::ask`].
-pub(super) fn ask_router(asked: &Asked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn ask_router(asked: &Asked, json: bool, out: &mut impl Write) -> anyhow::Result<bool> {
     let asking = Asking {
         run_directory: Path::new(DEFAULT_RUN),
         json,

@@ -148,7 +148,8 @@ fn act(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             json: arguments.json,
             confirm: "altnet-routerd confirm",
         }
-        .ask(asked, out),
+        .ask(asked, out)
+        .map(drop),
     }
 }
 
@@ -164,11 +165,11 @@ pub struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Asks, and prints the answer.
+    /// Asks, and prints the answer. Returns whether a file on trial was kept.
     ///
     /// # Errors
     /// Texts that say what happened and what to do next.
-    pub fn ask(self, asked: &Asked, out: &mut impl Write) -> anyhow::Result<()> {
+    pub fn ask(self, asked: &Asked, out: &mut impl Write) -> anyhow::Result<bool> {
         let question = match asked {
             Asked::Status => Question::Status {},
             Asked::Look => Question::Look {},
@@ -188,7 +189,7 @@ impl Asking<'_> {
             Asked::Confirm => writeln!(out, "The file is in force.")?,
             Asked::Revert => writeln!(out, "The file before is in force again.")?,
         }
-        Ok(())
+        Ok(matches!(asked, Asked::Confirm))
     }
 
     fn put(self, question: Question) -> anyhow::Result<Value> {
@@ -199,7 +200,7 @@ impl Asking<'_> {
     }
 
     /// Asks on a terminal whether the file on trial is good; elsewhere says how to.
-    fn confirm_by_hand(self, answer: &Value, out: &mut impl Write) -> anyhow::Result<()> {
+    fn confirm_by_hand(self, answer: &Value, out: &mut impl Write) -> anyhow::Result<bool> {
         let within_s = answer["confirm_within_s"].as_u64().unwrap_or(0);
         for trouble in list(&answer["troubles"]) {
             writeln!(out, "{}", text(trouble))?;
@@ -210,7 +211,7 @@ impl Asking<'_> {
         )?;
         if !io::stdin().is_terminal() {
             writeln!(out, "Confirm it with: {}", self.confirm)?;
-            return Ok(());
+            return Ok(false);
         }
         write!(
             out,
@@ -221,6 +222,7 @@ impl Asking<'_> {
             Some(line) if line.trim().eq_ignore_ascii_case("yes") => {
                 self.put(Question::Confirm {})?;
                 writeln!(out, "The file is in force.")?;
+                return Ok(true);
             }
             Some(_) => {
                 self.put(Question::Revert {})?;
@@ -228,7 +230,7 @@ impl Asking<'_> {
             }
             None => writeln!(out, "\nNobody answered: the file before is in force again.")?,
         }
-        Ok(())
+        Ok(false)
     }
 }
 
