@@ -359,6 +359,8 @@ pub fn index_of(name: &str) -> io::Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::testing::{in_namespace, ip};
     use crate::tun::Tun;
@@ -389,8 +391,19 @@ mod tests {
         format!("{forwarding} {accept_ra}\n{routes}\n{rules}\n{addresses}")
     }
 
+    /// The device of before is there as long as a program that another test starts has its descriptor, which is until that
+    /// one is executed.
     fn open_tun() -> Tun {
-        Tun::open("altnet0").unwrap()
+        let ends = Instant::now() + Duration::from_secs(20);
+        loop {
+            match Tun::open("altnet0") {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    assert!(Instant::now() < ends, "{error}");
+                    std::thread::yield_now();
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod image;
 mod invite;
 mod network;
+mod openwrt;
 mod policy;
 mod release;
 mod revoke;
@@ -45,6 +46,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Release(command) => release::act(&session, command),
         Command::Image(command) => image::act(&session, command),
         Command::Flash(args) => image::flash(&session, &args),
+        Command::Openwrt(command) => openwrt::act(&session, command),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

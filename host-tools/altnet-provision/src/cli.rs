@@ -10,9 +10,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 mod image;
+mod openwrt;
 mod release;
 
 pub use image::{FirstBootArgs, FlashArgs, ImageCommand};
+pub use openwrt::{OpenwrtCommand, OpenwrtInstallArgs};
 pub use release::{ReleaseCommand, ReleaseKeyCommand};
 
 /// Networks, identities, invites, first-boot bundles and backups.
@@ -86,6 +88,9 @@ pub enum Command {
     Image(ImageCommand),
     /// Write an image to a card or drive, with what its box needs for the first boot
     Flash(Box<FlashArgs>),
+    /// Install altnet on OpenWrt routers
+    #[command(subcommand)]
+    Openwrt(OpenwrtCommand),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device

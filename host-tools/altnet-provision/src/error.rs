@@ -115,6 +115,14 @@ pub enum Error {
         /// What to do.
         next: String,
     },
+    /// A device that is being set up said no, or nothing.
+    #[error("{what}")]
+    Remote {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
 }
 
 /// [`std::result::Result`] with this crate's [`Error`].
@@ -137,6 +145,7 @@ impl Error {
             Self::Policy(_) => "policy",
             Self::NeedsConsent { .. } => "needs_consent",
             Self::Directory { .. } => "directory",
+            Self::Remote { .. } => "remote",
         }
     }
 
@@ -165,7 +174,8 @@ impl Error {
             | Self::Exists { next, .. }
             | Self::NotAllowed { next, .. }
             | Self::NeedsConsent { next, .. }
-            | Self::Directory { next, .. } => next.clone(),
+            | Self::Directory { next, .. }
+            | Self::Remote { next, .. } => next.clone(),
         }
     }
 

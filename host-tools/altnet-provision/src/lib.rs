@@ -1,4 +1,4 @@
-//! Networks, identities, invites, bundles, backups and cards for boxes, on a person's computer.
+//! Networks, identities, invites, bundles, backups, and cards and packages for boxes, on a person's computer.
 //!
 //! This library is what `altnet-provision` does without a terminal, so that other tools (a
 //! dashboard, a flasher) can do the same. [`network::Network`] is the way in: it makes and opens
@@ -18,6 +18,7 @@ pub mod files;
 pub mod home;
 pub mod image;
 pub mod network;
+pub mod openwrt;
 pub mod policy;
 pub mod qr;
 pub mod recovery;

@@ -18,10 +18,12 @@ FILES = HERE.parent / "files"
 READS = {"get", "show"}
 SEPARATOR = "\x1f"
 
-# Sends its name and arguments, and does as it is told: what goes wrong is said on standard error.
+# Sends its name and arguments, and does as it is told: what goes wrong is said on standard error. One at a time.
 STUB = """#!/bin/sh
+until mkdir /run/asking 2>/dev/null; do sleep 0.05; done
 { printf '%s\\037' "$0" "$@"; echo; } >/run/ask
 { read -r code; if [ "$code" = 0 ]; then cat; else cat >&2; fi; } </run/answer
+rmdir /run/asking
 exit "$code"
 """
 
@@ -67,10 +69,14 @@ stop() {
 	stop_service
 	procd_kill altnet
 }
+boot() { start; }
 . "$initscript"
+link="/etc/rc.d/S${START}${initscript##*/}"
 case "$action" in
 reload) reload_service ;;
-enable|disable) /usr/lib/stub/rc "$action" ;;
+running) /usr/lib/stub/rc running "${initscript##*/}" ;;
+enable) /usr/lib/stub/rc enable && ln -sf "../init.d/${initscript##*/}" "$link" ;;
+disable) /usr/lib/stub/rc disable && rm -f "$link" ;;
 *) "$action" ;;
 esac
 """
@@ -90,10 +96,10 @@ class Device:
         self.fault: Exception | None = None
         self.output = ""
         self.control: dict[str, str] = {}
-        for folder in ("bin", "sbin", "etc/config", "run", "lib", "dev", "control", "tmp"):
+        for folder in ("bin", "sbin", "etc/config", "etc/rc.d", "run", "lib", "dev", "control", "tmp"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy("/bin/busybox", self.root / "bin/busybox")
-        for tool in ("sh", "sed", "head", "cat", "rm", "grep"):
+        for tool in ("sh", "sed", "head", "cat", "rm", "grep", "mkdir", "rmdir", "sleep", "ln"):
             (self.root / "bin" / tool).symlink_to("busybox")
         self.reinstall_files()
         for file in (HERE / "stock").iterdir():
@@ -167,7 +173,10 @@ class Device:
             except Exception as error:
                 # Told once the script has ended; it must not wait for an answer for ever.
                 self.fault, code, text = error, 1, ""
-            (self.root / "run/answer").write_text(f"{code}\n{text}")
+            try:
+                (self.root / "run/answer").write_text(f"{code}\n{text}")
+            except BrokenPipeError:
+                pass  # whoever asked was ended meanwhile
 
     def _do(self, name: str, arguments: list[str]) -> tuple[int, str]:
         if name == "altnet":

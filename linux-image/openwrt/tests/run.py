@@ -1,6 +1,6 @@
 """Runs every check of the OpenWrt packages; called by ci/openwrt.
 
-    run.py --host BOX --qemu FOLDER --out FOLDER [--json] [--record] TARGET=BOX...
+    run.py --host BOX --provision PROGRAM --dropbear FOLDER --qemu FOLDER --out FOLDER [--json] [--record] TARGET=BOX...
 """
 
 import argparse
@@ -15,6 +15,7 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import installs
 import layout
 import package
 import readers
@@ -81,12 +82,15 @@ def selftest(target: str, box: pathlib.Path, qemu: pathlib.Path) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", type=pathlib.Path, required=True)
+    parser.add_argument("--provision", type=pathlib.Path, required=True)
+    parser.add_argument("--dropbear", type=pathlib.Path, required=True)
     parser.add_argument("--qemu", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("targets", nargs="*")
     given = parser.parse_args()
+    installs.PROVISION, installs.DROPBEAR = given.provision, given.dropbear
     failed, results = [], {"checks": {}, "targets": {}}
 
     def attempt(name: str, what) -> object:
@@ -107,7 +111,7 @@ def main() -> int:
         altnet = called(folder, given.host, "altnet")
         for check in layout.CHECKS:
             attempt(check.__name__, lambda: check(given.record))
-        for check in scripts.CHECKS:
+        for check in scripts.CHECKS + installs.CHECKS:
             attempt(check.__name__, lambda: check(altnet, given.record))
     for word in given.targets:
         target, box = word.split("=", 1)

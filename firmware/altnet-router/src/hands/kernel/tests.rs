@@ -122,9 +122,9 @@ fn everything() -> String {
     .concat()
 }
 
-/// Without what goes on by itself: lifetimes count down, addresses of links are tried out, bridges tick.
+/// Without what goes on by itself: lifetimes count down, addresses of links are tried out, bridges tick and come up.
 fn still(text: &str) -> String {
-    let moves = |word: &&str| word.ends_with("sec") || *word == "tentative";
+    let moves = |word: &&str| word.ends_with("sec") || ["tentative", "linkdown"].contains(word);
     let lines = text.lines().filter(|line| !line.contains("mtu"));
     let lines = lines.map(|line| {
         line.split(' ')
