@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 
 # First: it finds the modules beside this folder.
-from layout import EPOCH, ipk, package
+from layout import EPOCH, apk, ipk, package, readers
 from device import HERE, STUB, Device
 from readers import Wrong, check
 
@@ -55,11 +55,12 @@ class PowerCut(BaseException):
 class Live(Device):
     """A device whose services run, to which several connections may come at once."""
 
-    def __init__(self, altnet: pathlib.Path) -> None:
+    def __init__(self, altnet: pathlib.Path, kind: str = "ipk") -> None:
         super().__init__(altnet)
+        self.kind = kind
         for tool in TOOLS:
             (self.root / "bin" / tool).symlink_to("busybox")
-        for stub in ("step", "altnet"):
+        for stub in ("step", "altnet", "unpack"):
             self._write(f"usr/lib/stub/{stub}", STUB)
         for stub in ("usr/bin/nslookup", "etc/init.d/network"):
             self._write(stub, STUB)
@@ -67,13 +68,16 @@ class Live(Device):
         for path in ("usr/bin/altnet", "etc/init.d/altnet", "etc/config/altnet", "etc/uci-defaults/99-altnet", "usr/share/altnet", "lib/upgrade"):
             gone = self.root / path
             shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-        self._write("bin/opkg", (HERE / "bin/opkg").read_text())
+        manager = "apk" if kind == "apk" else "opkg"
+        self._write(f"bin/{manager}", (HERE / "bin" / manager).read_text())
         self._write("etc/openwrt_release", "DISTRIB_RELEASE='24.10.2'\nDISTRIB_ARCH='x86_64'\n")
         self._write("proc/mounts", "/dev/root /rom squashfs ro 0 0\n/dev/mtdblock5 /overlay jffs2 rw 0 0\n")
         (self.root / "overlay").mkdir()
         self.flash_kib(8000)
-        (self.root / "usr/lib/opkg").mkdir(parents=True)
-        self._write("usr/lib/opkg/status", "")
+        if kind == "apk":
+            self._write("etc/apk/arch", "x86_64\n")
+        else:
+            self._write("usr/lib/opkg/status", "")
         self.services: set[str] = set()
         self.resolves = True
         self.cut_after: int | None = None  # how many more calls there is power for
@@ -180,9 +184,32 @@ class Live(Device):
                 self.services.discard(service)
             case "rc", ["running", service]:
                 return int(service not in self.services), ""
+            case "unpack", [file, into]:
+                return 0, self._unpack(readers.apk((self.root / file.lstrip("/")).read_bytes()), into)
             case "nslookup", _:
                 return int(not self.resolves), ""
         return super()._do(name, arguments)
+
+    def _unpack(self, found: readers.Apk, into: str) -> str:
+        """What is in a package goes to a folder; the names of its files. Into `scripts`: its scripts; its version."""
+        if into == "scripts":
+            for name, text in found.scripts.items():
+                self._write(f"tmp/apk/{name}", text)
+            return found.package["info"]["version"].decode() + "\n"
+        names = []
+        for name, entry in found.data.items():
+            path = self.root / into.lstrip("/") / name
+            if entry.kind == "dir":
+                continue
+            names.append(name.removeprefix("./"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            if entry.kind == "link":
+                path.symlink_to(entry.target)
+            else:
+                path.write_bytes(entry.data)
+                path.chmod(entry.mode)
+        return "".join(f"{name}\n" for name in names)
 
     def flash_kib(self, free: int) -> None:
         """How much of flash is free; of memory there is enough."""
@@ -227,16 +254,16 @@ class Live(Device):
         return found
 
 
-def built(version: str, program: str | None = None) -> tuple[str, bytes]:
+def built(version: str, program: str | None = None, kind: str = "ipk") -> tuple[str, bytes]:
     """A package's place on the device, and its bytes."""
     text = program or PROGRAM.format(version=version)
     made = package.make("x86_64", version, EPOCH, text.encode())
-    return f"{FOLDER}/altnet_{version}_x86_64.ipk", ipk.build(made)
+    return f"{FOLDER}/altnet_{version}_x86_64.{kind}", apk.build(made, None) if kind == "apk" else ipk.build(made)
 
 
 def bring(device: Live, version: str, program: str | None = None) -> str:
     """The installer and a package lie in the device's memory; the package's place."""
-    place, data = built(version, program)
+    place, data = built(version, program, device.kind)
     device.put(f"{FOLDER}/install.sh", PROLOGUE.encode() + INSTALLER.read_bytes())
     device.put(place, data)
     return place
@@ -244,7 +271,7 @@ def bring(device: Live, version: str, program: str | None = None) -> str:
 
 def install(device: Live, version: str, seconds: int = LIMIT_S) -> None:
     place = bring(device, version)
-    device.must("prepare", place, summed(built(version)[1]))
+    device.must("prepare", place, summed((device.root / place.lstrip("/")).read_bytes()))
     device.must("install", place, str(seconds))
 
 
@@ -277,7 +304,12 @@ def version_of(device: Live) -> str:
 
 
 def what_is_confirmed_stays(altnet: pathlib.Path, _: bool) -> None:
-    with Live(altnet) as device:
+    for kind in ("ipk", "apk"):
+        stays(altnet, kind)
+
+
+def stays(altnet: pathlib.Path, kind: str) -> None:
+    with Live(altnet, kind) as device:
         kept(device, "0.1.0-r1")
         check("altnet" in device.services and version_of(device) == "0.1.0-r1", "it isn't there")
         leftovers = [name for name in device.on_flash() if "undo" in name]
@@ -291,7 +323,12 @@ def what_is_confirmed_stays(altnet: pathlib.Path, _: bool) -> None:
 
 
 def what_nobody_confirms_is_undone(altnet: pathlib.Path, _: bool) -> None:
-    with Live(altnet) as device:
+    for kind in ("ipk", "apk"):
+        is_undone(altnet, kind)
+
+
+def is_undone(altnet: pathlib.Path, kind: str) -> None:
+    with Live(altnet, kind) as device:
         before = device.on_flash()
         install(device, "0.1.0-r1", seconds=1)
         check("nobody confirmed" in device.until("undone"), "why it was undone")
@@ -348,8 +385,8 @@ def what_does_not_run_here_is_not_installed(altnet: pathlib.Path, _: bool) -> No
 
 def wherever_the_power_fails_it_is_as_before_or_as_after(altnet: pathlib.Path, _: bool) -> None:
     # Nothing was there; an older one, which is kept on flash; an older one that is kept in memory.
-    for older, free in ((None, 8000), ("0.1.0-r1", 8000), ("0.1.0-r1", 100)):
-        with Live(altnet) as device:
+    for kind, older, free in (("ipk", None, 8000), ("apk", "0.1.0-r1", 8000), ("ipk", "0.1.0-r1", 100)):
+        with Live(altnet, kind) as device:
             if older:
                 kept(device, older)
             device.flash_kib(free)
