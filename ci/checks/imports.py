@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "altnet-sim": ENGINE,
     "altnet-acme": {"altnet-relay", "altnet-service"},
     "altnet-box": {"altnet-daemon", "altnet-tls"},
+    "altnet-claim": set(),
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service", "altnet-updater"},
     "altnet-embassy": ENGINE,
