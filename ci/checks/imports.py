@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "altnet-acme": {"altnet-relay", "altnet-service"},
     "altnet-box": {"altnet-daemon", "altnet-tls"},
     "altnet-claim": set(),
+    "altnet-setup": {"altnet-claim", "altnet-service"},
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service", "altnet-updater"},
     "altnet-embassy": ENGINE,
