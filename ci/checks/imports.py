@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service", "altnet-updater"},
     "altnet-embassy": ENGINE,
-    "altnet-provision": {WIRE, CORE, "altnet-update"},
+    "altnet-provision": {WIRE, CORE, "altnet-claim", "altnet-update"},
     "altnet-login": {"altnet-service"},
     "altnet-relay": {WIRE, CORE},
     "altnet-router": {"altnet-service", "altnet-update", WIRE},

@@ -1,5 +1,6 @@
 //! What each command does: asks for what it needs, calls the library, says what came of it.
 
+mod claim;
 mod image;
 mod invite;
 mod network;
@@ -45,6 +46,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Release(command) => release::act(&session, command),
         Command::Image(command) => image::act(&session, command),
         Command::Flash(args) => image::flash(&session, &args),
+        Command::Claim(args) => claim::act(&session, *args),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

@@ -9,9 +9,11 @@ use altnet_wire::record::{Rights, Roles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+mod claim;
 mod image;
 mod release;
 
+pub use claim::ClaimArgs;
 pub use image::{FirstBootArgs, FlashArgs, ImageCommand};
 pub use release::{ReleaseCommand, ReleaseKeyCommand};
 
@@ -86,6 +88,8 @@ pub enum Command {
     Image(ImageCommand),
     /// Write an image to a card or drive, with what its box needs for the first boot
     Flash(Box<FlashArgs>),
+    /// Give a box on this LAN, which has no bundle, what it needs: it is found by itself, and asks for its code
+    Claim(Box<ClaimArgs>),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device
