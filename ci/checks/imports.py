@@ -16,10 +16,12 @@ MAY_IMPORT = {
     "altnet-sim": ENGINE,
     "altnet-acme": {"altnet-relay", "altnet-service"},
     "altnet-box": {"altnet-daemon", "altnet-tls"},
+    "altnet-claim": set(),
+    "altnet-setup": {"altnet-claim", "altnet-service"},
     "altnet-service": set(),
     "altnet-daemon": ENGINE | {"altnet-relay", "altnet-router", "altnet-service", "altnet-updater"},
     "altnet-embassy": ENGINE,
-    "altnet-provision": {WIRE, CORE, "altnet-update"},
+    "altnet-provision": {WIRE, CORE, "altnet-claim", "altnet-update"},
     "altnet-login": {"altnet-service"},
     "altnet-relay": {WIRE, CORE},
     "altnet-router": {"altnet-service", "altnet-update", WIRE},
@@ -28,7 +30,7 @@ MAY_IMPORT = {
     "altnet-updater": {WIRE, "altnet-router", "altnet-service", "altnet-update"},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-service", "altnet-update"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-claim", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-service", "altnet-setup", "altnet-update"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is

@@ -11,7 +11,7 @@ from .packages import Store
 
 ROOM = pathlib.Path(__file__).resolve().parents[1]
 TRIPLETS = {"arm64": "aarch64-linux-gnu", "amd64": "x86_64-linux-gnu"}
-PROGRAMS = ("altnetd", "altnet", "altnet-tls", "altnet-routerd", "altnet-update")  # those of ours that are there
+PROGRAMS = ("altnetd", "altnet", "altnet-tls", "altnet-routerd", "altnet-update", "altnet-setup")  # those of ours that are there
 APPLETS_BEGIN = b"\0[\0[[\0"  # busybox's table of names, sorted, ends with an empty one
 INITRD_APPLETS = ("sh", "mount", "cat", "cut", "dd", "basename", "dirname", "readlink", "sleep", "ln", "mkdir", "modprobe", "reboot", "switch_root")
 

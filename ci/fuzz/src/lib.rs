@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod authority;
 pub mod bytes;
+pub mod claims;
 pub mod fixtures;
 pub mod houses;
 pub mod knocks;
@@ -77,4 +78,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("update_files", updates::update_files),
     ("update_story", updates::update_story),
     ("uci", uci::uci),
+    ("claim", claims::claim),
+    ("claim_words", claims::claim_words),
+    ("setup", claims::setup),
 ];

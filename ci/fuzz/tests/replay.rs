@@ -113,4 +113,7 @@ targets! {
     update_files: 3000,
     update_story: 3000,
     uci: 5000,
+    claim: 300,
+    claim_words: 3000,
+    setup: 3000,
 }

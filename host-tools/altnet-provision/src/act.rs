@@ -1,5 +1,6 @@
 //! What each command does: asks for what it needs, calls the library, says what came of it.
 
+mod claim;
 mod image;
 mod invite;
 mod network;
@@ -47,6 +48,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Image(command) => image::act(&session, command),
         Command::Flash(args) => image::flash(&session, &args),
         Command::Openwrt(command) => openwrt::act(&session, command),
+        Command::Claim(args) => claim::act(&session, *args),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

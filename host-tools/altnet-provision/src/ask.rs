@@ -3,6 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
+use altnet_claim::code::Code;
 use altnet_provision::files;
 use altnet_provision::recovery::RecoveryKey;
 use altnet_provision::sealed::Passphrase;
@@ -75,6 +76,23 @@ pub fn recovery_key(file: Option<&Path>) -> Result<RecoveryKey> {
         }
     };
     RecoveryKey::from_text(&text)
+}
+
+/// The code of a box: from a file, from the environment, or typed.
+pub fn code(source: &Source<'_>) -> Result<Code> {
+    let text = match source.file {
+        Some(path) => secret_in(path)?,
+        None => match std::env::var(source.variable) {
+            Ok(text) if !text.is_empty() => Zeroizing::new(text),
+            _ => prompt(source.prompt, || unasked(source))?,
+        },
+    };
+    Code::parse(&text).map_err(|error| {
+        input(
+            error.to_string(),
+            "Look at where it is written, and type it again. The box wasn't asked, so that cost no try.",
+        )
+    })
 }
 
 /// Whether the person says yes; without a person, no.

@@ -9,10 +9,12 @@ use altnet_wire::record::{Rights, Roles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+mod claim;
 mod image;
 mod openwrt;
 mod release;
 
+pub use claim::ClaimArgs;
 pub use image::{FirstBootArgs, FlashArgs, ImageCommand};
 pub use openwrt::{OpenwrtCommand, OpenwrtInstallArgs};
 pub use release::{ReleaseCommand, ReleaseKeyCommand};
@@ -91,6 +93,8 @@ pub enum Command {
     /// Install altnet on OpenWrt routers
     #[command(subcommand)]
     Openwrt(OpenwrtCommand),
+    /// Give a box on this LAN, which has no bundle, what it needs: it is found by itself, and asks for its code
+    Claim(Box<ClaimArgs>),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device

@@ -123,6 +123,26 @@ pub enum Error {
         /// What to do.
         next: String,
     },
+    /// A box on the LAN could not be claimed.
+    #[error("{what}")]
+    Claim {
+        /// One sentence, without the full stop.
+        what: String,
+        /// What to do.
+        next: String,
+    },
+    /// A box has another code than was typed.
+    #[error("that is not the code of this box")]
+    WrongCode {
+        /// How often another one may be tried before the box is switched off and on.
+        left: u8,
+    },
+    /// A box refused what it was given, and took nothing of it.
+    #[error("the box takes none of it: {what}")]
+    Refused {
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// [`std::result::Result`] with this crate's [`Error`].
@@ -146,6 +166,9 @@ impl Error {
             Self::NeedsConsent { .. } => "needs_consent",
             Self::Directory { .. } => "directory",
             Self::Remote { .. } => "remote",
+            Self::Claim { .. } => "claim",
+            Self::WrongCode { .. } => "wrong_code",
+            Self::Refused { .. } => "refused",
         }
     }
 
@@ -175,7 +198,18 @@ impl Error {
             | Self::NotAllowed { next, .. }
             | Self::NeedsConsent { next, .. }
             | Self::Directory { next, .. }
-            | Self::Remote { next, .. } => next.clone(),
+            | Self::Remote { next, .. }
+            | Self::Claim { next, .. } => next.clone(),
+            Self::WrongCode { left: 0 } => {
+                "Switch the box off and on; then it takes five more.".into()
+            }
+            Self::WrongCode { left } => format!(
+                "Look at where it is written, and whether the fingerprint is that of the box: {left} {} left.",
+                if *left == 1 { "try" } else { "tries" }
+            ),
+            Self::Refused { .. } => {
+                "Mend it and claim the box again; nothing was changed on either side.".into()
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod chance;
+pub mod claim;
 pub mod directory;
 pub mod drives;
 pub mod error;

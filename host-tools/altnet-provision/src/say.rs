@@ -39,6 +39,12 @@ impl Report {
         self
     }
 
+    /// Puts what people read in the place of what was to be read.
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = text.into();
+        self
+    }
+
     /// Adds a line for people, beside the result.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());

@@ -594,6 +594,26 @@ fn the_command_makes_a_disk_of_the_size_and_with_the_files() {
 }
 
 #[test]
+fn a_code_to_claim_by_is_shown_once_and_is_what_the_box_gets() {
+    let computer = Computer::new();
+    let path = image("mbr");
+    let path = path.to_str().unwrap();
+    let words = ["image", "customize", path, "--claim-code", "-o", "a.img"];
+    let said = computer.json(&words);
+    assert_eq!(said["first_boot"], serde_json::json!(["claim-code"]));
+    let shown = said["claim_code"].as_str().unwrap();
+    assert!(said["notes"].to_string().contains(shown), "{said}");
+    let out = computer.file("a.img");
+    let data = Table::read(&head(&out)).unwrap().data();
+    let area = bytes_at(&out, data.end() * SECTOR, AREA_BYTES);
+    let line = format!("{shown}\n");
+    assert!(
+        area.windows(line.len())
+            .any(|found| found == line.as_bytes())
+    );
+}
+
+#[test]
 fn a_config_that_altnet_refuses_is_refused_before_anything_is_written() {
     use std::os::unix::fs::PermissionsExt;
     let folder = scratch();

@@ -3,11 +3,12 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use altnet_claim::code::Code;
 use altnet_provision::drives::{Drive, Places, Survey};
 use altnet_provision::image::first_boot::{FirstBoot, checker};
 use altnet_provision::image::write::{Medium, Progress, write};
 use altnet_provision::image::{Image, Plan};
-use altnet_provision::{Error, Result, files, text};
+use altnet_provision::{Error, Result, claim, files, text};
 use serde_json::json;
 
 use super::Session;
@@ -23,10 +24,12 @@ pub fn act(session: &Session<'_>, command: ImageCommand) -> Result<Report> {
     let ImageCommand::Customize {
         image,
         files: wish,
+        claim_code,
         size,
         output,
     } = command;
-    let (boot, notes) = first_boot(session, &wish)?;
+    let (mut boot, notes) = first_boot(session, &wish)?;
+    let code = made_code(claim_code, &mut boot)?;
     let image = Image::open(&image)?;
     let bytes = size.unwrap_or_else(|| image.least_bytes());
     let plan = image.plan(bytes, &boot)?;
@@ -50,7 +53,10 @@ pub fn act(session: &Session<'_>, command: ImageCommand) -> Result<Report> {
         brought(&boot)
     );
     let report = Report::new(said, &json!({ "file": output })).with("bytes", &plan.disk_bytes);
-    let report = noted(about(report, &image, &plan, &boot), notes);
+    let report = shown_once(
+        noted(about(report, &image, &plan, &boot), notes),
+        code.as_ref(),
+    );
     Ok(match boot.is_empty() {
         true => report,
         false => report.note("It may hold keys: delete it when it is written."),
@@ -68,7 +74,8 @@ pub fn flash(session: &Session<'_>, args: &FlashArgs) -> Result<Report> {
         None => None,
     };
     // All that can be refused is, before anybody is asked.
-    let (boot, notes) = first_boot(session, &args.files)?;
+    let (mut boot, notes) = first_boot(session, &args.files)?;
+    let code = made_code(args.claim_code, &mut boot)?;
     let image = Image::open(path)?;
     if let Some(drive) = given {
         image.plan(drive.bytes, &boot)?;
@@ -95,7 +102,10 @@ pub fn flash(session: &Session<'_>, args: &FlashArgs) -> Result<Report> {
     );
     let report =
         Report::new(said, &json!({ "drive": drive })).with("seconds", &began.elapsed().as_secs());
-    let report = noted(about(report, &image, &plan, &boot), notes);
+    let report = shown_once(
+        noted(about(report, &image, &plan, &boot), notes),
+        code.as_ref(),
+    );
     let report = report.note(match is_read_anew {
         true => "Take it out and put it into the box.",
         false => "Take it out and put it into the box; this computer sees its new partitions when it is plugged in again.",
@@ -123,8 +133,32 @@ fn brought(boot: &FirstBoot) -> String {
     }
 }
 
+/// Makes the code that the box is claimed by, if one is wanted.
+fn made_code(is_wanted: bool, boot: &mut FirstBoot) -> Result<Option<Code>> {
+    if !is_wanted {
+        return Ok(None);
+    }
+    let code = claim::new_code()?;
+    boot.claim_code(&code);
+    Ok(Some(code))
+}
+
+fn shown_once(report: Report, code: Option<&Code>) -> Report {
+    let Some(code) = code else {
+        return report;
+    };
+    let text = code.to_text();
+    report.with("claim_code", &text.as_str()).note(format!(
+        "The code that it is claimed by is {}. It is shown this once: write it down. `altnet-provision claim` asks for it within ten minutes of the box's power-on.",
+        *text
+    ))
+}
+
 /// Checks the files; returns what is to be said about them, too.
-fn first_boot(session: &Session<'_>, args: &FirstBootArgs) -> Result<(FirstBoot, Vec<String>)> {
+pub(super) fn first_boot(
+    session: &Session<'_>,
+    args: &FirstBootArgs,
+) -> Result<(FirstBoot, Vec<String>)> {
     let mut boot = FirstBoot::default();
     let mut notes = Vec::new();
     if let Some(path) = &args.release_keys {

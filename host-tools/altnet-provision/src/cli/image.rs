@@ -16,6 +16,9 @@ pub enum ImageCommand {
         /// What is put in.
         #[command(flatten)]
         files: FirstBootArgs,
+        /// Make a code that the box is claimed by over its LAN, rather than bring a bundle; it is shown once
+        #[arg(long, conflicts_with = "bundle", help_heading = "For the first boot")]
+        claim_code: bool,
         /// How large the disk is that it is for, as in 4G; the data then fill it [default: as the
         /// image is]
         #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -54,7 +57,7 @@ pub struct FlashArgs {
     #[arg(long, value_name = "DEVICE")]
     pub to: Option<PathBuf>,
     /// List the drives that can be written to, and why others can't
-    #[arg(long, conflicts_with_all = ["image", "to", "yes", "bundle", "config", "hostname", "release_keys"])]
+    #[arg(long, conflicts_with_all = ["image", "to", "yes", "bundle", "config", "hostname", "release_keys", "claim_code"])]
     pub list: bool,
     /// Don't ask before everything on the drive is lost
     #[arg(long, requires = "to")]
@@ -62,6 +65,9 @@ pub struct FlashArgs {
     /// What is put in.
     #[command(flatten)]
     pub files: FirstBootArgs,
+    /// Make a code that the box is claimed by over its LAN, rather than bring a bundle; it is shown once
+    #[arg(long, conflicts_with = "bundle", help_heading = "For the first boot")]
+    pub claim_code: bool,
 }
 
 fn name(text: &str) -> Result<Name, String> {

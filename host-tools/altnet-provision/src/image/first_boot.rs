@@ -11,6 +11,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use altnet_claim::code::Code;
+use altnet_claim::words::{File, FileName};
 use altnet_core::invite::Bundle;
 use altnet_update::keys;
 use altnet_wire::id::Name;
@@ -25,6 +27,8 @@ use crate::files;
 /// How large the area is, in bytes. All of it is written, so that nothing stays of an earlier use.
 pub const AREA_BYTES: usize = 512 * 1024;
 
+/// Two groups of five, what is between, and the end of the line.
+const CODE_LINE: usize = 12;
 const BLOCK: usize = SECTOR as usize;
 /// The most that the files may have together with the archive around them, in bytes: the first sector says
 /// what they are, and the last is where the box says that it has taken them.
@@ -129,6 +133,23 @@ impl FirstBoot {
         })?;
         self.add("release-keys", bytes);
         Ok(())
+    }
+
+    /// Adds the code that the box is claimed by over its LAN, if it gets no bundle.
+    pub fn claim_code(&mut self, code: &Code) {
+        let mut line = Zeroizing::new(Vec::with_capacity(CODE_LINE));
+        line.extend_from_slice(code.to_text().as_bytes());
+        line.push(b'\n');
+        self.add("claim-code", line);
+    }
+
+    /// The files that a box can be given over its LAN too.
+    pub fn into_files(self) -> Vec<File> {
+        let files = self.files.into_iter().filter_map(|(name, bytes)| {
+            let name = FileName::parse(name)?;
+            Some(File { name, bytes })
+        });
+        files.collect()
     }
 
     fn add(&mut self, name: &'static str, bytes: Zeroizing<Vec<u8>>) {

@@ -15,6 +15,8 @@ use altnet_provision::image::first_boot::{AREA_BYTES, FirstBoot};
 use altnet_wire::id::Name;
 use tempfile::TempDir;
 
+mod claims;
+
 /// Where the area lies on the disk of these tests, in sectors.
 const AREA: u64 = 4096;
 const CONFIG: &str = "[router]\n# a secret line\n";
@@ -60,6 +62,8 @@ status) ;;
 *) exit 9 ;;
 esac"#,
         );
+        // The real one would rename this machine.
+        house.program("hostname", "echo \"$1\" >\"$HOUSE/called\"");
         house
     }
 
@@ -138,6 +142,10 @@ exit $code"#
             .env("DISK", self.path("disk"))
             .env("AREA", AREA.to_string())
             .env("PAUSE_S", "0")
+            .env(
+                "RESTART",
+                format!("touch {}", self.path("restarted").display()),
+            )
             .env("TMPDIR", self.folder.path())
             .process_group(0)
             .output()
