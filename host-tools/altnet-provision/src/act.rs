@@ -5,6 +5,7 @@ mod invite;
 mod network;
 mod policy;
 mod release;
+mod rescue;
 mod revoke;
 mod tls;
 
@@ -45,6 +46,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Release(command) => release::act(&session, command),
         Command::Image(command) => image::act(&session, command),
         Command::Flash(args) => image::flash(&session, &args),
+        Command::Rescue(args) => rescue::act(&session, &args),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

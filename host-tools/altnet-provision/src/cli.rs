@@ -11,9 +11,11 @@ use clap::{Args, Parser, Subcommand};
 
 mod image;
 mod release;
+mod rescue;
 
 pub use image::{FirstBootArgs, FlashArgs, ImageCommand};
 pub use release::{ReleaseCommand, ReleaseKeyCommand};
+pub use rescue::RescueArgs;
 
 /// Networks, identities, invites, first-boot bundles and backups.
 ///
@@ -86,6 +88,8 @@ pub enum Command {
     Image(ImageCommand),
     /// Write an image to a card or drive, with what its box needs for the first boot
     Flash(Box<FlashArgs>),
+    /// Ask a box that can't boot what is wrong with it, and bring it a release
+    Rescue(RescueArgs),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device

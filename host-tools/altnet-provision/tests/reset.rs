@@ -157,16 +157,16 @@ tr '\000' '\377' </dev/zero | /bin/dd of="$1" bs=1048576 count=9 iflag=fullblock
 echo $n >"$HOUSE/steps"
 from= count=
 if [ $n = {number} ]; then
-    : {half}
+    :
+    {half}
 fi
 {real} "$@"
 code=$?
 if [ $n = {number} ]; then
-    : {after}
+    :
+    {after}
 fi
-exit $code"#,
-                    half = format!("\n    {half}"),
-                    after = format!("\n    {after}"),
+exit $code"#
                 ),
             );
         }
