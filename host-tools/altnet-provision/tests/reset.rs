@@ -190,6 +190,7 @@ exit $code"#
             .env("AREA", AREA.to_string())
             .env("SECTORS", self.sectors.to_string())
             .env("SIZE", "9M")
+            .env("MKE2FS", "mke2fs")
             .env("BYTES", DATA_BYTES.to_string())
             .env("TMPDIR", self.folder.path())
             .process_group(0)
