@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "altnet-provision": {WIRE, CORE, "altnet-claim", "altnet-update"},
     "altnet-login": {"altnet-service"},
     "altnet-relay": {WIRE, CORE},
+    "altnet-rescue": {"altnet-service", "altnet-update", WIRE},
     "altnet-router": {"altnet-service", "altnet-update", WIRE},
     "altnet-tls": {WIRE},
     "altnet-update": {WIRE},

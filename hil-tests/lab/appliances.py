@@ -36,9 +36,9 @@ class Appliance(Household):
 
     patience_s = PATIENCE_S
 
-    def __init__(self, lab: Lab, provider: Provider, kind: str, disk: pathlib.Path, memory_mb: int = 0):
+    def __init__(self, lab: Lab, provider: Provider, kind: str, disk: pathlib.Path, memory_mb: int = 0, keyboard: bool = False):
         super().__init__(lab)
-        self.kind, self.disk, self.memory_mb, self.provider = kind, disk, memory_mb, provider
+        self.kind, self.disk, self.memory_mb, self.provider, self.keyboard = kind, disk, memory_mb, provider, keyboard
         self.machine: Machine | None = None
         lab.environment |= {"PATH": f"{BINARIES}:/usr/sbin:/usr/bin:/sbin:/bin", "ALTNET_PASSPHRASE": PASSPHRASE}
 
@@ -53,7 +53,7 @@ class Appliance(Household):
         cables = (network.tap(self.provider.place, LINE), network.tap(self.client, "eth0"))
         for place, name in ((self.provider.place, LINE), (self.client, "eth0")):
             place.ip("link", "set", name, "up")
-        self.machine = Machine(self.kind, self.disk, self.lab.dir / "console.log", cables, self.memory_mb, self.lab._spawn)
+        self.machine = Machine(self.kind, self.disk, self.lab.dir / "console.log", cables, self.memory_mb, self.lab._spawn, keyboard=self.keyboard)
 
     def serve(self) -> None:
         """Has the provider serve the box."""

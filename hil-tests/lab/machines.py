@@ -3,11 +3,13 @@
 No KVM: the kernels of machines that rent machines seldom have it.
 """
 
+import json
 import os
 import pathlib
 import queue
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -34,12 +36,12 @@ class Machine:
     """A machine that is switched on; use as a context manager. Leaving is pulling its plug.
 
     Its ports lead nowhere, or to `cables` (see `network.tap`), which are its own from then on; with `reaches_host` the first
-    leads to the loopback addresses of this machine, as 10.0.2.2.
+    leads to the loopback addresses of this machine, as 10.0.2.2. With a keyboard, its power key can be held (`hold`).
     """
 
     def __init__(
         self, kind: str, disk: pathlib.Path, log: pathlib.Path, cables: tuple[int, ...] = (), memory_mb: int = 0, start=subprocess.Popen,
-        reaches_host: bool = False,
+        reaches_host: bool = False, keyboard: bool = False,
     ):
         self.kind, self.log = kind, log
         self._said: queue.Queue[str | None] = queue.Queue()
@@ -55,6 +57,8 @@ class Machine:
             restrict = "off" if reaches_host and number == 0 else "on"
             leads = f"tap,id=n{number},fd={cables[number]}" if cables else f"user,id=n{number},restrict={restrict}"
             command += ["-netdev", leads, "-device", f"virtio-net-pci,netdev=n{number},mac={mac},romfile="]
+        if keyboard:
+            command += ["-device", "virtio-keyboard-pci", "-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off"]
         if kind == "x86-64-efi":
             shutil.copyfile(OVMF / "OVMF_VARS.fd", self._folder / "vars")
             command += [
@@ -113,6 +117,19 @@ class Machine:
         since = len(self.lines)
         self.until("ENDS", timeout_s=timeout_s)
         return self.lines[since:-1]
+
+    def hold(self, held: bool) -> None:
+        """Presses the power key of its keyboard, or lets it go."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self._folder / "qmp"))
+            said = control.makefile("rw")
+            said.readline()  # the greeting
+            key = {"type": "key", "data": {"down": held, "key": {"type": "qcode", "data": "power"}}}
+            for command in ({"execute": "qmp_capabilities"}, {"execute": "input-send-event", "arguments": {"events": [key]}}):
+                said.write(json.dumps(command) + "\n")
+                said.flush()
+                if "error" in (answer := json.loads(said.readline())):
+                    raise LabError(f"{self.kind}: {command['execute']}: {answer['error']}")
 
     def open_shell(self) -> None:
         """Presses the key that the console asks for."""

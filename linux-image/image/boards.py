@@ -4,6 +4,7 @@ import pathlib
 import tomllib
 from dataclasses import dataclass
 
+LED_ROLES = ("status", "internet", "network")
 ROOM = pathlib.Path(__file__).resolve().parents[2] / "board-support" / "linux"
 
 
@@ -22,7 +23,8 @@ class Board:
     target: str  # Rust's
     partitions: str  # mbr or gpt
     console: list[str]
-    led: str
+    leds: dict[str, str]  # names below /sys/class/leds, by what they show: LED_ROLES
+    button: int | None  # the key's code, as in the kernel's input-event-codes.h
     ports: dict
     boot: dict[str, str]
     image_bytes: int  # compressed, at most
@@ -31,6 +33,7 @@ class Board:
     kernel: str  # Debian's package that names the newest one
     modules: list[str]
     initrd_modules: list[str]
+    rescue_modules: list[str]  # of its ports, in the initial RAM disk
     firmware: dict[str, dict[str, str]]  # by package: place on the boot partition, place in the package
     packages: dict[str, dict[str, str]]  # the same for the running system
     files: dict[str, str]  # texts on the boot partition
@@ -60,10 +63,10 @@ def load(name: str) -> Board:
     budget, kernel = take(said, "budget"), take(said, "kernel")
     board = Board(
         name=name, path=path, title=take(said, "title"), architecture=take(said, "architecture"), target=take(said, "target"),
-        partitions=take(said, "partitions"), console=take(said, "console"), led=take(said, "led", ""), ports=take(said, "ports"),
+        partitions=take(said, "partitions"), console=take(said, "console"), leds=take(said, "leds", {}), button=take(take(said, "button", {}), "key", None), ports=take(said, "ports"),
         boot=take(said, "boot"), image_bytes=take(budget, "image_bytes"), slot_bytes=take(budget, "slot_bytes"),
         memory_mb=take(budget, "memory_mb"), kernel=take(kernel, "package"), modules=take(kernel, "modules"),
-        initrd_modules=take(kernel, "initrd"), firmware=take(said, "firmware", {}), packages=take(said, "packages", {}),
+        initrd_modules=take(kernel, "initrd"), rescue_modules=take(kernel, "rescue"), firmware=take(said, "firmware", {}), packages=take(said, "packages", {}),
         files={entry["path"]: entry["text"].lstrip("\n") for entry in take(said, "file", [])},
     )
     unknown = [*said, *(f"budget.{key}" for key in budget), *(f"kernel.{key}" for key in kernel)]
@@ -73,6 +76,8 @@ def load(name: str) -> Board:
     for key, values in allowed.items():
         if getattr(board, key) not in values:
             raise BuildError(f"{path}: {key} is {' or '.join(values)}, not {getattr(board, key)}")
+    if unknown := set(board.leds) - set(LED_ROLES):
+        raise BuildError(f"{path}: leds are {', '.join(LED_ROLES)}, not {', '.join(sorted(unknown))}")
     if board.loader == "grub" and board.partitions != "gpt":
         raise BuildError(f"{path}: GRUB's script here names partitions of a GPT")
     return board

@@ -39,7 +39,7 @@ def build(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
     absent = root.build_root(board, store, kernel, inputs.programs, work / "root")
     _release(board, inputs, work / "root/etc/altnet")
     root.squashfs(work / "root", work / "root.sqfs", inputs.epoch)
-    root.build_initrd(board, store, kernel, work / "initrd")
+    root.build_initrd(board, store, kernel, inputs.programs, work / "root/etc/altnet", work / "initrd")
     (work / "initrd.zst").write_bytes(root.run("zstd", "-19", "-q", "-c", stdin=root.cpio(work / "initrd", inputs.epoch)))
     slot = {"initrd.zst": work / "initrd.zst", "root.sqfs": work / "root.sqfs", **_kernel_file(board, kernel, work)}
     sizes = {name: path.stat().st_size for name, path in slot.items()}
@@ -86,7 +86,7 @@ def renew(cache: pathlib.Path, apt: str, scratch: pathlib.Path) -> list[str]:
         kernel = _kernel(board, store)
         shutil.rmtree(scratch, ignore_errors=True)
         root.build_root(board, store, kernel, scratch / "none", scratch / "root")
-        root.build_initrd(board, store, kernel, scratch / "initrd")
+        root.build_initrd(board, store, kernel, scratch / "none", scratch / "root/etc/altnet", scratch / "initrd")
         _firmware(board, store, kernel)
         if board.loader == "grub":
             _grub_parts(store)

@@ -11,9 +11,15 @@ from .packages import Store
 
 ROOM = pathlib.Path(__file__).resolve().parents[1]
 TRIPLETS = {"arm64": "aarch64-linux-gnu", "amd64": "x86_64-linux-gnu"}
-PROGRAMS = ("altnetd", "altnet", "altnet-tls", "altnet-routerd", "altnet-update", "altnet-setup")  # those of ours that are there
+PROGRAMS = ("altnetd", "altnet", "altnet-tls", "altnet-routerd", "altnet-update", "altnet-setup", "altnet-rescue")  # those of ours that are there
 APPLETS_BEGIN = b"\0[\0[[\0"  # busybox's table of names, sorted, ends with an empty one
-INITRD_APPLETS = ("sh", "mount", "cat", "cut", "dd", "basename", "dirname", "readlink", "sleep", "ln", "mkdir", "modprobe", "reboot", "switch_root")
+INITRD_APPLETS = (
+    "sh", "[", "mount", "umount", "cat", "cut", "dd", "basename", "dirname", "readlink", "sleep", "ln", "mkdir", "modprobe", "reboot", "switch_root",
+    # Rescue's, and those of altnet-reset and altnet-led.
+    "find", "sort", "xargs", "ip", "udhcpd", "setsid", "sync", "mktemp", "rm", "head", "tr", "wc", "grep",
+    # Whoever looks around has these too.
+    "ls", "dmesg", "ps",
+)
 
 
 def build_root(board: Board, store: Store, kernel: Kernel, programs: pathlib.Path, into: pathlib.Path) -> list[str]:
@@ -39,7 +45,7 @@ def build_root(board: Board, store: Store, kernel: Kernel, programs: pathlib.Pat
     for name in PROGRAMS:
         if (programs / name).exists():
             _copy(programs / name, into / "usr/bin" / name)
-    _without_absent_services(into)
+    _without_absent_services(board, into)
     libraries(store, from_packages, into)
     _describe(board, into)
     return kernel.install([*wanted((ROOM / "modules").read_text()), *board.modules, *board.initrd_modules], into / "usr")
@@ -89,13 +95,13 @@ def applets(busybox: pathlib.Path, into: pathlib.Path) -> None:
         (into / "usr/sbin" / name).symlink_to("../bin/busybox")
 
 
-def _without_absent_services(into: pathlib.Path) -> None:
-    """Takes the lines of programs that were not built out of inittab, with their scripts."""
+def _without_absent_services(board: Board, into: pathlib.Path) -> None:
+    """Takes the lines of programs that were not built out of inittab, with their scripts; and those of a button and of lights that the board hasn't got."""
+    there = {name: (into / "usr/bin" / name).exists() for name in PROGRAMS} | {"button": board.button is not None, "leds": bool(board.leds)}
     lines = []
     for line in (into / "etc/inittab").read_text().splitlines():
         script = into / line.rsplit(":", 1)[-1].lstrip("-/")
-        program = script.name
-        if program in PROGRAMS and not (into / "usr/bin" / program).exists():
+        if not there.get(script.name, True):
             script.unlink(missing_ok=True)
         else:
             lines.append(line)
@@ -105,21 +111,33 @@ def _without_absent_services(into: pathlib.Path) -> None:
 def _describe(board: Board, into: pathlib.Path) -> None:
     """What the running system knows of its board: the file itself, and the few words that scripts need."""
     shutil.copyfile(board.path, into / "etc/altnet/board.toml")
-    (into / "etc/altnet/board.env").write_text(f"BOARD={board.name}\nLOADER={board.loader}\nLED={board.led}\n")
+    words = {"BOARD": board.name, "LOADER": board.loader, "BUTTON": str(board.button or ""), "LAN": " ".join(board.ports.get("lan", []))}
+    words |= {f"LED_{role.upper()}": light for role, light in board.leds.items()}
+    (into / "etc/altnet/board.env").write_text("".join(f'{name}="{value}"\n' for name, value in words.items()))
 
 
-def build_initrd(board: Board, store: Store, kernel: Kernel, into: pathlib.Path) -> None:
-    """Lays out the initial RAM disk below `into`."""
+def build_initrd(board: Board, store: Store, kernel: Kernel, programs: pathlib.Path, described: pathlib.Path, into: pathlib.Path) -> None:
+    """Lays out the initial RAM disk below `into`; `described` is what the root has of its board and its release."""
     for folder in ("bin", "sbin", "etc", "proc", "sys", "dev", "run", "root"):
         (into / folder).mkdir(parents=True)
     _copy(store.use("busybox-static") / "bin/busybox", into / "bin/busybox")
     for name in INITRD_APPLETS:
         (into / "bin" / name).symlink_to("busybox")
     (into / "sbin/modprobe").symlink_to("../bin/busybox")  # where the kernel looks
+    if (programs / "altnet-rescue").exists():
+        _copy(programs / "altnet-rescue", into / "bin/altnet-rescue")
+    for name in ("altnet-reset", "altnet-led"):
+        _copy(ROOM / "root/usr/sbin" / name, into / "bin" / name)
     _copy(ROOM / "initrd/init", into / "init")
+    _copy(ROOM / "initrd/rescue", into / "etc/rescue")
+    for source in described.iterdir():
+        if not source.is_symlink():
+            _copy(source, into / "etc/altnet" / source.name)
     names = ["loop", "squashfs", "vfat", "nls_cp437", "nls_ascii", *board.initrd_modules]
-    absent = set(kernel.install(names, into))
-    (into / "etc/modules").write_text(" ".join(name for name in names if name not in absent) + "\n")
+    rescue = [*wanted((ROOM / "initrd/modules").read_text()), *board.rescue_modules]
+    absent = set(kernel.install([*names, *rescue], into))
+    for file, wishes in (("modules", names), ("rescue-modules", rescue)):
+        (into / "etc" / file).write_text(" ".join(name for name in wishes if name not in absent) + "\n")
 
 
 def cpio(folder: pathlib.Path, epoch: int) -> bytes:

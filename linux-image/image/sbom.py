@@ -11,7 +11,7 @@ from .boards import Board, BuildError
 from .packages import Package
 
 # Our programs' packages of cargo's, where they are in the workspace.
-CRATES = ("altnet-daemon", "altnet-tls", "altnet-router", "altnet-updater", "altnet-setup")
+CRATES = ("altnet-daemon", "altnet-tls", "altnet-router", "altnet-updater", "altnet-setup", "altnet-rescue")
 
 
 def crates(repository: pathlib.Path, target: str) -> list[tuple[str, str]]:

@@ -23,13 +23,16 @@ use config::ConfigCommand;
 use invite::InviteCommand;
 use login::LoginCommand;
 use relay::RelayCommand;
+use reset::Reset;
 use tls::TlsCommand;
 
+mod appliance;
 mod audit;
 mod config;
 mod invite;
 mod login;
 mod relay;
+mod reset;
 mod selftest;
 mod table;
 mod tls;
@@ -125,6 +128,8 @@ enum Command {
     /// The releases of this box, where it is an appliance with two slots.
     #[command(subcommand)]
     Update(Update),
+    /// Wipe this box, where it is an appliance: it is as new after the next boot, with the releases that it has.
+    Reset(Reset),
     /// The router that runs here: its lines to the internet, its networks, the daemons that serve them.
     Router,
     /// Counters, in the Prometheus text format.
@@ -251,6 +256,7 @@ pub fn run(arguments: Arguments, out: &mut impl Write) -> anyhow::Result<()> {
             let program = std::env::current_exe().context("can't find out my own path")?;
             Err(update.hand_over(&program, arguments.json))
         }
+        Command::Reset(reset) => reset.run(&reset::Programs::real(), arguments.json, out),
         Command::Router => config::ask_router(&Asked::Status, arguments.json, out).map(drop),
         Command::Selftest { dir } => selftest::run(dir, arguments.json, out),
         Command::Completion { shell } => {
@@ -301,7 +307,11 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
     let mut session = Session { client, json, out };
     let none = json!({});
     match &arguments.command {
-        Command::Status => session.show(Method::Status, none, table::status).await,
+        Command::Status => {
+            let print =
+                |status: &types::Status| table::status(status) + &appliance::told(Path::new("/"));
+            session.show(Method::Status, none, print).await
+        }
         Command::Peers => session.show(Method::Peers, none, table::peers).await,
         Command::Ping { target, count } => ping(&mut session, target, *count).await,
         Command::Why { target } => {
@@ -400,6 +410,7 @@ async fn ask(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Config(_)
         | Command::Router
         | Command::Update(_)
+        | Command::Reset(_)
         | Command::Selftest { .. }
         | Command::Completion { .. } => Ok(()),
     }

@@ -179,6 +179,8 @@ pub struct State {
     // By slot, the last write that is under way.
     writing: BTreeMap<Slot, u64>,
     unsaved: BTreeSet<Slot>,
+    // Why, as the medium said last.
+    unsaved_why: Option<String>,
     save_again: Instant,
     leaving: Option<Event>,
     forget_at: Instant,
@@ -200,6 +202,7 @@ impl Default for State {
             pending: Vec::new(),
             writing: BTreeMap::new(),
             unsaved: BTreeSet::new(),
+            unsaved_why: None,
             save_again: Instant::NEVER,
             leaving: None,
             forget_at: Instant::NEVER,

@@ -6,6 +6,7 @@
 //! | `/etc/altnet/release-keys` | whose releases it takes, if anybody's but its owner's ([`crate::keys::read_pinned`]) |
 //! | `/etc/altnet/board.toml` | the board: `loader` in `[boot]` is `u-boot` or `grub` |
 //! | `/run/altnet/slot` | `A` or `B`, which runs |
+//! | `/run/altnet/installing` | is there while a release is written, for the box's lights |
 //! | `/run/altnet/watched` | is there once a [`Watch`] began in this boot |
 //! | `/dev/altnet/disk`, `slot-a`, `slot-b` | the whole disk and the slots' partitions |
 //! | `/data/etc/release-keys` | the owner's keys, if there are any ([`crate::keys::read_owner`]) |
@@ -30,8 +31,12 @@ use crate::manifest::Label;
 use crate::state::{Ended, Keep, KeptFile, Outcome, Release, State, StateError, Working};
 use crate::verdict::Here;
 
+use shown::Shown;
+
 mod error;
 mod offer;
+mod rescue;
+mod shown;
 mod watch;
 
 pub use error::Error;
@@ -116,6 +121,7 @@ pub struct Appliance {
     image: Image,
     format: Format,
     running: Slot,
+    in_rescue: bool,
 }
 
 /// How a box's slots are.
@@ -173,6 +179,7 @@ impl Appliance {
             image,
             format,
             running,
+            in_rescue: false,
         })
     }
 
@@ -264,7 +271,8 @@ impl Appliance {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Release, Error> {
         let _lock = self.lock()?;
-        let (state, _) = self.state()?;
+        let _shown = Shown::begin(self.places.run("installing"));
+        let mut state = self.state()?.0;
         let trust = self.trust(&state)?;
         let here = self.here(&state, &trust, calendar);
         let damaged = |source| Error::Bundle {
@@ -283,6 +291,9 @@ impl Appliance {
         }
         let opened = Opened::read(bundle).map_err(damaged)?;
         let mut approved = opened.approve(&here).map_err(refused)?;
+        if self.in_rescue {
+            state.pending = None;
+        }
         let room = Room {
             running: self.running,
             slot: &mut self.disk(self.slot_name(self.running.other()))?,

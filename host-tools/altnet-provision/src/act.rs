@@ -7,6 +7,7 @@ mod network;
 mod openwrt;
 mod policy;
 mod release;
+mod rescue;
 mod revoke;
 mod tls;
 
@@ -49,6 +50,7 @@ pub fn act(cli: Cli) -> Result<Report> {
         Command::Flash(args) => image::flash(&session, &args),
         Command::Openwrt(command) => openwrt::act(&session, command),
         Command::Claim(args) => claim::act(&session, *args),
+        Command::Rescue(args) => rescue::act(&session, &args),
         Command::Revoke(args) => revoke::act(&session, &args),
         Command::Bundle(args) => invite::bundle(&session, *args),
         Command::Backup { output } => backup(&session, &output),

@@ -13,11 +13,13 @@ mod claim;
 mod image;
 mod openwrt;
 mod release;
+mod rescue;
 
 pub use claim::ClaimArgs;
 pub use image::{FirstBootArgs, FlashArgs, ImageCommand};
 pub use openwrt::{OpenwrtCommand, OpenwrtInstallArgs};
 pub use release::{ReleaseCommand, ReleaseKeyCommand};
+pub use rescue::RescueArgs;
 
 /// Networks, identities, invites, first-boot bundles and backups.
 ///
@@ -95,6 +97,8 @@ pub enum Command {
     Openwrt(OpenwrtCommand),
     /// Give a box on this LAN, which has no bundle, what it needs: it is found by itself, and asks for its code
     Claim(Box<ClaimArgs>),
+    /// Ask a box that can't boot what is wrong with it, and bring it a release
+    Rescue(RescueArgs),
     /// End a membership, a device key or an issuer
     Revoke(RevokeArgs),
     /// Make the first-boot file of a device

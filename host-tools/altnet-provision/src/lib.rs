@@ -24,6 +24,7 @@ pub mod policy;
 pub mod qr;
 pub mod recovery;
 pub mod release;
+pub mod rescue;
 pub mod sealed;
 pub mod secrets;
 pub mod settings;

@@ -30,6 +30,9 @@ pub struct Status<Word = String> {
     /// The ports on routers before this node, one of each address family with a router.
     #[serde(default)]
     pub port_mappings: Vec<PortMapping>,
+    /// Why some of what changed isn't on disk, if it isn't; it is tried again.
+    #[serde(default)]
+    pub unsaved: Option<String>,
     /// The node itself: its fields stand beside the others.
     #[serde(flatten)]
     pub node: node::Status<Word>,
@@ -480,6 +483,7 @@ mod tests {
                 "time",
                 "time_known",
                 "turn",
+                "unsaved",
                 "version",
                 "waits_for",
             ],

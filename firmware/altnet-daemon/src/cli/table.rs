@@ -155,6 +155,9 @@ pub fn status(status: &Status) -> String {
         };
         lines.push(("directory", format!("{}, {state}", directory.name)));
     }
+    if let Some(why) = &status.unsaved {
+        lines.push(("not kept", format!("{why}; tried again")));
+    }
     for wait in &status.node.waits_for {
         lines.push(("waits for", wait.clone()));
     }

@@ -183,6 +183,7 @@ impl Gateway {
             listen_port: self.ports.number().unwrap_or(self.config.listen_port),
             lans: self.lans.views(),
             port_mappings: self.mapped_views(now),
+            unsaved: self.state.unsaved_why.clone(),
             node: self.node.status(now),
         }
     }
@@ -296,7 +297,7 @@ impl Gateway {
         let mut waiting = Vec::with_capacity(self.state.pending.len());
         for pending in std::mem::take(&mut self.state.pending) {
             if pending.until <= now {
-                let answer = Err(too_late(pending.what));
+                let answer = Err(too_late(pending.what, self.state.unsaved_why.as_deref()));
                 self.note_act(pending.user, pending.what.method(), &answer);
                 let _ = pending.reply.send(answer);
             } else if !pending.reply.is_closed() {
@@ -336,7 +337,11 @@ fn answer(what: What, event: &Event) -> Option<Result<Value, ApiError>> {
     })
 }
 
-fn too_late(what: What) -> ApiError {
+fn too_late(what: What, unsaved: Option<&str>) -> ApiError {
+    if let (What::Leave | What::Rotate, Some(why)) = (&what, unsaved) {
+        let hint = "make room on that disk, or look into why it can't be written; it is tried again by itself";
+        return ApiError::new(Code::Timeout, format!("it isn't kept yet: {why}"), hint);
+    }
     let (message, hint) = match what {
         What::Join => (
             "joining is not done yet",

@@ -104,9 +104,16 @@ impl Gateway {
         };
         self.state.writing.remove(&slot);
         match outcome {
-            Ok(()) => self.node.handle_saved(&slot, clock::now()),
+            Ok(()) => {
+                if self.state.unsaved.is_empty() {
+                    self.state.unsaved_why = None;
+                }
+                self.node.handle_saved(&slot, clock::now());
+            }
             Err(e) => {
-                crate::error!("{}; trying again", log::chain(&e));
+                let why = log::chain(&e);
+                crate::error!("{why}; trying again");
+                self.state.unsaved_why = Some(why);
                 self.state.unsaved.insert(slot);
                 self.state.save_again = clock::now().after(SAVE_RETRY);
             }
@@ -158,6 +165,7 @@ impl Gateway {
         self.node = node;
         self.state.writing.clear();
         self.state.unsaved.clear();
+        self.state.unsaved_why = None;
         self.state.save_again = Instant::NEVER;
         self.set_clock();
         Ok(())

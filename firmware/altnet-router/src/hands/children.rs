@@ -84,7 +84,11 @@ impl Children {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let mut child = spawn(program, arguments, directory)?;
-        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        let id = child.id();
+        if let Some(Err(e)) = id.map(altnet_service::memory::give_way) {
+            altnet_service::debug!("{name} may outlive the router when memory is used up: {e}");
+        }
+        let pid = id.and_then(|id| i32::try_from(id).ok());
         let pid = pid.and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         self.started += 1;
         let number = self.started;
@@ -285,6 +289,26 @@ mod tests {
         }
         lines.end(|line| seen.push(line.to_owned()));
         assert_eq!(seen, ["ab", "c", &long[..MAX_LINE_BYTES], "d"]);
+    }
+
+    #[test]
+    fn a_child_goes_before_the_router_when_memory_is_used_up() {
+        run(async {
+            let home = tempfile::tempdir().unwrap();
+            let (mut children, mut told) = Children::new(home.path());
+            let root = Path::new("/");
+            children
+                .start("one", Path::new("/bin/sleep"), &["60".into()], root)
+                .unwrap();
+            let (_, pid) = children.pids().next().unwrap();
+            let score = |pid: &str| {
+                let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+                text.trim().parse::<i32>().unwrap()
+            };
+            assert!(score(&pid.to_string()) > score("self"));
+            children.signal("one", Signal::KILL);
+            children.forget(&told.recv().await.unwrap());
+        });
     }
 
     #[test]

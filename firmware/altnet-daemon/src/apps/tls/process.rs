@@ -113,6 +113,8 @@ impl Process {
             .stdout(Stdio::null())
             .env_clear()
             .spawn()?;
+        // Apps without https are better than none; and who may not say so has nothing to lose by it.
+        let _ = altnet_service::memory::give_way(child.id());
         Ok(Self { child, socket })
     }
 }
