@@ -110,7 +110,11 @@ targets! {
     hook: 300,
     probe_reply: 5000,
     update_bundle: 3000,
-    update_files: 3000,
+    update_state: 3000,
     update_story: 3000,
+    update_answer: 5000,
+    release_keys: 5000,
+    slot_choice: 2000,
+    partition_table: 500,
     uci: 5000,
 }
