@@ -44,8 +44,8 @@ def power_cuts_while_a_release_is_installed_leave_a_slot_and_an_identity() -> No
 
 
 def power_cuts_at_300_writes_leave_a_slot_and_an_identity() -> None:
-    """The same with two releases, one after the other, at 300 writes and with 20 boots."""
-    on_cards(["next", "later"], MANY_POINTS, MANY_BOOTS)
+    """The same with four releases, one after the other, at 300 writes and with 20 boots."""
+    on_cards(["second", "third", "fourth", "fifth"], MANY_POINTS, MANY_BOOTS)
 
 
 def on_cards(versions: list[str], count: int, boots: int) -> None:
