@@ -45,7 +45,7 @@ class Remains:
 
     def judge(self, changed: set[int], given: dict[str, bytes], identity: bytes, is_member: bool) -> Verdict:
         """Looks at the disk, of which these mebibytes changed. `given` are files of the owner's by their names, as they have to be: on the
-        data or, at the first boot, still behind them. Whoever is a member, or has forgotten the bundle, has this identity."""
+        data or, at the first boot, still behind them. Whoever is a member has this identity."""
         for name in ("slot-a", "slot-b"):
             at, length = PLACES[name]
             if changed & set(range(at >> 20, at + length >> 20)):
@@ -113,15 +113,14 @@ class Remains:
         """The owner's files and the box's identity, and that no file was named before it was written."""
         area = self._read(PLACES["data"][0] + self.data_bytes, AREA_BYTES)
         waits = area.startswith(b"altnet first-boot 1") and is_whole(area)
+        kept = data / "altnet/identity.slot"
         for name, content in given.items():
             file = data / "etc" / name
             if waits or (file.exists() and file.read_bytes() == content):
                 continue
-            if name == "first-boot.bundle" and not file.exists():
-                is_member = True
-            else:
+            # It is forgotten once the box has joined.
+            if name != "first-boot.bundle" or file.exists() or not kept.exists():
                 found.wrong.append(f"{name} is {'another' if file.exists() else 'gone'}, and not behind the data either")
-        kept = data / "altnet/identity.slot"
         if is_member and (not kept.exists() or kept.read_bytes() != identity):
             found.wrong.append(f"the box's identity is {'another' if kept.exists() else 'gone'}")
         for file in (file for folder in ("etc", "altnet") for file in (data / folder).rglob("*")):

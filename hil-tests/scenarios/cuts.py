@@ -95,7 +95,7 @@ def record(folder: pathlib.Path, versions: list[str]) -> Recorded:
         with box.box:
             assert box.boot(*WORDS) == "A"
             box.house.router.run("altnet", "join", "--bundle", str(folder / "relay1.bundle"))
-            box.house.router.run("sync")
+            settle(box)
             member = len(cuts.read(log))
             box.until_all_works()
             for number, version in enumerate(versions):
@@ -115,6 +115,18 @@ def record(folder: pathlib.Path, versions: list[str]) -> Recorded:
 def identity_on(box: Appliance) -> bytes:
     """What makes the box the member that it is."""
     return base64.b64decode(box.house.router.run("base64", f"{BOX}/data/altnet/identity.slot").stdout)
+
+
+def settle(box: Appliance) -> None:
+    """Waits until altnetd has saved of its identity what it saves after it said that it joined, and until that is on the disk."""
+    seen: list[bytes] = []
+
+    def is_same() -> bool:
+        seen.append(identity_on(box))
+        return seen[-2:-1] == seen[-1:]
+
+    wait_for("the identity to stay as it is", is_same, timeout_s=60, every_s=3)
+    box.house.router.run("sync")
 
 
 def came_up(story: Recorded, cut: Cut, folder: pathlib.Path) -> str:
