@@ -13,12 +13,12 @@ from lab.places import CannotRunHere, LabError  # noqa: E402
 from scenarios import (  # noqa: E402
     appliance, audit, certificates, cuts, derp, derpers, doors, first_boot, hostile, house, images, interop, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, router,
     sizes, slots,
-    traversal, turn,
+    traversal, turn, updates,
 )
 
 FAMILIES = [
     nats, interop, derp, pages, refusals, hostile, logins, referral, power, outages, house, audit, portmap, traversal, sizes, mesh, nearby, turn,
-    derpers, doors, certificates, router, slots, images, first_boot, appliance, cuts,
+    derpers, doors, certificates, router, slots, images, first_boot, appliance, updates, cuts,
 ]
 SKIP = 77
 
