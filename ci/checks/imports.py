@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "altnet-updater": {WIRE, "altnet-router", "altnet-service", "altnet-update"},
     "altnet-desktop": set(),
     "hil-tests": {WIRE},
-    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-claim", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-service", "altnet-setup", "altnet-update"},
+    "altnet-fuzz": ENGINE | {"altnet-acme", "altnet-claim", "altnet-sim", "altnet-daemon", "altnet-login", "altnet-provision", "altnet-router", "altnet-service", "altnet-setup", "altnet-update", "altnet-updater"},
 }
 
 # Third-party crates that the portable crates may link. Each builds without `std`, and each is

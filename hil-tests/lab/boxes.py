@@ -69,8 +69,12 @@ class Box:
 
     def copies(self) -> tuple:
         """What both copies of the choice say."""
-        data = (self.root / "dev/altnet/disk").read_bytes()
-        return tuple(choice.decode(data[at : at + 512], "u-boot") for at in choice.PLACES)
+        found = []
+        with open(self.root / "dev/altnet/disk", "rb") as file:
+            for at in choice.PLACES:
+                file.seek(at)
+                found.append(choice.decode(file.read(512), "u-boot"))
+        return tuple(found)
 
     def choice(self) -> str:
         """The choice that counts, without its serial."""

@@ -116,7 +116,8 @@ class Machine:
         self.until("BEGINS", timeout_s=timeout_s)
         since = len(self.lines)
         self.until("ENDS", timeout_s=timeout_s)
-        return self.lines[since:-1]
+        # The kernel says what it has to say in between.
+        return [line for line in self.lines[since:-1] if not re.match(r"\[ *\d+\.\d+\] ", line)]
 
     def hold(self, held: bool) -> None:
         """Presses the power key of its keyboard, or lets it go."""

@@ -5,12 +5,14 @@ import http.server
 import json
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 
 from lab import boxes
@@ -289,7 +291,8 @@ def installed(machine: Machine) -> None:
     """Installs what the folder has, and boots it."""
     said = machine.ask("altnet update check", timeout_s=120)
     assert any("newer than the release that runs" in line for line in said), said
-    said = machine.ask("altnet update install", timeout_s=900)
+    # At a terminal it would ask whether to boot now.
+    said = machine.ask("altnet update install --no-reboot", timeout_s=900)
     assert any("is in slot B, which is booted next" in line for line in said), said
     assert any("internet, names, the house's side" in line for line in said), said
     machine.ask("reboot")
@@ -301,7 +304,8 @@ def an_image_installs_a_release_and_confirms_it() -> None:
     with scratch() as folder, Releases(folder) as releases:
         board, kind = BOOTED[0]
         whole = a_copy(image(board), folder, f"{kind}.img")
-        made = boxes.bundle(board, boxes.slot_of(image(board)), "next", int(time.time()))
+        following = another_slot(image(board).with_suffix(".slot"), folder, "next")
+        made = boxes.bundle(board, following.read_bytes(), "next", int(time.time()))
         (folder / f"{board}.bundle").write_bytes(made)
         with Machine(kind, whole, folder / f"{kind}.log", reaches_host=True) as machine:
             boots(machine, "A")
@@ -315,7 +319,7 @@ def an_image_installs_a_release_and_confirms_it() -> None:
                 time.sleep(5)
             print(f"{kind}: {len(made)} bytes installed, booted, and confirmed after {time.monotonic() - began:.0f} s")
             assert choice.current(copies(whole, boards.load(board).loader)).order == "BA"
-            said = machine.ask("altnet update rollback")
+            said = machine.ask("altnet update rollback --no-reboot")
             assert any("Slot A is booted next" in line for line in said), said
             machine.ask("reboot")
             boots(machine, "A")
@@ -346,15 +350,24 @@ def a_release_without_altnetd_is_left_by_itself() -> None:
 
 def without_altnetd(slot: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """The same slot with an altnetd that ends at once."""
-    files = {name: folder / name for name in ("Image.gz", "initrd.zst", "root.sqfs")}
+    return another_slot(slot, folder, "broken", lambda tree: (tree / "usr/bin/altnetd").write_text("#!/bin/sh\nexit 1\n"))
+
+
+def another_slot(slot: pathlib.Path, folder: pathlib.Path, version: str, change: Callable[[pathlib.Path], object] = lambda _: None) -> pathlib.Path:
+    """The slot of another release: its version is another, and what `change` does to its root is done."""
+    files = {name: folder / name for name in subprocess.run(["mdir", "-b", "-i", slot, "::"], check=True, capture_output=True, text=True).stdout.replace("::/", "").split()}
     for name, path in files.items():
-        subprocess.run(["mcopy", "-i", slot, f"::{name}", path], check=True)
-    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", folder / "root", files["root.sqfs"]], check=True, stdout=subprocess.DEVNULL)
-    (folder / "root/usr/bin/altnetd").write_text("#!/bin/sh\nexit 1\n")
+        subprocess.run(["mcopy", "-n", "-o", "-i", slot, f"::{name}", path], check=True)
+    tree = folder / "root"
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", tree, files["root.sqfs"]], check=True, stdout=subprocess.DEVNULL)
+    release = tree / "etc/altnet/release"
+    release.write_text(re.sub(r"^version = .*$", f'version = "{version}"', release.read_text(), flags=re.M))
+    change(tree)
     files["root.sqfs"].unlink()
-    root.squashfs(folder / "root", files["root.sqfs"], 0)
-    into = folder / "broken.slot"
+    root.squashfs(tree, files["root.sqfs"], 0)
+    into = folder / f"{version}.slot"
     disk.fat(into, disk.SLOT_SIZE, disk.SLOT_LABEL, 16, files, 0)
+    shutil.rmtree(tree)
     return into
 
 

@@ -11,14 +11,14 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from lab.places import CannotRunHere, LabError  # noqa: E402
 from scenarios import (  # noqa: E402
-    appliance, audit, certificates, claim, derp, derpers, doors, first_boot, hostile, house, images, interop, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, rescue, router,
+    appliance, audit, certificates, claim, cuts, derp, derpers, doors, first_boot, hostile, house, images, interop, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, rescue, router,
     sizes, slots,
-    traversal, turn,
+    traversal, turn, updates,
 )
 
 FAMILIES = [
     nats, interop, derp, pages, refusals, hostile, logins, referral, power, outages, house, audit, portmap, traversal, sizes, mesh, nearby, turn,
-    derpers, doors, certificates, router, slots, claim, images, first_boot, appliance, rescue,
+    derpers, doors, certificates, router, slots, claim, images, first_boot, appliance, updates, rescue, cuts,
 ]
 SKIP = 77
 

@@ -1,9 +1,12 @@
 """A release on a box whose slots are files, judged by a real router between a provider and a computer."""
 
 import json
+import pathlib
+import tempfile
 import time
+from collections.abc import Callable
 
-from lab import boxes
+from lab import boxes, cards
 from lab.altnet import PYTHON, wait_for_answer
 from lab.places import Lab, wait_for
 from lab.providers import House, Provider, prepare
@@ -26,16 +29,16 @@ CHARGE_S = 600
 class Appliance:
     """A house's router on a box of files, with altnetd beside it."""
 
-    def __init__(self, lab: Lab):
+    def __init__(self, lab: Lab, box: Callable[[House], boxes.Box] = lambda house: boxes.Box(house.router.folder / "box")):
         self.provider, self.house = Provider(lab), House(lab, CONFIG)
         self.provider.plug(self.house)
-        self.box = boxes.Box(self.house.router.folder / "box")
+        self.box = box(self.house)
         self.provider.place.start(PYTHON, "-c", RESOLVER, log="resolver.log")
 
-    def boot(self) -> str:
-        """Boots, and begins to serve; returns the slot."""
+    def boot(self, *words: str) -> str:
+        """Boots, and begins to serve, the router with these words too; returns the slot."""
         which = self.box.boot()
-        self.house.start("--root", str(self.box.root))
+        self.house.start("--root", str(self.box.root), *words)
         self.altnetd = self.house.router.start("altnetd", "--config", str(self.house.config), log=f"{self.house.router.name}.log")
         wait_for_answer(self.house.router, self.altnetd)
         return which
@@ -61,14 +64,14 @@ class Appliance:
         self.house.lease()
         wait_for("everything to work", lambda: set(self.works().values()) == {"works"}, timeout_s=60, every_s=1)
 
-    def install(self, version: str, counter: int) -> dict:
-        """Installs a release, and boots it."""
-        made = boxes.bundle(self.box.board, boxes.slot(counter), version, counter)
+    def install(self, version: str, counter: int, slot: bytes | None = None, words: tuple[str, ...] = ()) -> dict:
+        """Installs a release, and boots it, the router with these words."""
+        made = boxes.bundle(self.box.board, slot or boxes.slot(counter), version, counter)
         file = self.box.put("release.bundle", made)
         installed = self.update("install", "--reboot", str(file))
         assert self.box.was_told_to_boot()
         self.cut_power()
-        assert self.boot() == installed["slot"], installed
+        assert self.boot(*words) == installed["slot"], installed
         return installed
 
 
@@ -118,5 +121,39 @@ def a_release_in_which_names_are_not_resolved_is_left() -> None:
         assert box.box.choice() == "AB30"
 
 
-SCENARIOS = [a_release_is_confirmed_when_what_worked_works_again]
+def a_release_is_refused_where_the_data_have_no_room() -> None:
+    """With not a byte left on the data partition a release is refused before its slot is touched; the box boots and serves the house all the same, and takes the release once there is room."""
+    prepare()
+    cards.need()
+    with tempfile.TemporaryDirectory(prefix="altnet-slots-") as name, Lab() as lab:
+        folder = pathlib.Path(name)
+        (folder / "altnet.toml").write_text(CONFIG.replace("/run/altnet-state", f"{cards.BOX}/data/altnet"))
+        cards.laid_out(folder / "disk", boxes.slot(1), folder / "altnet.toml", folder)
+        box = Appliance(lab, lambda house: cards.on_card(house, folder / "disk", folder / "writes"))
+        with box.box:
+            assert box.boot(*cards.WORDS) == "A"
+            box.until_all_works()
+            file = box.box.put("release.bundle", boxes.bundle(box.box.board, boxes.slot(2), "0.2.0", 2))
+            # In pieces that become smaller, to the last block.
+            fill = f"cd {cards.BOX}/data; for size in 1048576 65536 4096 512; do dd if=/dev/zero of=full-$size bs=$size; done; sync"
+            box.house.router.run("bash", "-c", fill, check=False)
+            before = (box.box.choice(), slot_b(box))
+            refused = box.house.router.run("altnet-update", "--root", str(box.box.root), "install", str(file), check=False)
+            assert refused.returncode == 1 and "Free some room on the data partition" in refused.stderr, refused
+            assert (box.box.choice(), slot_b(box)) == before, "the slot or the choice was touched"
+            box.cut_power()
+            assert box.boot(*cards.WORDS) == "A"
+            box.until_all_works()
+            box.house.router.run("bash", "-c", f"rm {cards.BOX}/data/full-*; sync")
+            assert box.install("0.2.0", 2, words=cards.WORDS)["slot"] == "B"
+            box.cut_power()
+
+
+def slot_b(box: Appliance) -> bytes:
+    """As much of slot B as a release of a test has."""
+    with open(box.box.root / "dev/altnet/slot-b", "rb") as device:
+        return device.read(boxes.SLOT_BYTES)
+
+
+SCENARIOS = [a_release_is_confirmed_when_what_worked_works_again, a_release_is_refused_where_the_data_have_no_room]
 LONG = [a_release_in_which_names_are_not_resolved_is_left]

@@ -153,7 +153,8 @@ def ext4(into: pathlib.Path, size: int, board: str, epoch: int) -> None:
         file.truncate(size)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "E2FSPROGS_FAKE_TIME": str(epoch), "LC_ALL": "C"}
     ids = identity(board, "data file system")
-    run("/sbin/mke2fs", "-q", "-t", "ext4", "-L", DATA_LABEL, "-U", str(ids), "-b", "4096", "-i", "16384", "-I", "256", "-m", "1", "-J", "size=4", "-O", "^orphan_file,metadata_csum,64bit",
+    # Small groups, so that there is a second one, which has a copy of the superblock: altnet-mend looks for it there.
+    run("/sbin/mke2fs", "-q", "-t", "ext4", "-L", DATA_LABEL, "-U", str(ids), "-b", "4096", "-g", "8192", "-i", "16384", "-I", "256", "-m", "1", "-J", "size=4", "-O", "^orphan_file,metadata_csum,64bit",
         "-E", f"hash_seed={ids},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", str(into), environment=environment)
 
 

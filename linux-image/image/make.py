@@ -1,10 +1,12 @@
 """An image from beginning to end, and the lock."""
 
+import fcntl
 import gzip
 import hashlib
 import json
 import pathlib
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import boards, boot, disk, packages, root, sbom
@@ -26,6 +28,28 @@ class Inputs:
     epoch: int  # the commit's time, in seconds since 1970: that of all files
     version: str
     release_keys: pathlib.Path | None  # whose updates the image takes; none without
+
+
+def kept(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
+    """Builds, unless the last build was of the very same: then what it made is there. Others may do this at the same time, and read what is
+    there: it is replaced whole."""
+    # A folder beside what is there, so that a build that fails leaves that alone.
+    fresh, old, built = out.with_name(f"{out.name}.new"), out.with_name(f"{out.name}.old"), out / "built.json"
+    depends = _digest(board, inputs)
+    with _alone(out):
+        if built.exists():
+            before = json.loads(built.read_text())
+            if before["inputs"] == depends and pathlib.Path(before["report"]["image"]).exists():
+                return before["report"]
+        report = build(board, inputs, fresh)
+        report["image"] = str(out / pathlib.Path(report["image"]).name)
+        (fresh / built.name).write_text(json.dumps({"inputs": depends, "report": report}))
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        fresh.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+        return report
 
 
 def build(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
@@ -98,7 +122,8 @@ def renew(cache: pathlib.Path, apt: str, scratch: pathlib.Path) -> list[str]:
 
 def twice(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
     """Builds into two folders, and compares every file that came out."""
-    first, second = build(board, inputs, out / "first"), build(board, inputs, out / "second")
+    with _alone(out):
+        first, second = build(board, inputs, out / "first"), build(board, inputs, out / "second")
     differing = [
         path.name for path in sorted((out / "first").iterdir())
         if path.read_bytes() != (out / "second" / path.name).read_bytes()
@@ -107,6 +132,29 @@ def twice(board: Board, inputs: Inputs, out: pathlib.Path) -> dict:
         raise BuildError(f"two builds differ in {', '.join(differing)}: compare {out}/first and {out}/second")
     shutil.rmtree(out / "second")
     return {**first, "image": first["image"], "identical": first["sha256"] == second["sha256"]}
+
+
+def _digest(board: Board, inputs: Inputs) -> str:
+    """Of all that an image is made from; of the mirror, when it was asked last."""
+    digest = hashlib.sha256(json.dumps([board.name, inputs.epoch, inputs.version]).encode())
+    files = {file for folder in ("linux-image", "board-support") for file in (REPOSITORY / folder).rglob("*") if "__pycache__" not in file.parts}
+    # Where cargo puts programs it has folders of its own.
+    files |= {*inputs.programs.iterdir(), REPOSITORY / "Cargo.lock", inputs.grub_tool, *filter(None, [inputs.release_keys])}
+    for file in sorted(files):
+        if file.is_file():
+            digest.update(f"{file} {file.stat().st_mode} ".encode() + hashlib.sha256(file.read_bytes()).digest())
+    asked = pathlib.Path(f"{inputs.apt}{board.architecture}") / "updated"
+    digest.update(str(asked.stat().st_mtime_ns if asked.exists() else 0).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone(out: pathlib.Path):
+    """Waits until nobody else builds into a folder."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_name(f"{out.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def text(report: dict) -> str:

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use altnet_fuzz::{
-    TARGETS, audit, authority, houses, knocks, logins, machines, parsers, policies, portmap,
-    relays, routers, sizes, stun, turn, uci, updates, world,
+    TARGETS, appliances, audit, authority, houses, knocks, logins, machines, parsers, policies,
+    portmap, relays, routers, sizes, stun, turn, uci, updates, world,
 };
 
 fn main() -> std::io::Result<()> {
@@ -31,6 +31,7 @@ fn main() -> std::io::Result<()> {
             routers::seeds(name),
             houses::seeds(name),
             updates::seeds(name),
+            appliances::seeds(name),
             uci::seeds(name),
         ];
         for (at, seed) in sources.concat().iter().enumerate() {

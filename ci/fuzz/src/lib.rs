@@ -8,6 +8,7 @@
 //! Decoders are also held to their law: what was read and is written again is the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod appliances;
 pub mod audit;
 pub mod authority;
 pub mod bytes;
@@ -75,8 +76,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hook", houses::hook),
     ("probe_reply", houses::probe_reply),
     ("update_bundle", updates::update_bundle),
-    ("update_files", updates::update_files),
+    ("update_state", updates::update_state),
     ("update_story", updates::update_story),
+    ("update_answer", appliances::update_answer),
+    ("release_keys", appliances::release_keys),
+    ("slot_choice", appliances::slot_choice),
+    ("partition_table", appliances::partition_table),
     ("uci", uci::uci),
     ("claim", claims::claim),
     ("claim_words", claims::claim_words),

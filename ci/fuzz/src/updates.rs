@@ -1,7 +1,7 @@
-//! Updates: a bundle from wherever, files that a power cut or a person wrote, and a new slot's story.
+//! Updates: a bundle from wherever, what a power cut left of a box's state, and a new slot's story.
 
 use altnet_update::bundle::Opened;
-use altnet_update::choice::{Choice, Copied, Format, Slot, Standing};
+use altnet_update::choice::{Choice, Slot};
 use altnet_update::confirm::{Facts, Finding, Limits, Machine, Output};
 use altnet_update::keys::{self, KeySet, ReleaseKey, Trust};
 use altnet_update::make;
@@ -55,28 +55,10 @@ pub fn update_bundle(data: &[u8]) {
     }
 }
 
-/// Reads the bytes as each file that a box keeps or is given: choices, a state, release keys.
-pub fn update_files(data: &[u8]) {
-    for format in [Format::UBoot, Format::Grub] {
-        if let Some(copied) = format.parse(data) {
-            let again = format.parse(&format.write(&copied));
-            assert_eq!(again, Some(copied));
-            let standing = Standing::of([Some(copied), None]);
-            let (slot, counted) = standing.choice.begun();
-            assert!(counted.tries(slot) < 3);
-        }
-    }
+/// Reads the bytes as the state that a box keeps: what is read is written as it was.
+pub fn update_state(data: &[u8]) {
     if let Ok(state) = State::decode(data) {
         assert_eq!(state.encode(), data);
-    }
-    for set in [
-        keys::read_pinned(data).ok(),
-        keys::read_owner(data).ok().map(|(_, set)| set),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        assert!((1..=set.keys.len()).contains(&set.threshold.into()));
     }
 }
 
@@ -212,21 +194,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             bundle.extend_from_slice(&packed);
             vec![bundle, bytes]
         }
-        "update_files" => {
-            let copied = Copied {
-                choice: Choice::new(Slot::B, 3, 1),
-                serial: 7,
-            };
-            let key = ReleaseKey([7; 32]);
-            let text = format!("generation 2\nthreshold 1\nkey {key} Ann\n");
-            vec![
-                Format::UBoot.write(&copied),
-                Format::Grub.write(&copied),
-                pending().encode(),
-                text.clone().into_bytes(),
-                format!("# mine\nrule adds\n{text}").into_bytes(),
-            ]
-        }
+        "update_state" => vec![pending().encode(), State::default().encode()],
         "update_story" => {
             // Facts every ten seconds: all works; the provider is out, for an hour and more.
             let good = [6, 10, 0xff].repeat(12);

@@ -124,7 +124,16 @@ fn what_is_not_for_this_box_is_refused_with_what_to_do_and_costs_nothing() {
     let mut damaged = good.clone();
     let last = damaged.len() - 3;
     damaged[last] ^= 1;
-    let cases: [(Vec<u8>, &str, &str); 9] = [
+    let mut forged = good.clone();
+    // Of the first key: behind the manifest, how many there are, and the key itself (`bundle`).
+    let manifest = u32::from_le_bytes(good[9..13].try_into().unwrap()) as usize;
+    forged[13 + manifest + 1 + 32] ^= 1;
+    let cases: [(Vec<u8>, &str, &str); 10] = [
+        (
+            forged,
+            "1 of the 2 signatures",
+            "Get the bundle from where releases come from",
+        ),
         (
             current(2, &[1], |_| ()),
             "1 of the 2 signatures",

@@ -51,8 +51,8 @@ impl Span {
     }
 
     fn checked(first: u64, sectors: u64) -> Option<Self> {
-        // What can't be said in bytes is on no disk.
-        let end = first.checked_add(sectors)?;
+        // What can't be said in bytes, with what comes behind the data, is on no disk.
+        let end = first.checked_add(sectors)?.checked_add(TAIL)?;
         (sectors > 0 && end.checked_mul(SECTOR).is_some()).then_some(Self { first, sectors })
     }
 }

@@ -1,7 +1,8 @@
 //! What the tests share: a computer of its own with quick keys, what is wished for a relay,
-//! ([`running`]) real nodes on loopback, and ([`town`]) records and policies about them.
+//! ([`house`]) a box before its first boot, ([`running`]) real nodes on loopback, and ([`town`]) records and policies about them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod house;
 pub mod running;
 pub mod town;
 
