@@ -11,14 +11,14 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from lab.places import CannotRunHere, LabError  # noqa: E402
 from scenarios import (  # noqa: E402
-    appliance, audit, certificates, derp, derpers, doors, first_boot, hostile, house, images, interop, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, router,
+    appliance, audit, certificates, derp, derpers, doors, first_boot, hostile, house, images, interop, lans, logins, mesh, nats, nearby, outages, pages, portmap, power, referral, refusals, router,
     sizes, slots,
-    traversal, turn,
+    traversal, turn, uplinks,
 )
 
 FAMILIES = [
     nats, interop, derp, pages, refusals, hostile, logins, referral, power, outages, house, audit, portmap, traversal, sizes, mesh, nearby, turn,
-    derpers, doors, certificates, router, slots, images, first_boot, appliance,
+    derpers, doors, certificates, router, uplinks, lans, slots, images, first_boot, appliance,
 ]
 SKIP = 77
 
