@@ -125,7 +125,9 @@ fn everything() -> String {
 /// Without what goes on by itself: lifetimes count down, addresses of links are tried out, bridges tick.
 fn still(text: &str) -> String {
     let moves = |word: &&str| word.ends_with("sec") || *word == "tentative";
-    let lines = text.lines().filter(|line| !line.contains("mtu"));
+    // The address of a link has a route of its own once it was tried out.
+    let goes_on = |line: &&str| line.contains("mtu") || line.starts_with("local fe80:");
+    let lines = text.lines().filter(|line| !goes_on(line));
     let lines = lines.map(|line| {
         line.split(' ')
             .filter(|word| !moves(word))
