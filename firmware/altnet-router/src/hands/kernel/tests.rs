@@ -273,6 +273,28 @@ fn an_interface_that_a_child_makes_is_left_to_it_but_for_its_isolation() {
 }
 
 #[test]
+fn a_radio_is_set_up_and_plugged_in_by_nobody_but_its_child() {
+    let name = "a_radio_is_set_up_and_plugged_in_by_nobody_but_its_child";
+    in_namespace(name, || {
+        board();
+        let mut plan = house();
+        plan.links
+            .push(link("wlan0", LinkKind::Radio, Some("br-lan")));
+        let mut kernel = Kernel::open().unwrap();
+        let troubles = kernel.apply(&plan, NOW).troubles;
+        assert!(
+            matches!(&troubles[..], [one] if one.contains("wlan0: it is not there")),
+            "{troubles:?}"
+        );
+        ip("link add wlan0 type veth peer name far-wlan0");
+        assert_eq!(kernel.apply(&plan, NOW), Applied::default());
+        let radio = kernel.links().unwrap();
+        let radio = radio.iter().find(|link| link.name == "wlan0").unwrap();
+        assert!(radio.is_up && radio.bridge == 0, "{radio:?}");
+    });
+}
+
+#[test]
 fn somebody_elses_interface_of_the_same_name_is_left_alone() {
     in_namespace(
         "somebody_elses_interface_of_the_same_name_is_left_alone",
