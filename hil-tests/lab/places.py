@@ -55,7 +55,7 @@ def wait_for(what: str, claim, timeout_s: float = 20, every_s: float = 0.05):
             return value
         if time.monotonic() > deadline:
             raise LabError(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(every_s)
+        time.sleep(every_s * PATIENCE)  # where all is slow, asking is too
 
 
 class CannotRunHere(Exception):
