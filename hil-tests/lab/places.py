@@ -16,6 +16,9 @@ import time
 PREFIX = "altnet-lab-"
 MARK = "ALTNET_LAB"  # in the environment of all that a lab starts: the lab's folder
 PR_SET_PDEATHSIG = 1
+# Whether this is a guest (`lab.guest`), and how many times longer than on a machine of its own things may take: in an emulated one.
+IN_GUEST = "ALTNET_IN_GUEST" in os.environ
+PATIENCE = float(os.environ.get("ALTNET_LAB_PATIENCE", "1"))
 
 # Run once in the new namespaces; `read` then tells the lab that the place stands.
 SETUP = """
@@ -44,6 +47,7 @@ class LabError(Exception):
 
 def wait_for(what: str, claim, timeout_s: float = 20, every_s: float = 0.05):
     """Returns the first truthy value of `claim()`, or raises naming `what` was waited for."""
+    timeout_s *= PATIENCE
     deadline = time.monotonic() + timeout_s
     while True:
         value = claim()
@@ -51,7 +55,7 @@ def wait_for(what: str, claim, timeout_s: float = 20, every_s: float = 0.05):
             return value
         if time.monotonic() > deadline:
             raise LabError(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(every_s)
+        time.sleep(every_s * PATIENCE)  # where all is slow, asking is too
 
 
 class CannotRunHere(Exception):
@@ -88,7 +92,7 @@ class Place:
         """Runs a command to its end and returns it with its output as text."""
         self.programs.add(command[0])
         done = subprocess.run(
-            [*self.enter(), *command], env={**self.environment(), **(env or {})}, timeout=timeout_s,
+            [*self.enter(), *command], env={**self.environment(), **(env or {})}, timeout=timeout_s * PATIENCE,
             input=stdin if stdin is not None else "", capture_output=True, text=True,
         )
         if check and done.returncode:
@@ -154,7 +158,9 @@ class Lab:
             signal.signal(name, lambda number, _: exit(128 + number))
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, fault, *_) -> None:
+        if fault and IN_GUEST:
+            self._show_logs()
         if self.keep:
             (self.dir / "kept").touch()
         else:
@@ -164,6 +170,11 @@ class Lab:
         """Makes a computer with no cable in it yet."""
         self.places[name] = Place(self, name)
         return self.places[name]
+
+    def _show_logs(self) -> None:
+        """Prints the end of every log: nobody can look into an emulated machine that is gone."""
+        for log in sorted(self.dir.glob("*.log")):
+            print(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}", flush=True)
 
     def close(self) -> None:
         """Ends all that runs in the lab's places, and only that."""

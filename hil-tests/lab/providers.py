@@ -12,11 +12,11 @@ import subprocess
 
 from . import network
 from .altnet import BINARIES, PYTHON, ROOT, TARGET, build_binaries
-from .places import CannotRunHere, Lab, LabError, Place, wait_for
+from .places import IN_GUEST, CannotRunHere, Lab, LabError, Place, wait_for
 
 TOOLS = TARGET / "ci-tools"
 DHCPCD, DHCPD, DHCLIENT = TOOLS / "dhcpcd/usr/sbin", TOOLS / "isc-dhcp/usr/sbin/dhcpd", TOOLS / "isc-dhcp/sbin/dhclient"
-RADVD = TOOLS / "radvd/usr/sbin/radvd"
+RADVD, MINIUPNPD = TOOLS / "radvd/usr/sbin/radvd", TOOLS / "miniupnpd/usr/sbin/miniupnpd"
 
 SITE4, SITE6 = "203.0.113.80", "2001:db8:80::80"
 SITE = "www.example"  # by the provider's resolver, see `answer_names`
@@ -51,10 +51,12 @@ print(json.dumps(asyncio.run(all({"tcp": tcp, "udp": udp}[sys.argv[1]], *sys.arg
 
 
 def prepare() -> None:
-    """Builds the router, and fetches others' programs."""
+    """Builds the router, and fetches others' programs. In a guest that was done by who started it."""
     build_binaries()
-    if subprocess.run([ROOT / "ci/install", "router"]).returncode:
-        raise CannotRunHere("dhcpcd, dnsmasq, radvd or ISC's dhcpd could not be had")
+    if IN_GUEST:
+        return
+    if subprocess.run([ROOT / "ci/install", "router", "ports"]).returncode:
+        raise CannotRunHere("dhcpcd, dnsmasq, radvd, ISC's dhcpd or miniupnpd could not be had")
 
 
 class Provider:
@@ -83,28 +85,44 @@ class Provider:
 
     def plug(self, house: "House", port: str = "wan") -> None:
         """Connects a port of a house's router, and begins to serve it."""
+        self.serve(self.connect(house, port))
+
+    def connect(self, house: "House", port: str = "wan") -> str:
+        """Connects a port of a house's router, and returns its MAC address."""
         network.cable(house.router, port, self.place, LINE)
-        [link] = json.loads(house.router.ip("-j", "link", "show", "dev", port))
-        self.serve(link["address"])
+        return mac_of(house.router, port)
 
     def serve(self, mac: str) -> None:
         """Begins to serve a router of this MAC address, at the other end of the interface `line`."""
-        place, self.customer = self.place, link_local(mac)
-        network.address(place, LINE, f"{self.net4}.1/24")
-        place.ip("address", "add", f"{self.net6}::1/64", "dev", LINE, "nodad")
-        place.lab.dir.chmod(0o755)  # some of them drop privileges
-        place.start(
+        self.customer = link_local(mac)
+        self.be_there()
+        self.lend()
+        self.advertise("AdvManagedFlag on; AdvOtherConfigFlag on;", "AdvAutonomous off;")
+        self.delegate(self.prefix)
+
+    def be_there(self) -> None:
+        """Has the provider's addresses on its end of the line."""
+        network.address(self.place, LINE, f"{self.net4}.1/24")
+        self.place.ip("address", "add", f"{self.net6}::1/64", "dev", LINE, "nodad")
+        self.place.lab.dir.chmod(0o755)  # some of what serves drops privileges
+
+    def lend(self) -> None:
+        """Begins to lend IPv4 addresses."""
+        self.place.start(
             "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", f"--interface={LINE}", "--user=root",
             f"--dhcp-range={self.net4}.50,{self.net4}.99,10m", f"--dhcp-option=option:router,{self.net4}.1",
             f"--dhcp-option=option:dns-server,{self.net4}.53", "--dhcp-leasefile=/run/leases", log=f"{self.name}-dnsmasq.log",
         )
+
+    def advertise(self, flags: str, prefix_flags: str) -> None:
+        """Begins to advertise the line's prefix by radvd, with these settings of the interface and of the prefix."""
+        place = self.place
         (place.folder / "radvd.conf").write_text(
-            f"interface {LINE} {{ AdvSendAdvert on; AdvManagedFlag on; AdvOtherConfigFlag on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
-            f" prefix {self.net6}::/64 {{ AdvAutonomous off; }}; }};\n"
+            f"interface {LINE} {{ AdvSendAdvert on; {flags} MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
+            f" prefix {self.net6}::/64 {{ {prefix_flags} }}; }};\n"
         )
         place.start(str(RADVD), "--nodaemon", "--logmethod", "stderr", "--config", "radvd.conf", "--pidfile", "/run/radvd.pid",
                     log=f"{self.name}-radvd.log")
-        self.delegate(self.prefix)
 
     def delegate(self, prefix: str) -> None:
         """Delegates this prefix from now on, and no other."""
@@ -200,16 +218,17 @@ class House(Household):
         super().__init__(lab)
         self.router = lab.place("router")
         network.cable(self.router, "lan1", self.client, "eth0")
-        lab.environment["PATH"] = f"{BINARIES}:{DHCPCD}:/usr/sbin:/usr/bin:/sbin:/bin"
+        lab.environment["PATH"] = f"{BINARIES}:{DHCPCD}:{MINIUPNPD.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
         self.config = self.router.folder / "altnet.toml"
         self.config.write_text(config)
+        self.ports = {"wan": "wan", "lan": ["lan1"]}
         self.running: subprocess.Popen | None = None
         self.router.path("/var/lib/dhcpcd").mkdir(exist_ok=True)
 
     def start(self, *words: str) -> None:
         """Starts the router, with these words too, and waits until it answers."""
         self.running = self.router.start(
-            "altnet-routerd", "run", "--config", str(self.config), "--ports", '{"wan":"wan","lan":["lan1"]}', "--log", "debug", *words,
+            "altnet-routerd", "run", "--config", str(self.config), "--ports", json.dumps(self.ports), "--log", "debug", *words,
             log="routerd.log",
         )
         wait_for("altnet-routerd to answer", lambda: self.ask("status", check=False))
@@ -266,6 +285,12 @@ def addresses(place: Place, interface: str, family: int) -> dict[str, dict]:
             if "local" in entry and not entry.get("tentative"):
                 found[entry["local"]] = entry
     return found
+
+
+def mac_of(place: Place, interface: str) -> str:
+    """The MAC address of an interface."""
+    [link] = json.loads(place.ip("-j", "link", "show", "dev", interface))
+    return link["address"]
 
 
 def link_local(mac: str) -> str:

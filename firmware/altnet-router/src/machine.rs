@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::config::Name;
 use crate::house::{House, Wan, Way};
 use crate::plan::{Child, Passwords, Places, Plan, WanState, World};
+use crate::services::{dialer, why_no_session};
 
 mod children;
 mod findings;
@@ -199,8 +200,27 @@ impl Machine {
         self.think(now);
     }
 
+    /// Notes a line that a child said.
+    pub fn handle_said(&mut self, name: &str, line: &str) {
+        if let Some(why) = why_no_session(line)
+            && let Some(uplink) = self.dialed_by(name)
+        {
+            uplink.has_no_session(why);
+        }
+    }
+
+    /// The WAN whose session a child keeps.
+    fn dialed_by(&mut self, child: &str) -> Option<&mut Uplink> {
+        let mut wans = self.setting.house.wans().iter();
+        let wan = wans.find(|wan| matches!(wan.way, Way::Pppoe(_)) && dialer(wan) == child)?;
+        Some(self.uplinks.entry(wan.name.clone()).or_default())
+    }
+
     /// Notes that a child ended, or couldn't start.
     pub fn handle_ended(&mut self, name: &str, how: &str, now: Duration) {
+        if let Some(uplink) = self.dialed_by(name) {
+            uplink.hung_up();
+        }
         if let Some(act) = self.children.ended(name, how, now) {
             self.act(act);
         }
@@ -368,7 +388,12 @@ impl Machine {
         let has_carrier = |link: &LinkFact| link.is_up && link.has_carrier;
         let is_up = self.links.get(&wan.interface).is_some_and(has_carrier);
         match wan.way {
-            Way::Pppoe(_) => is_up && self.uplinks.get(&wan.name).is_some_and(Uplink::has_session),
+            // A session outlives its cable for a while, and carries nothing meanwhile.
+            Way::Pppoe(_) => {
+                is_up
+                    && self.links.get(&wan.line).is_some_and(has_carrier)
+                    && self.uplinks.get(&wan.name).is_some_and(Uplink::has_session)
+            }
             Way::Dhcp(_) | Way::Static(_) => is_up,
         }
     }

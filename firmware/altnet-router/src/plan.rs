@@ -120,6 +120,8 @@ pub enum LinkKind {
     },
     /// Where what comes in is queued.
     Ifb,
+    /// Of the board, and a radio: it is set up and the rest is hostapd's, which waits for that.
+    Radio,
     /// Made by a child (pppd, hostapd); it isn't made by who carries out the plan, nor taken down.
     Childs,
 }

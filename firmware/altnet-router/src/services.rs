@@ -17,6 +17,7 @@ mod miniupnpd;
 mod pppd;
 
 pub use miniupnpd::PORT as UPNP_PORT;
+pub(crate) use pppd::{name as dialer, why_no_session};
 
 /// The longest password, in bytes (RFC 1334 section 2.2.1).
 const MAX_PASSWORD_BYTES: usize = 255;

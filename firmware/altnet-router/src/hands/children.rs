@@ -25,6 +25,8 @@ const MAX_LINE_BYTES: usize = 512;
 /// Where it is noted which run: a line each, the process's number and when it began.
 const NOTES: &str = "children";
 const MAX_NOTES_BYTES: u64 = 16 * 1024;
+/// How many lines of children wait to be heard; more are logged alone.
+const MAX_UNHEARD: usize = 64;
 /// How long leftovers have to end by themselves.
 const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +42,15 @@ pub struct Ended {
     pub how: String,
 }
 
+/// A line of a child's.
+#[derive(Debug)]
+pub struct Said {
+    /// Its name.
+    pub name: String,
+    /// The line.
+    pub line: String,
+}
+
 /// What runs.
 #[derive(Debug)]
 pub struct Children {
@@ -47,6 +58,7 @@ pub struct Children {
     notes: PathBuf,
     started: u64,
     ended: mpsc::UnboundedSender<Ended>,
+    said: mpsc::Sender<Said>,
 }
 
 #[derive(Debug)]
@@ -56,17 +68,19 @@ struct Running {
 }
 
 impl Children {
-    /// None yet; which run is noted in `directory`. Each that ends is told of at the other end of the channel, which
-    /// holds no more than there are children.
-    pub fn new(directory: &Path) -> (Self, mpsc::UnboundedReceiver<Ended>) {
+    /// None yet; which run is noted in `directory`. Each that ends is told of at the other end of the first channel, which
+    /// holds no more than there are children, and what they say at the other end of the second.
+    pub fn new(directory: &Path) -> (Self, mpsc::UnboundedReceiver<Ended>, mpsc::Receiver<Said>) {
         let (ended, told) = mpsc::unbounded_channel();
+        let (said, heard) = mpsc::channel(MAX_UNHEARD);
         let children = Self {
             running: BTreeMap::new(),
             notes: directory.join(NOTES),
             started: 0,
             ended,
+            said,
         };
-        (children, told)
+        (children, told, heard)
     }
 
     /// Starts a child called `name`, in `directory`. Must be within a [`tokio::task::LocalSet`].
@@ -95,10 +109,10 @@ impl Children {
         self.running.insert(name.into(), Running { pid, number });
         self.note();
         if let Some(said) = child.stdout.take() {
-            tokio::task::spawn_local(log_lines(name.to_owned(), said));
+            tokio::task::spawn_local(log_lines(name.to_owned(), said, self.said.clone()));
         }
         if let Some(said) = child.stderr.take() {
-            tokio::task::spawn_local(log_lines(name.to_owned(), said));
+            tokio::task::spawn_local(log_lines(name.to_owned(), said, self.said.clone()));
         }
         let (name, ended) = (name.to_owned(), self.ended.clone());
         tokio::task::spawn_local(async move {
@@ -225,18 +239,23 @@ fn described(status: ExitStatus) -> String {
     }
 }
 
-/// Logs what a child says.
-async fn log_lines(name: String, mut from: impl AsyncRead + Unpin) {
+/// Logs what a child says, and passes it on as far as there is room.
+async fn log_lines(name: String, mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Said>) {
     let mut chunk = [0; 1024];
     let mut lines = Lines::default();
+    let hear = |line: &str| {
+        altnet_service::info!("{name}: {line}");
+        let (name, line) = (name.clone(), line.to_owned());
+        let _ = to.try_send(Said { name, line });
+    };
     while let Ok(len) = from.read(&mut chunk).await {
         let said = chunk.get(..len).unwrap_or(&[]);
         if said.is_empty() {
             break;
         }
-        lines.push(said, |line| altnet_service::info!("{name}: {line}"));
+        lines.push(said, hear);
     }
-    lines.end(|line| altnet_service::info!("{name}: {line}"));
+    lines.end(hear);
 }
 
 /// Bytes cut into lines of at most [`MAX_LINE_BYTES`]; what is behind that is left out.
@@ -315,8 +334,8 @@ mod tests {
     fn a_child_that_ends_is_told_of_with_its_reason() {
         run(async {
             let home = tempfile::tempdir().unwrap();
-            let (mut children, mut told) = Children::new(home.path());
-            let shell = shell("exit 3");
+            let (mut children, mut told, mut heard) = Children::new(home.path());
+            let shell = shell("echo it is said; exit 3");
             let root = Path::new("/");
             children
                 .start("one", Path::new("/bin/sh"), &shell, root)
@@ -327,6 +346,11 @@ mod tests {
                 ("one", "exit code 3")
             );
             assert!(children.forget(&ended) && children.is_empty());
+            let said = heard.recv().await.unwrap();
+            assert_eq!(
+                (said.name.as_str(), said.line.as_str()),
+                ("one", "it is said")
+            );
         });
     }
 
@@ -334,7 +358,7 @@ mod tests {
     fn a_child_ends_with_all_that_it_started() {
         run(async {
             let home = tempfile::tempdir().unwrap();
-            let (mut children, mut told) = Children::new(home.path());
+            let (mut children, mut told, _) = Children::new(home.path());
             let shell =
                 shell("sleep 600 & echo $! >grandchild.new; mv grandchild.new grandchild; wait");
             let start = |children: &mut Children| {
@@ -368,7 +392,7 @@ mod tests {
     fn what_a_killed_router_left_is_ended_and_a_stranger_with_its_number_is_not() {
         run(async {
             let home = tempfile::tempdir().unwrap();
-            let (mut children, mut told) = Children::new(home.path());
+            let (mut children, mut told, _) = Children::new(home.path());
             let sleep = ["600".to_owned()];
             for name in ["one", "other"] {
                 let program = Path::new("sleep");
@@ -396,7 +420,7 @@ mod tests {
     #[test]
     fn an_older_one_that_ends_late_is_not_the_one_that_runs() {
         let home = tempfile::tempdir().unwrap();
-        let (mut children, _told) = Children::new(home.path());
+        let (mut children, ..) = Children::new(home.path());
         let pid = Pid::from_raw(1).unwrap();
         children
             .running

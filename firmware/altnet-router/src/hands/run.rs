@@ -19,7 +19,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::begin::{read_kept, read_setting, setting};
-use super::children::{self, Children, Ended};
+use super::children::{self, Children, Ended, Said};
 use super::control::{Call, Listener, Question, Refusal};
 use super::files::{self, Kept as Where};
 use super::hook::Hook;
@@ -88,6 +88,7 @@ struct Inputs {
     hook: Hook,
     calls: mpsc::Receiver<Call>,
     ended: mpsc::UnboundedReceiver<Ended>,
+    said: mpsc::Receiver<Said>,
     answers: mpsc::UnboundedReceiver<(machine::Question, bool)>,
     looks: mpsc::UnboundedReceiver<Look>,
     changes: AsyncFd<Socket>,
@@ -140,7 +141,7 @@ impl Router {
         let mut kernel = Kernel::open().with_context(|| format!("can't open netlink; {inside}"))?;
         let changes = netlink::watch().context("can't watch netlink")?;
         let hook = Hook::bind(&options.run_directory).context("can't listen to children")?;
-        let (children, ended) = Children::new(&options.run_directory);
+        let (children, ended, said) = Children::new(&options.run_directory);
         let (answered, answers) = mpsc::unbounded_channel();
         let (looked, looks) = mpsc::unbounded_channel();
         let (calls_to, calls) = mpsc::channel(8);
@@ -156,6 +157,7 @@ impl Router {
             hook,
             calls,
             ended,
+            said,
             answers,
             looks,
             changes: super::registered(changes)?,
@@ -224,6 +226,7 @@ impl Router {
                         self.machine.handle_ended(&ended.name, &ended.how, now());
                     }
                 }
+                Some(said) = inputs.said.recv() => self.machine.handle_said(&said.name, &said.line),
                 Some((question, answered)) = inputs.answers.recv() => {
                     self.machine.handle_answered(&question, answered, now());
                 }

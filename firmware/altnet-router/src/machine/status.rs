@@ -146,7 +146,76 @@ impl Machine {
                 .iter()
                 .chain(&self.troubles)
                 .cloned()
+                .chain(self.sessions_missed())
                 .collect(),
         }
+    }
+
+    /// WANs that get no session, each with the reason.
+    fn sessions_missed(&self) -> impl Iterator<Item = String> {
+        let uplinks = self.uplinks.iter();
+        uplinks.filter_map(|(wan, uplink)| {
+            let why = uplink.why_no_session()?;
+            Some(format!("the WAN {wan} has no session: {why}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{PPPOE, START, links, machine, told};
+    use super::super::told::{News, Session4};
+    use super::*;
+
+    /// A machine that dials, on a line that is plugged in.
+    fn dialing() -> Machine {
+        let mut machine = machine(PPPOE);
+        machine.handle_links(links(&["wan", "ppp-wan", "br-lan"]), START);
+        machine
+    }
+
+    fn session4() -> News {
+        News::Session4(Some(Session4 {
+            local: [203, 0, 113, 7].into(),
+            resolvers: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn a_refused_login_is_a_trouble_until_there_is_a_session() {
+        let mut machine = dialing();
+        let troubles = |machine: &Machine| machine.status(START).troubles;
+        machine.handle_said("dnsmasq", "PAP authentication failed");
+        assert_eq!(troubles(&machine), [""; 0]);
+        machine.handle_said("pppd-wan", "PAP authentication failed");
+        machine.handle_said("pppd-wan", "Connection terminated.");
+        let refused =
+            "the WAN wan has no session: the provider refused the user name or the password";
+        assert_eq!(troubles(&machine), [refused]);
+        machine.handle_told(told("ppp-wan", session4()), START);
+        machine.handle_told(told("ppp-wan", News::Session4(None)), START);
+        assert_eq!(troubles(&machine), [""; 0]);
+    }
+
+    #[test]
+    fn a_session_is_over_when_its_pppd_was_killed() {
+        let mut machine = dialing();
+        machine.handle_told(told("ppp-wan", session4()), START);
+        assert!(machine.status(START).wans[0].works);
+        machine.handle_ended("pppd-wan", "signal 9", START);
+        assert!(!machine.status(START).wans[0].works);
+    }
+
+    #[test]
+    fn a_session_carries_nothing_while_its_cable_is_pulled() {
+        let mut machine = dialing();
+        machine.handle_told(told("ppp-wan", session4()), START);
+        let mut facts = links(&["wan", "ppp-wan", "br-lan"]);
+        facts[0].has_carrier = false;
+        machine.handle_links(facts.clone(), START);
+        assert!(!machine.status(START).wans[0].works);
+        facts[0].has_carrier = true;
+        machine.handle_links(facts, START);
+        assert!(machine.status(START).wans[0].works);
     }
 }

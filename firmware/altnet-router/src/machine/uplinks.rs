@@ -19,6 +19,8 @@ pub(super) struct Uplink {
     advertised: Advertised,
     session4: Option<Session4>,
     session6: Option<Ipv6Addr>,
+    /// Why there is no session, as far as that was said.
+    no_session: Option<&'static str>,
     probing: Probing,
 }
 
@@ -77,6 +79,25 @@ impl Uplink {
             News::Session4(session) => self.session4 = session,
             News::Session6(remote) => self.session6 = remote,
         }
+        if self.has_session() {
+            self.no_session = None;
+        }
+    }
+
+    /// Notes why no session comes about.
+    pub(super) fn has_no_session(&mut self, why: &'static str) {
+        self.no_session = Some(why);
+    }
+
+    /// Forgets the session: who kept it is gone, and had no time to say so.
+    pub(super) fn hung_up(&mut self) {
+        self.session4 = None;
+        self.session6 = None;
+    }
+
+    /// Why there is no session, where there is none and that was said.
+    pub(super) fn why_no_session(&self) -> Option<&'static str> {
+        self.no_session.filter(|_| !self.has_session())
     }
 
     /// Whether a PPP session stands.

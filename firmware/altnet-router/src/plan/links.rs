@@ -69,10 +69,16 @@ pub(super) fn links(house: &House) -> Vec<Link> {
     }
     for radio in &house.radios {
         for (i, (bridge, isolated)) in radio.bridges.iter().enumerate() {
+            // The first name is the radio's own interface.
+            let kind = if i == 0 {
+                LinkKind::Radio
+            } else {
+                LinkKind::Childs
+            };
             links.add(Link {
                 bridge: Some(bridge.clone()),
                 isolated: *isolated,
-                ..link(&radio.bss(i), LinkKind::Childs, Addressing::None)
+                ..link(&radio.bss(i), kind, Addressing::None)
             });
         }
     }

@@ -7,8 +7,32 @@ use crate::config::{Ipv6, Pppoe, Secret};
 use crate::house::Wan;
 use crate::plan::{Child, Places, session_mtu};
 
+/// The name of a WAN's pppd.
+pub(crate) fn name(wan: &Wan) -> String {
+    format!("pppd-{}", wan.name)
+}
+
+/// Why there is no session, where a line that pppd said tells that. What the other end says itself stands behind `Remote
+/// message: ` and begins no line.
+pub(crate) fn why_no_session(line: &str) -> Option<&'static str> {
+    const LINES: [(&str, &str); 6] = [
+        ("PAP authentication failed", REFUSED),
+        ("CHAP authentication failed", REFUSED),
+        ("No response to PAP", UNHEARD),
+        ("Timeout waiting for PAD", NOBODY),
+        ("Unable to complete PPPoE Discovery", NOBODY),
+        ("LCP: timeout sending Config-Requests", UNHEARD),
+    ];
+    let told = LINES.iter().find(|(begins, _)| line.starts_with(begins));
+    told.map(|(_, why)| *why)
+}
+
+const REFUSED: &str = "the provider refused the user name or the password";
+const NOBODY: &str = "nobody answers to PPPoE on its line";
+const UNHEARD: &str = "the provider began a session and then said nothing";
+
 pub(super) fn child(wan: &Wan, login: &Pppoe, password: &Secret, places: &Places) -> Child {
-    let name = format!("pppd-{}", wan.name);
+    let name = name(wan);
     let options = path(places, &format!("{name}.options"));
     let mtu = session_mtu(wan);
     let mut lines = Lines::default();
@@ -93,6 +117,22 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_refused_login_and_a_dead_line_are_told_apart() {
+        // As ppp 2.4.9 says it.
+        for (line, expected) in [
+            ("PAP authentication failed", Some(REFUSED)),
+            ("CHAP authentication failed", Some(REFUSED)),
+            ("CHAP authentication failed: Access denied", Some(REFUSED)),
+            ("Unable to complete PPPoE Discovery", Some(NOBODY)),
+            ("LCP: timeout sending Config-Requests", Some(UNHEARD)),
+            ("Remote message: PAP authentication failed", None),
+            ("CHAP authentication succeeded", None),
+        ] {
+            assert_eq!(why_no_session(line), expected, "{line}");
+        }
+    }
 
     /// Reads a word as pppd's `getword` does; what is left behind it too.
     fn read(text: &str) -> (String, &str) {

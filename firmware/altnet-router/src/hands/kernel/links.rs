@@ -145,7 +145,9 @@ fn make_one(netlink: &mut Netlink, link: &Link, found: &mut Vec<Found>) -> io::R
     let mut info = Vec::new();
     let mut message = LinkMessage::default();
     match &link.kind {
-        LinkKind::Device => return Err(io::Error::other("it is not there; is it plugged in?")),
+        LinkKind::Device | LinkKind::Radio => {
+            return Err(io::Error::other("it is not there; is it plugged in?"));
+        }
         LinkKind::Childs => return Ok(()),
         LinkKind::Bridge => {
             info.push(LinkInfo::Kind(InfoKind::Bridge));
@@ -180,7 +182,7 @@ fn make_one(netlink: &mut Netlink, link: &Link, found: &mut Vec<Found>) -> io::R
 /// Whether an interface is what a plan wants it to be. Without a list of interfaces a VLAN's parent isn't judged.
 fn is_such(old: &Found, kind: &LinkKind, all: &[Found]) -> bool {
     match (kind, old.kind) {
-        (LinkKind::Device | LinkKind::Childs, _) => true,
+        (LinkKind::Device | LinkKind::Radio | LinkKind::Childs, _) => true,
         (LinkKind::Bridge, kind) => kind == Kind::Bridge,
         (LinkKind::Ifb, kind) => kind == Kind::Ifb,
         (
@@ -222,8 +224,13 @@ pub(super) fn settle(netlink: &mut Netlink, links: &[Link], troubles: &mut Vec<S
 }
 
 fn settle_one(netlink: &mut Netlink, link: &Link, old: &Found, all: &[Found]) -> io::Result<()> {
-    if link.kind == LinkKind::Childs {
-        return isolate(netlink, link, old);
+    match link.kind {
+        LinkKind::Childs => return isolate(netlink, link, old),
+        LinkKind::Radio => {
+            isolate(netlink, link, old)?;
+            return set_up(netlink, old);
+        }
+        _ => {}
     }
     let mut wanted = Vec::new();
     if let Some(mac) = &link.mac
@@ -252,19 +259,24 @@ fn settle_one(netlink: &mut Netlink, link: &Link, old: &Found, all: &[Found]) ->
             mark(netlink, old.index, USED)?;
         }
     }
-    if !old.is_up {
-        let mut message = about(old.index);
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        netlink.change(RouteNetlinkMessage::NewLink(message), 0)?;
+    set_up(netlink, old)
+}
+
+fn set_up(netlink: &mut Netlink, old: &Found) -> io::Result<()> {
+    if old.is_up {
+        return Ok(());
     }
-    Ok(())
+    let mut message = about(old.index);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    netlink.change(RouteNetlinkMessage::NewLink(message), 0)
 }
 
 /// Keeps a port of a bridge from the others that are kept from each other, or lets it to them. A child plugs its
 /// interface in itself, when it has made it what it is to be; until then there is nothing to keep it from.
 fn isolate(netlink: &mut Netlink, link: &Link, old: &Found) -> io::Result<()> {
-    let is_port = link.kind != LinkKind::Childs || old.controller.is_some();
+    let is_childs = matches!(link.kind, LinkKind::Childs | LinkKind::Radio);
+    let is_port = !is_childs || old.controller.is_some();
     if !is_port || link.bridge.is_none() || old.is_isolated == link.isolated {
         return Ok(());
     }
