@@ -1,6 +1,7 @@
 //! Files that come over the LAN rather than with the disk, and the code by which they may.
 
 use altnet_claim::code::Code;
+use altnet_provision::image::first_boot::FirstBoot;
 
 use super::*;
 
