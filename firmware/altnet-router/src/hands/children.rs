@@ -314,7 +314,7 @@ mod tests {
     fn a_child_goes_before_the_router_when_memory_is_used_up() {
         run(async {
             let home = tempfile::tempdir().unwrap();
-            let (mut children, mut told) = Children::new(home.path());
+            let (mut children, mut told, _said) = Children::new(home.path());
             let root = Path::new("/");
             children
                 .start("one", Path::new("/bin/sleep"), &["60".into()], root)
