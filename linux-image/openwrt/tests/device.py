@@ -94,6 +94,7 @@ class Device:
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="altnet-openwrt-"))
         self.calls: list[str] = []
         self.fault: Exception | None = None
+        self.forking = threading.Lock()
         self.output = ""
         self.control: dict[str, str] = {}
         for folder in ("bin", "sbin", "etc/config", "etc/rc.d", "run", "lib", "dev", "control", "tmp"):
@@ -161,18 +162,34 @@ class Device:
         return self.calls
 
     def _answer(self) -> None:
-        while True:
-            words = (self.root / "run/ask").read_text().rstrip("\n").split(SEPARATOR)
-            if words == [""]:
-                return
-            name, arguments = words[0].rsplit("/", 1)[-1], words[1:-1]
-            if words[0].startswith("/etc/init.d"):
-                name = words[0]
-            try:
-                code, text = self._do(name, arguments)
-            except Exception as error:
-                # Told once the script has ended; it must not wait for an answer for ever.
-                self.fault, code, text = error, 1, ""
+        # Open all the time, for writing too: what is written while nobody has it open for reading is lost.
+        asked = os.open(self.root / "run/ask", os.O_RDWR)
+        try:
+            while words := self._question(asked):
+                self._reply(words)
+        finally:
+            os.close(asked)
+
+    def _question(self, asked: int) -> list[str]:
+        """The words of a call; none to end."""
+        text = b""
+        while not text.endswith(f"{SEPARATOR}\n".encode()):
+            text += os.read(asked, 65536)
+            if not text.strip(b"\n"):
+                return []
+        return text.decode().rstrip("\n").split(SEPARATOR)
+
+    def _reply(self, words: list[str]) -> None:
+        name, arguments = words[0].rsplit("/", 1)[-1], words[1:-1]
+        if words[0].startswith("/etc/init.d"):
+            name = words[0]
+        try:
+            code, text = self._do(name, arguments)
+        except Exception as error:
+            # Told once the script has ended; it must not wait for an answer for ever.
+            self.fault, code, text = error, 1, ""
+        # A process that begins meanwhile would have the answer's end open, too.
+        with self.forking:
             try:
                 (self.root / "run/answer").write_text(f"{code}\n{text}")
             except BrokenPipeError:

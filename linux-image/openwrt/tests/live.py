@@ -90,11 +90,10 @@ class Live(Device):
         """Nothing runs on, and whoever waits for an answer is gone."""
         self.is_off.set()
         for job in self._jobs:
-            try:
+            # Of one that ended the number may be somebody else's by now.
+            if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            job.wait()
+                job.wait()
         self._jobs.clear()
         # It may wait for a question, or for somebody who is gone to take an answer.
         while self._thread.is_alive():
@@ -129,7 +128,8 @@ class Live(Device):
 
     def spawn(self, *command: str, **how: object) -> subprocess.Popen:
         inside = ["chroot", str(self.root), *command]
-        job = subprocess.Popen(inside, env={"PATH": "/bin:/sbin:/usr/bin"}, start_new_session=True, **how)
+        with self.forking:
+            job = subprocess.Popen(inside, env={"PATH": "/bin:/sbin:/usr/bin"}, start_new_session=True, **how)
         self._jobs.append(job)
         return job
 
