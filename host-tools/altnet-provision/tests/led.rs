@@ -4,7 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use programs::put_program;
 use tempfile::TempDir;
+
+#[path = "common/programs.rs"]
+mod programs;
 
 const TRIGGERS: &str = "none timer heartbeat [default-on]\n";
 
@@ -75,15 +79,6 @@ impl House {
             other => other.to_owned(),
         }
     }
-}
-
-/// Writes a program, by another one: a file that this process had open for writing can't be run while a child that was begun meanwhile
-/// still has it.
-fn put_program(path: &Path, text: &str) {
-    let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$2\" && chmod 755 \"$2\"";
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", write, "sh", text]).arg(path);
-    assert!(command.status().unwrap().success());
 }
 
 #[test]

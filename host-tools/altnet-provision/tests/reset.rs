@@ -7,7 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use programs::put_program;
 use tempfile::TempDir;
+
+#[path = "common/programs.rs"]
+mod programs;
 
 /// Where the data end on the disk of these tests, in sectors; the data themselves are a file of their own.
 const AREA: u64 = 128;
@@ -253,15 +257,6 @@ fn debugfs(house: &House, request: &str, writes: bool) -> String {
         .unwrap();
     assert!(done.status.success(), "{done:?}");
     String::from_utf8(done.stdout).unwrap()
-}
-
-/// Writes a program, by another one: a file that this process had open for writing can't be run while a child that was begun meanwhile
-/// still has it.
-fn put_program(path: &Path, text: &str) {
-    let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$2\" && chmod 755 \"$2\"";
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", write, "sh", text]).arg(path);
-    assert!(command.status().unwrap().success());
 }
 
 #[test]

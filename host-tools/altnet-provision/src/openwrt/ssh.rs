@@ -12,6 +12,8 @@ use crate::{Error, Result};
 const MOST_ANSWER: u64 = 64 << 10;
 /// A router that doesn't answer is told so after this, in seconds.
 const CONNECT_SECONDS: u32 = 15;
+/// How ssh ends when it isn't the machine's program that failed (ssh(1), exit status).
+const SSH_FAILED: i32 = 255;
 
 /// One machine, reached again and again by one connection, so that a password is asked for once.
 pub struct Ssh {
@@ -81,12 +83,20 @@ impl Ssh {
         )
     }
 
-    /// What went wrong there.
+    /// What the machine says is wrong.
     pub(super) fn fault(&self, what: &str) -> Error {
         Error::Remote {
             what: format!("{}: {what}", self.host),
+            next: "Mend that and run the same command again; the router is as it was.".into(),
+        }
+    }
+
+    /// It was not reached, or no longer: what it did meanwhile isn't known.
+    fn unreached(&self, what: &str) -> Error {
+        Error::Remote {
+            what: format!("{} can't be reached: {what}", self.host),
             next: format!(
-                "Nothing was changed. See whether `ssh {}` works.",
+                "See whether `ssh {}` works. What the router began it undoes by itself.",
                 self.host
             ),
         }
@@ -110,7 +120,7 @@ impl Ssh {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| {
-            self.fault(&format!("{} can't be started: {error}", self.command[0]))
+            self.unreached(&format!("{} can't be started: {error}", self.command[0]))
         })?;
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -134,7 +144,13 @@ impl Ssh {
                     .chars()
                     .filter(|c| !c.is_control())
                     .collect();
-                Err(self.fault(&last))
+                // Whatever is wrong before the machine's shell has the line.
+                Err(
+                    match status.is_ok_and(|status| status.code() == Some(SSH_FAILED)) {
+                        true => self.unreached(&last),
+                        false => self.fault(&last),
+                    },
+                )
             }
         }
     }

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,6 +11,8 @@ use std::process::{Command, Output};
 use altnet_provision::image::first_boot::{AREA_BYTES, FirstBoot};
 use altnet_wire::id::Name;
 use tempfile::TempDir;
+
+use super::programs::put_program;
 
 /// Where the area lies on the disk of these tests, in sectors.
 pub const AREA: u64 = 4096;
@@ -65,9 +66,7 @@ esac"#,
     }
 
     pub fn program(&self, name: &str, text: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        put_program(&self.path("bin").join(name), text);
     }
 
     /// Has the machine lose its power at the step `number`, counted from 1, of those that change anything.

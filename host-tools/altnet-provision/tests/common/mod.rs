@@ -1,8 +1,9 @@
 //! What the tests share: a computer of its own with quick keys, what is wished for a relay,
-//! ([`house`]) a box before its first boot, ([`running`]) real nodes on loopback, and ([`town`]) records and policies about them.
+//! ([`house`]) a box before its first boot, ([`programs`]) programs that it runs, ([`running`]) real nodes on loopback, and ([`town`]) records and policies about them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod house;
+pub mod programs;
 pub mod running;
 pub mod town;
 
