@@ -85,6 +85,22 @@ def a_file_that_cuts_off_is_taken_back() -> None:
         refused(house, "listen_port = 51820\n", "[router]")
 
 
+def what_somebody_takes_away_is_put_back() -> None:
+    """Another program removes the router's address in the house, then all of its routes: each time the house is served again by itself."""
+    prepare()
+    with Lab() as lab:
+        _, house = housed(lab, BARE)
+        house.lease()
+        wait_for("the page", lambda: house.fetch(4, check=False), timeout_s=30)
+        [lan] = addresses(house.router, "br-lan", 4)
+        for words in (("address", "flush", "dev", "br-lan", "to", lan), ("route", "flush", "table", "all", "proto", "177")):
+            house.router.ip(*words)
+            began = time.monotonic()
+            wait_for(f"the page after ip {' '.join(words)}", lambda: house.fetch(4, check=False), timeout_s=30)
+            assert lan in addresses(house.router, "br-lan", 4)
+            print(f"ip {' '.join(words)}: served again after {time.monotonic() - began:.1f} s")
+
+
 def a_prefix_that_changed_is_deprecated() -> None:
     """After a reboot into another prefix the old one is advertised as deprecated, and computers use the new one."""
     prepare()
@@ -172,4 +188,4 @@ def same(one: dict, other: dict) -> bool:
     return still(one) == still(other)
 
 
-SCENARIOS = [a_house_gets_an_internet, a_file_that_cuts_off_is_taken_back, a_prefix_that_changed_is_deprecated, the_second_line_takes_over]
+SCENARIOS = [a_house_gets_an_internet, a_file_that_cuts_off_is_taken_back, what_somebody_takes_away_is_put_back, a_prefix_that_changed_is_deprecated, the_second_line_takes_over]

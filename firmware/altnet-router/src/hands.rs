@@ -8,6 +8,7 @@ use std::io;
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
 
+mod announced;
 mod begin;
 pub mod children;
 pub mod cli;

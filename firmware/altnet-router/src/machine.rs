@@ -180,6 +180,12 @@ impl Machine {
         self.think(now);
     }
 
+    /// Notes that something went that a plan had put into the kernel, by whatever hand.
+    pub fn handle_taken(&mut self, now: Duration) {
+        self.applied = None;
+        self.think(now);
+    }
+
     /// Notes what a child told.
     pub fn handle_told(&mut self, told: Told, now: Duration) {
         let wans = self.setting.house.wans();
@@ -329,14 +335,26 @@ impl Machine {
             // Until it is known how this went, nothing is tried again.
             self.retry_at = None;
             self.applied = Some(self.plan.clone());
-            self.wishes
-                .push_back(Wish::Apply(Box::new(self.plan.clone())));
+            self.wish_to_apply();
         }
         self.children.want(&self.plan.children);
         let links = &self.links;
         let is_up = |name: &str| links.get(name).is_some_and(|link| link.is_up);
         for act in self.children.acts(now, is_up) {
             self.act(act);
+        }
+    }
+
+    /// Wishes for the plan, in the place of one that nobody has begun with.
+    fn wish_to_apply(&mut self) {
+        let plan = Box::new(self.plan.clone());
+        let waiting = self.wishes.iter_mut().find_map(|wish| match wish {
+            Wish::Apply(waiting) => Some(waiting),
+            _ => None,
+        });
+        match waiting {
+            Some(waiting) => *waiting = plan,
+            None => self.wishes.push_back(Wish::Apply(plan)),
         }
     }
 

@@ -3,8 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 /// Of what nobody else may read.
 pub const PRIVATE: u32 = 0o600;
@@ -16,6 +18,19 @@ pub enum Kept {
     InMemory,
     /// On a disk: it is there once the call returned.
     OnDisk,
+}
+
+/// Makes a directory with this mode, unless there is one.
+///
+/// # Errors
+/// What the file system says, with the path.
+pub fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = fs::create_dir_all(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+    made.with_context(|| format!("can't make {}", path.display()))
 }
 
 /// Replaces the file at `path` by one with these bytes and this mode, and nothing in between. One that
@@ -102,7 +117,7 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8], kept: Kept) -> io::Result<()>
         .mode(PRIVATE)
         .open(path)?;
     // Set apart from creating: the umask takes no part.
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     match kept {
         Kept::InMemory => Ok(()),
@@ -120,7 +135,7 @@ fn sync_directory(path: &Path, kept: Kept) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn a_file_is_replaced_with_its_mode_and_left_when_it_is_the_same() {

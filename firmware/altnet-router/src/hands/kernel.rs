@@ -13,6 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use netlink_packet_route::RouteNetlinkMessage;
+
 use super::netlink::Netlink;
 use crate::machine::{Applied, LinkFact};
 use crate::plan::{LinkKind, Plan};
@@ -100,6 +102,17 @@ impl Kernel {
     /// The ruleset may be another than the one that was loaded: somebody changed what it stands on.
     pub fn doubt_ruleset(&mut self) {
         self.ruleset = None;
+    }
+}
+
+/// Whether an announcement says that something went that a plan had put there: an address, a route, or a rule of the
+/// routing policy.
+pub fn is_taken(announced: &RouteNetlinkMessage) -> bool {
+    match announced {
+        RouteNetlinkMessage::DelAddress(address) => addresses::is_ours(address),
+        RouteNetlinkMessage::DelRoute(route) => routes::is_ours(route),
+        RouteNetlinkMessage::DelRule(rule) => routes::is_our_rule(rule),
+        _ => false,
     }
 }
 

@@ -134,8 +134,21 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((one, bytes.get(behind..).unwrap_or(&[])))
 }
 
-/// Opens a socket that becomes readable whenever a link or an address changes. What is read from it need
-/// not be understood: it says "look again".
+/// Reads each message of a datagram of the kernel's.
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = RouteNetlinkMessage> {
+    let mut rest = datagram;
+    let each = std::iter::from_fn(move || {
+        let (one, behind) = split(rest)?;
+        rest = behind;
+        Some(NetlinkMessage::<RouteNetlinkMessage>::deserialize(one))
+    });
+    each.filter_map(|message| match message.ok()?.payload {
+        NetlinkPayload::InnerMessage(inner) => Some(inner),
+        _ => None,
+    })
+}
+
+/// Opens a socket that becomes readable whenever a link, an address, a route or a rule of the routing policy changes.
 ///
 /// # Errors
 /// What the kernel says.
@@ -145,8 +158,17 @@ pub fn watch() -> io::Result<Socket> {
         Type::RAW.cloexec().nonblocking(),
         Some(Protocol::from(libc::NETLINK_ROUTE)),
     )?;
-    let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
-    let address = SocketAddrNetlink::new(0, u32::try_from(groups).map_err(io::Error::other)?);
+    let groups = [
+        libc::RTNLGRP_LINK,
+        libc::RTNLGRP_IPV4_IFADDR,
+        libc::RTNLGRP_IPV6_IFADDR,
+        libc::RTNLGRP_IPV4_ROUTE,
+        libc::RTNLGRP_IPV6_ROUTE,
+        libc::RTNLGRP_IPV4_RULE,
+        libc::RTNLGRP_IPV6_RULE,
+    ];
+    let groups = groups.iter().fold(0, |all, group| all | 1 << (group - 1));
+    let address = SocketAddrNetlink::new(0, groups);
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }
@@ -159,6 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_makes_the_reader_panic(bytes: Vec<u8>) {
+            let _ = messages(&bytes).count();
             let mut rest = bytes.as_slice();
             while let Some((one, behind)) = split(rest) {
                 let _ = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one);

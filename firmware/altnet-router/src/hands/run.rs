@@ -1,8 +1,7 @@
 //! `altnet-routerd run`: facts to the machine, wishes from it, and nothing decided between them.
 
 use std::fs;
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::announced::announced;
 use super::begin::{read_kept, read_setting, setting};
 use super::children::{self, Children, Ended, Said};
 use super::control::{Call, Listener, Question, Refusal};
@@ -36,6 +36,9 @@ use crate::plan::{Child, Places, Plan};
 
 /// How long changes of links are let go on before they are looked at.
 const SETTLE: Duration = Duration::from_millis(50);
+/// After which time what went of a plan's is put back. Who means it has a second to say so in the file's way; and two
+/// that each want it their way disagree no more often.
+const MEND: Duration = Duration::from_secs(1);
 /// How long children have to end when the router does.
 const LAST_PATIENCE: Duration = Duration::from_secs(4);
 const STATE_FILE: &str = "router.json";
@@ -108,14 +111,16 @@ struct Router {
     looked: mpsc::UnboundedSender<Look>,
     /// Whether links have to be looked at.
     look_at: Option<Instant>,
+    /// Whether something of the plan's went.
+    mend_at: Option<Instant>,
     watchdog: Option<Watchdog>,
 }
 
 impl Router {
     fn open(options: Options) -> anyhow::Result<(Self, Inputs)> {
         let inside = "run it as root, with CAP_NET_ADMIN";
-        make_directory(&options.run_directory, 0o755)?;
-        make_directory(&options.state_directory, 0o700)?;
+        files::make_directory(&options.run_directory, 0o755)?;
+        files::make_directory(&options.state_directory, 0o700)?;
         let listener =
             Listener::bind(&options.run_directory, options.group).with_context(|| {
                 let directory = options.run_directory.display();
@@ -182,6 +187,7 @@ impl Router {
             keeper,
             looked,
             look_at: None,
+            mend_at: None,
         };
         Ok((router, inputs))
     }
@@ -206,7 +212,8 @@ impl Router {
                 .min()
                 .map(|at| Instant::now() + at.saturating_sub(now()));
             let fed = self.watchdog.as_ref().map(Watchdog::due);
-            let wake = deadline.into_iter().chain(self.look_at).chain(fed).min();
+            let asked = self.look_at.into_iter().chain(self.mend_at).chain(fed);
+            let wake = deadline.into_iter().chain(asked).min();
             let asleep = async {
                 match wake {
                     Some(at) => sleep_until(at).await,
@@ -231,17 +238,23 @@ impl Router {
                     self.machine.handle_answered(&question, answered, now());
                 }
                 ready = inputs.changes.readable() => {
-                    drain(&mut ready.context("can't watch netlink")?);
+                    let is_taken = announced(&mut ready.context("can't watch netlink")?);
                     self.look_at.get_or_insert(Instant::now() + SETTLE);
+                    if is_taken {
+                        self.mend_at.get_or_insert(Instant::now() + MEND);
+                    }
                 }
                 _ = inputs.hangup.recv() => self.reload(),
                 _ = inputs.end.recv() => break,
                 _ = inputs.interrupt.recv() => break,
                 () = asleep => self.machine.handle_timeout(now()),
             }
-            if self.look_at.is_some_and(|at| at <= Instant::now()) {
-                self.look_at = None;
+            let is_due = |at: &mut Instant| *at <= Instant::now();
+            if self.look_at.take_if(is_due).is_some() {
                 self.look();
+            }
+            if self.mend_at.take_if(is_due).is_some() {
+                self.machine.handle_taken(now());
             }
         }
         self.end(inputs).await;
@@ -477,20 +490,4 @@ fn tell(event: &Event) {
         }
         _ => altnet_service::info!("{event}"),
     }
-}
-
-/// Reads all that was announced, and forgets it.
-fn drain(ready: &mut tokio::io::unix::AsyncFdReadyGuard<'_, Socket>) {
-    let mut buffer = [0; 8192];
-    // What didn't fit the kernel's queue (ENOBUFS) is an announcement too.
-    while let Ok(Ok(_)) = ready.try_io(|socket| socket.get_ref().read(&mut buffer)) {}
-}
-
-fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let made = fs::create_dir_all(path)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
-    made.with_context(|| format!("can't make {}", path.display()))
 }

@@ -127,6 +127,34 @@ fn an_empty_router_asks_for_an_address_and_serves_the_house() {
 }
 
 #[test]
+fn what_changes_before_a_plan_is_begun_with_makes_it_another_not_one_more() {
+    let mut machine = machine(BARE);
+    machine.handle_links(links(&["wan", "br-lan"]), START);
+    let first = left(&mut machine);
+    let plans: Vec<_> = first
+        .iter()
+        .filter_map(|wish| match wish {
+            Wish::Apply(plan) => Some(plan.as_ref()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(plans, [machine.plan()]);
+    assert!(matches!(first.first(), Some(Wish::Apply(_))), "{first:?}");
+}
+
+#[test]
+fn what_was_taken_from_a_plan_is_put_back() {
+    let mut machine = working(BARE);
+    machine.handle_taken(START);
+    assert_eq!(
+        left(&mut machine),
+        [Wish::Apply(Box::new(machine.plan().clone()))]
+    );
+    machine.handle_timeout(START);
+    assert_eq!(left(&mut machine), [], "once");
+}
+
+#[test]
 fn what_a_provider_gives_is_in_the_plan_and_its_prefix_on_flash() {
     let mut machine = machine(BARE);
     machine.handle_links(links(&["wan", "br-lan"]), START);

@@ -111,6 +111,10 @@ fn read(netlink: &mut Netlink) -> io::Result<Vec<Found>> {
     Ok(ours.collect())
 }
 
+pub(super) fn is_ours(message: &AddressMessage) -> bool {
+    read_one(message).is_some()
+}
+
 fn read_one(message: &AddressMessage) -> Option<Found> {
     let (mut address, mut local, mut is_ours) = (None, None, false);
     let (mut preferred_s, mut valid_s) = (FOR_EVER_S, FOR_EVER_S);

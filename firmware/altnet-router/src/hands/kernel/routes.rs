@@ -36,6 +36,14 @@ enum To {
     Unreachable,
 }
 
+pub(super) fn is_ours(message: &RouteMessage) -> bool {
+    One::read(message).is_some()
+}
+
+pub(super) fn is_our_rule(message: &RuleMessage) -> bool {
+    read_rule(message).is_some()
+}
+
 pub(super) fn apply(
     netlink: &mut Netlink,
     plan: &Plan,

@@ -1,10 +1,14 @@
 //! Plans carried out by a real kernel, and looked at by `ip`.
 
+use std::io::Read as _;
 use std::time::Duration;
 
+use super::super::netlink;
 use super::*;
 use crate::hands::testing::{in_namespace, ip};
-use crate::plan::{Address, Addressing, Link, PolicyRule, Queue, Route, RouteTo};
+use crate::plan::{Address, Addressing, Link, PolicyRule, Route, RouteTo};
+
+mod fair_sharing;
 
 const NOW: Duration = Duration::from_secs(1000);
 
@@ -211,6 +215,50 @@ fn what_a_killed_router_left_goes_and_what_is_others_stays() {
 }
 
 #[test]
+fn what_is_taken_from_a_plan_is_heard_of_and_what_others_take_from_theirs_is_not() {
+    let name = "what_is_taken_from_a_plan_is_heard_of_and_what_others_take_from_theirs_is_not";
+    in_namespace(name, || {
+        board();
+        let mut kernel = Kernel::open().unwrap();
+        kernel.apply(&house(), NOW);
+        let before = still(&everything());
+        let mut announced = netlink::watch().unwrap();
+        let mut heard = |words: &str| {
+            ip(words);
+            let (mut buffer, mut is_taken) = ([0; 8192], false);
+            while let Ok(len) = announced.read(&mut buffer) {
+                is_taken |= netlink::messages(&buffer[..len]).any(|one| super::is_taken(&one));
+            }
+            is_taken
+        };
+        for theirs in [
+            "route del 203.0.113.0/24 dev br-other",
+            "rule del from 198.51.100.0/24 table 77 priority 11500",
+            "address del 198.51.100.1/24 dev br-other",
+            "address add 198.51.100.9/24 dev br-lan",
+        ] {
+            assert!(!heard(theirs), "{theirs}");
+        }
+        for ours in [
+            "address del 192.168.77.1/24 dev br-lan",
+            "address del 2001:db8:a::1/64 dev br-lan",
+            "route del default table 1100",
+            "-6 route del unreachable 2001:db8:a::/56",
+            "rule del priority 11100",
+            "-6 rule del priority 11100",
+        ] {
+            assert!(heard(ours), "{ours}");
+        }
+        assert_eq!(kernel.apply(&house(), NOW), Applied::default());
+        let after = still(&everything());
+        for line in before.lines().filter(|line| line.contains("proto 177")) {
+            assert!(after.contains(line), "{line} is not in:\n{after}");
+        }
+        assert!(after.contains("inet 192.168.77.1/24"), "{after}");
+    });
+}
+
+#[test]
 fn a_refused_ruleset_leaves_everything_as_it_was() {
     in_namespace("a_refused_ruleset_leaves_everything_as_it_was", || {
         board();
@@ -323,143 +371,4 @@ fn only_settings_of_an_interface_or_of_bridges_may_be_missing() {
     assert!(!may_be_missing("net/ipv4/ip_forward"));
     assert!(set("net/ipv4/conf/none0/rp_filter", "0").is_ok());
     assert!(set("net/ipv4/no_such_thing", "0").is_err());
-}
-
-fn tc(words: &str) -> String {
-    let output = Command::new("tc").args(words.split(' ')).output().unwrap();
-    assert!(output.status.success(), "tc {words}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Whether the kernel has VLANs and cake; says so if not.
-fn has_queues(name: &str) -> bool {
-    ip("link add probe type veth peer name far-probe");
-    let works = |program: &str, words: &str| {
-        let output = Command::new(program).args(words.split(' ')).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let has = works("ip", "link add link probe name probe.5 type vlan id 5")
-        && works("tc", "qdisc add dev probe root cake");
-    ip("link delete probe");
-    if !has {
-        eprintln!(
-            "skipped: {name} needs a kernel with VLANs and cake; nothing was tested, ci/guest has one"
-        );
-    }
-    has
-}
-
-#[test]
-fn a_vlan_and_queues_at_it_are_made_changed_and_go_again() {
-    let name = "a_vlan_and_queues_at_it_are_made_changed_and_go_again";
-    in_namespace(name, move || {
-        if !has_queues(name) {
-            return;
-        }
-        board();
-        let line = || LinkKind::Vlan {
-            parent: "wan".into(),
-            id: 7,
-        };
-        let links = [
-            link("wan", LinkKind::Device, None),
-            link("wan.7", line(), None),
-            link("ifb-wan", LinkKind::Ifb, None),
-        ];
-        let queue = |link: &str, ingress_of: Option<&str>, rate_kbit| Queue {
-            link: link.into(),
-            ingress_of: ingress_of.map(str::to_owned),
-            rate_kbit,
-            overhead_bytes: 30,
-            smallest_bytes: 68,
-            atm: false,
-            nat: true,
-        };
-        let mut netlink = Netlink::open().unwrap();
-        let mut carry_out = |links: &[Link], queues: &[Queue]| {
-            let mut troubles = Vec::new();
-            links::make(&mut netlink, links, &mut troubles);
-            links::settle(&mut netlink, links, &mut troubles);
-            let found = links::read(&mut netlink).unwrap();
-            let indexes = Indexes::new(&found, &Plan::default());
-            queues::apply(&mut netlink, queues, &indexes, &mut troubles);
-            assert_eq!(troubles, Vec::<String>::new());
-        };
-        let both = |up, down| {
-            [
-                queue("wan.7", None, up),
-                queue("ifb-wan", Some("wan.7"), down),
-            ]
-        };
-        carry_out(&links, &both(10_000, 50_000));
-        assert!(ip("-o -d link show wan.7").contains("vlan protocol 802.1Q id 7"));
-        let up = tc("qdisc show dev wan.7 root");
-        for expected in [
-            "cake a177:",
-            "bandwidth 10Mbit",
-            "nat",
-            "overhead 30",
-            "mpu 68",
-            "noatm",
-        ] {
-            assert!(up.contains(expected), "{expected} is not in: {up}");
-        }
-        let down = tc("qdisc show dev ifb-wan root");
-        assert!(
-            down.contains("bandwidth 50Mbit") && down.contains("ingress"),
-            "{down}"
-        );
-        let filter = tc("filter show dev wan.7 ingress");
-        assert!(
-            filter.contains("mirred (Egress Redirect to device ifb-wan) stolen"),
-            "{filter}"
-        );
-        // Another rate, and another interface of the same name.
-        ip("link delete ifb-wan");
-        carry_out(&links, &both(20_000, 60_000));
-        assert!(tc("qdisc show dev wan.7 root").contains("bandwidth 20Mbit"));
-        assert_eq!(
-            tc("filter show dev wan.7 ingress")
-                .matches("ifb-wan")
-                .count(),
-            1
-        );
-        carry_out(&links, &both(20_000, 60_000));
-        // Another VLAN, and no queue.
-        let links = [
-            link("wan", LinkKind::Device, None),
-            link(
-                "wan.7",
-                LinkKind::Vlan {
-                    parent: "wan".into(),
-                    id: 8,
-                },
-                None,
-            ),
-        ];
-        carry_out(&links, &[]);
-        assert!(ip("-o -d link show wan.7").contains("id 8"));
-        // Queues at what isn't ours to remove.
-        let links = [
-            link("wan", LinkKind::Device, None),
-            link("ifb-wan", LinkKind::Ifb, None),
-        ];
-        carry_out(
-            &links,
-            &[
-                queue("wan", None, 1000),
-                queue("ifb-wan", Some("wan"), 1000),
-            ],
-        );
-        assert!(
-            tc("qdisc show dev wan").contains("cake")
-                && tc("qdisc show dev wan").contains("ingress")
-        );
-        carry_out(&links[..1], &[]);
-        let left = tc("qdisc show dev wan");
-        assert!(
-            !left.contains("cake") && !left.contains("ingress"),
-            "{left}"
-        );
-    });
 }
