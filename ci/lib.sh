@@ -45,7 +45,8 @@ need_apt() {
     apt_index || die "apt-get update failed"
     say "installing ${missing[*]}"
     if ! apt_get install --no-install-recommends "${missing[@]}" >"$TOOLS/apt.log" 2>&1; then
-        # The index may have gone stale under us (a 404 on an old version): once more with a new one.
+        # The index may have gone stale under us (a 404 on an old version), or another run was ended in the middle of this: once more.
+        DEBIAN_FRONTEND=noninteractive dpkg --configure -a >"$TOOLS/apt.log" 2>&1 </dev/null 9>&-
         rm -f "$TOOLS/apt-index"
         apt_index
         apt_get install --no-install-recommends "${missing[@]}" >"$TOOLS/apt.log" 2>&1 ||
