@@ -51,14 +51,14 @@ class Machine:
         command = [
             *KINDS[kind], "-m", str(memory_mb or MEMORY_MB[kind]), "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-rtc", "base=1970-01-01",
             "-drive", f"file={disk},format=raw,if=none,id=disk,cache=writeback", "-device", "virtio-blk-pci,drive=disk,bootindex=1",
-            "-device", "virtio-rng-pci",
+            "-device", "virtio-rng-pci", "-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off",
         ]
         for number, mac in enumerate(MACS):
             restrict = "off" if reaches_host and number == 0 else "on"
             leads = f"tap,id=n{number},fd={cables[number]}" if cables else f"user,id=n{number},restrict={restrict}"
             command += ["-netdev", leads, "-device", f"virtio-net-pci,netdev=n{number},mac={mac},romfile="]
         if keyboard:
-            command += ["-device", "virtio-keyboard-pci", "-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off"]
+            command += ["-device", "virtio-keyboard-pci"]
         if kind == "x86-64-efi":
             shutil.copyfile(OVMF / "OVMF_VARS.fd", self._folder / "vars")
             command += [
@@ -109,6 +109,10 @@ class Machine:
             if any(text in line for text in texts):
                 return line
 
+    def once(self, text: str, timeout_s: float = 180) -> str:
+        """The first line of the console that holds `text`, whether it was passed over already or is still to come."""
+        return next((line for line in self.lines if text in line), None) or self.until(text, timeout_s=timeout_s)
+
     def ask(self, command: str, timeout_s: float = 60) -> list[str]:
         """What a command says that is typed at the console's shell."""
         self._emulator.stdin.write(f"echo BE''GINS; {command}; echo EN''DS\n".encode())
@@ -116,21 +120,31 @@ class Machine:
         self.until("BEGINS", timeout_s=timeout_s)
         since = len(self.lines)
         self.until("ENDS", timeout_s=timeout_s)
-        # The kernel says what it has to say in between.
-        return [line for line in self.lines[since:-1] if not re.match(r"\[ *\d+\.\d+\] ", line)]
+        # The kernel and the box's own scripts say what they have to say in between.
+        return [line for line in self.lines[since:-1] if not re.match(r"\[ *\d+\.\d+\] |altnet: .* at [\d.]+ s$", line)]
 
     def hold(self, held: bool) -> None:
         """Presses the power key of its keyboard, or lets it go."""
+        self._emulate("input-send-event", events=[{"type": "key", "data": {"down": held, "key": {"type": "qcode", "data": "power"}}}])
+
+    def plug(self, port: int, is_in: bool) -> None:
+        """Puts the cable of a port in, or pulls it out: the machine has a carrier there, or none."""
+        self._emulate("set_link", name=f"n{port}", up=is_in)
+
+    def _emulate(self, command: str, **arguments) -> None:
+        """Says something to the emulator."""
         with socket.socket(socket.AF_UNIX) as control:
             control.connect(str(self._folder / "qmp"))
             said = control.makefile("rw")
             said.readline()  # the greeting
-            key = {"type": "key", "data": {"down": held, "key": {"type": "qcode", "data": "power"}}}
-            for command in ({"execute": "qmp_capabilities"}, {"execute": "input-send-event", "arguments": {"events": [key]}}):
-                said.write(json.dumps(command) + "\n")
+            for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                said.write(json.dumps(words) + "\n")
                 said.flush()
-                if "error" in (answer := json.loads(said.readline())):
-                    raise LabError(f"{self.kind}: {command['execute']}: {answer['error']}")
+                # It also tells what happens in the machine.
+                while "event" in (answer := json.loads(said.readline())):
+                    pass
+                if "error" in answer:
+                    raise LabError(f"{self.kind}: {words['execute']}: {answer['error']}")
 
     def open_shell(self) -> None:
         """Presses the key that the console asks for."""

@@ -98,17 +98,31 @@ def share(place: Place, outside: str) -> None:
 
 def block_udp(place: Place, interface: str) -> None:
     """Lets nothing through an interface by UDP, either way: a network that lets nothing but TCP pass."""
-    place._tool("nft", "-f", "-", stdin=f"""
-        table inet no_udp {{
-            chain in {{ type filter hook input priority 0; iifname "{interface}" meta l4proto udp drop; }}
-            chain out {{ type filter hook output priority 0; oifname "{interface}" meta l4proto udp drop; }}
-        }}
-        """)
+    _drop(place, "no_udp", interface, "meta l4proto udp")
 
 
 def let_udp_through(place: Place) -> None:
     """Undoes `block_udp`."""
     place._tool("nft", "delete", "table", "inet", "no_udp")
+
+
+def block(place: Place, interface: str) -> None:
+    """Lets nothing through an interface, either way, though it has a carrier."""
+    _drop(place, "nothing", interface, "")
+
+
+def unblock(place: Place) -> None:
+    """Undoes `block`."""
+    place._tool("nft", "delete", "table", "inet", "nothing")
+
+
+def _drop(place: Place, table: str, interface: str, what: str) -> None:
+    place._tool("nft", "-f", "-", stdin=f"""
+        table inet {table} {{
+            chain in {{ type filter hook input priority 0; iifname "{interface}" {what} drop; }}
+            chain out {{ type filter hook output priority 0; oifname "{interface}" {what} drop; }}
+        }}
+        """)
 
 
 def translate(place: Place, outside: str, kind: str, inside: str, host: str) -> None:

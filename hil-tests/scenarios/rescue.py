@@ -15,7 +15,7 @@ from lab.machines import Machine
 from lab.places import CannotRunHere, Lab, LabError, Place, wait_for
 from lab.providers import Household, Provider
 
-from .images import BOOTED, a_copy, boards, boots, choice, copies, disk, image, put, root, scratch
+from .images import BOOTED, a_copy, boards, boots, choice, copies, disk, held_by, image, onto_data, put, root, scratch
 
 BOARD, KIND = BOOTED[0]
 PAGE = "192.168.1.1"
@@ -78,21 +78,13 @@ def is_new(machine: Machine, whole: pathlib.Path) -> None:
     assert SECRET.encode() not in held_by(whole, "data"), "the disk still has what was wiped"
 
 
-def held_by(whole: pathlib.Path, name: str) -> bytes:
-    """The bytes of a partition."""
-    at, length = next((at, length) for part, at, length in disk.partitions() if part == name)
-    with open(whole, "rb") as file:
-        file.seek(at)
-        return file.read(length)
-
-
 def a_box_without_a_root_is_rescued_over_its_lan() -> None:
     """Neither slot has a root that can be read: the box routes nothing, gives addresses out, says what is wrong, refuses what isn't signed enough, and boots the release that `altnet-provision rescue` brings it."""
     need()
     build_binaries()
     with scratch() as folder, Lab() as lab:
         whole = a_copy(image(BOARD), folder, "disk.img")
-        owned(whole, folder)
+        onto_data(whole, folder, {"release-keys": boxes.keys("rule adds"), "hostname": "kept\n"})
         good = boxes.slot_of(image(BOARD))
         for name in ("slot-a", "slot-b"):
             at = next(at for part, at, _ in disk.partitions() if part == name)
@@ -130,22 +122,6 @@ def rescue(box: Appliance, *words: str) -> dict:
     if done.returncode:
         raise LabError(f"altnet-provision rescue: {done.stdout}{done.stderr}")
     return json.loads(done.stdout)
-
-
-def owned(whole: pathlib.Path, folder: pathlib.Path) -> None:
-    """Puts an owner's keys and a name on a disk's data."""
-    at, length = next((at, length) for part, at, length in disk.partitions() if part == "data")
-    data = folder / "data"
-    data.write_bytes(held_by(whole, "data"))
-    requests = ["mkdir etc"]
-    for name, text in (("release-keys", boxes.keys("rule adds")), ("hostname", "kept\n")):
-        (folder / name).write_text(text)
-        requests.append(f"write {folder / name} etc/{name}")
-    for request in requests:
-        done = subprocess.run(["/sbin/debugfs", "-w", "-R", request, data], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    put(whole, at, data.read_bytes())
-    assert data.stat().st_size == length
 
 
 # Who the box is; the audit log beside it grows as long as its last block has room.

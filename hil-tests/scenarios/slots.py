@@ -20,9 +20,8 @@ while True:
     asked, client = resolver.recvfrom(4096)
     resolver.sendto(asked[:2] + bytes([0x81, 0x80]) + asked[4:], client)
 """
-CONFIG = (
-    'state_directory = "/run/altnet-state"\n[dns]\nforward = ["198.51.100.1"]\n[router]\n[router.ntp]\nservers = []\nserve = false\n'
-)
+HOUSE = '[dns]\nforward = ["198.51.100.1"]\n[router]\n[router.ntp]\nservers = []\nserve = false\n'
+CONFIG = f'state_directory = "/run/altnet-state"\n{HOUSE}'
 CHARGE_S = 600
 
 

@@ -1,13 +1,21 @@
-"""Releases on booted images: one that crashes, and a box without room."""
+"""Releases on booted images: one that crashes, a box without room, and a line that is out."""
 
 import json
 import pathlib
 import time
 
-from lab import boxes
+from lab import appliances, boxes, network
+from lab.altnet import PYTHON
+from lab.appliances import Appliance
 from lab.machines import Machine, need
+from lab.places import Lab, wait_for
+from lab.providers import LINE, SITE4, Provider
 
-from .images import BOOTED, Releases, a_copy, another_slot, boards, boots, choice, copies, image, installed, scratch, serves
+from .appliance import switched_on
+from .images import (
+    BOOTED, Releases, a_copy, another_slot, boards, boots, choice, copies, image, installed, offer, onto_data, scratch, serves, wait_until_all_works,
+)
+from .slots import CHARGE_S, HOUSE, RESOLVER
 
 
 def status(machine: Machine) -> dict:
@@ -38,8 +46,7 @@ def a_release_that_crashes_at_boot_is_left() -> None:
     with scratch() as folder, Releases(folder) as releases:
         board, kind = BOOTED[0]
         whole = a_copy(image(board), folder, f"{kind}.img")
-        crashing = another_slot(image(board).with_suffix(".slot"), folder, "crashing", crashes)
-        (folder / f"{board}.bundle").write_bytes(boxes.bundle(board, crashing.read_bytes(), "crashing", int(time.time())))
+        offer(board, another_slot(image(board).with_suffix(".slot"), folder, "crashing", crashes), "crashing", folder)
         with Machine(kind, whole, folder / f"{kind}.log", reaches_host=True) as machine:
             boots(machine, "A")
             serves(machine, releases)
@@ -50,13 +57,63 @@ def a_release_that_crashes_at_boot_is_left() -> None:
             assert choice.current(copies(whole, boards.load(board).loader)).order == "AB"
 
 
+def a_release_that_boots_while_the_line_is_out_waits_for_it() -> None:
+    """A release boots with the cable of its line out, then has one on which nobody answers, for longer than it may fail by the box's own making: the house is served, nothing counts against it, it stays, and once the line is back it is confirmed."""
+    appliances.need()
+    board, kind = BOOTED[0]
+    with scratch() as folder, Lab() as lab:
+        whole = a_copy(image(board), folder, "disk.img")
+        onto_data(whole, folder, {"altnet.toml": f'[update]\nfrom = "http://{SITE4}/"\n{HOUSE}', "release-keys": boxes.keys("rule adds")})
+        with Appliance(lab, Provider(lab), kind, whole) as box:
+            place = box.provider.place
+            offer(board, another_slot(image(board).with_suffix(".slot"), folder, "next"), "next", place.folder / "www")
+            switched_on(box)
+            place.start(PYTHON, "-c", RESOLVER, log="resolver.log")
+            wait_until_all_works(box.machine)
+            installed(box.machine)
+            box.machine.once("altnet: down at")
+            box.machine.plug(0, False)
+            boots(box.machine, "B")
+            began = time.monotonic()
+            box.machine.open_shell()
+            address = box.lease()
+            # A boot counts for its first two minutes.
+            wait_for("nothing to count", lambda: waits(box)["charged_s"] == 0, timeout_s=300, every_s=5)
+            assert waits(box)["now"]["wan"] == "outside", waits(box)
+
+            network.block(place, LINE)
+            box.machine.plug(0, True)
+            wait_for("a broken release to be left by now", lambda: waits(box) and time.monotonic() > began + 1.2 * CHARGE_S, timeout_s=2 * CHARGE_S, every_s=10)
+            pending = waits(box)
+            # By a lease that it had before the line may look as if it worked.
+            assert "outside" in (pending["now"]["wan"], pending["now"]["dns"]), pending
+            assert pending["charged_s"] == 0 and pending["rounds"] == 0, pending
+            assert not box.fetch(4, check=False), "the line isn't out"
+
+            network.unblock(place)
+            out_s, back = time.monotonic() - began, time.monotonic()
+            last = wait_for("the release to be confirmed", lambda: status(box.machine)["last"], timeout_s=600, every_s=5)
+            assert (last["version"], last["slot"], last["ended"]) == ("next", "B", "confirmed"), last
+            assert choice.current(copies(whole, boards.load(board).loader)).order == "BA"
+            assert box.fetch(4), "no page"
+            print(f"{kind}: out for {out_s:.0f} s, in which {address} was given out and nothing counted; confirmed {time.monotonic() - back:.0f} s after the line was back")
+
+
+def waits(box: Appliance) -> dict:
+    """What the box says of the release that waits in slot B while its line is out."""
+    said = status(box.machine)
+    assert said["slot"] == "B" and said["pending"], said
+    assert said["pending"]["phase"] == "tried" and said["pending"]["now"], said["pending"]
+    return said["pending"]
+
+
 def a_box_whose_data_are_full_serves_and_refuses_a_release() -> None:
     """With not a byte left on the data partition a release is refused before its slot is touched, the box boots and serves, and with room again it can be asked."""
     need()
     with scratch() as folder, Releases(folder) as releases:
         board, kind = BOOTED[0]
         whole = a_copy(image(board), folder, f"{kind}.img")
-        (folder / f"{board}.bundle").write_bytes(boxes.bundle(board, boxes.slot_of(image(board)), "next", int(time.time())))
+        offer(board, image(board).with_suffix(".slot"), "next", folder)
         with Machine(kind, whole, folder / f"{kind}.log", reaches_host=True) as machine:
             boots(machine, "A")
             serves(machine, releases)
@@ -76,13 +133,7 @@ def a_box_whose_data_are_full_serves_and_refuses_a_release() -> None:
             print(f"{kind}: with data full the release is refused, and the box boots and serves")
 
 
-def wait_until_all_works(machine: Machine) -> None:
-    """Waits until the internet, names and the house's side work."""
-    deadline = time.monotonic() + 300
-    while (look := " ".join(machine.ask("altnet-routerd look"))).count('"works"') != 3:
-        assert time.monotonic() < deadline, f"not everything works: {look}"
-        time.sleep(2)
-
-
 SCENARIOS = []
-LONG = [a_release_that_crashes_at_boot_is_left, a_box_whose_data_are_full_serves_and_refuses_a_release]
+LONG = [
+    a_release_that_crashes_at_boot_is_left, a_box_whose_data_are_full_serves_and_refuses_a_release, a_release_that_boots_while_the_line_is_out_waits_for_it,
+]
