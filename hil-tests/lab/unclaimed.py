@@ -66,11 +66,11 @@ class Unclaimed:
 
     def code(self) -> str:
         """The code on the console."""
-        return re.findall(r"by the code ([0-9A-Z]{5}-[0-9A-Z]{5});", self.console.read_text())[-1]
+        return shown(self.console.read_text())[0]
 
     def fingerprint(self) -> str:
         """The fingerprint on the console."""
-        return re.findall(r"its key is ([0-9a-f-]{24})", self.console.read_text())[-1]
+        return shown(self.console.read_text())[1]
 
     def link_local(self) -> str:
         """The address of its LAN that needs no lease."""
@@ -99,10 +99,20 @@ class Unclaimed:
 
     def claim(self, *words: str, code: str, check: bool = True) -> dict:
         """What altnet-provision says on the owner's computer."""
-        done = self.owner.run("altnet-provision", "claim", "--json", *words, env={"ALTNET_CLAIM_CODE": code}, check=False, timeout_s=180)
-        if check and done.returncode:
-            raise LabError(f"claim {' '.join(words)}: {done.stdout}{done.stderr}\n{self.log()[-2000:]}")
-        return json.loads(done.stdout)
+        said = claim(self.owner, code, *words)
+        if check and said.get("joined") is None:
+            raise LabError(f"claim {' '.join(words)}: {said}\n{self.log()[-2000:]}")
+        return said
+
+
+def shown(console: str) -> tuple[str, str]:
+    """The code and the fingerprint that a console showed last."""
+    return re.findall(r"by the code ([0-9A-Z]{5}-[0-9A-Z]{5}); its key is ([0-9a-f-]{24})", console)[-1]
+
+
+def claim(owner: Place, code: str, *words: str) -> dict:
+    """What altnet-provision says of claiming a box from a computer on its LAN."""
+    return json.loads(owner.run("altnet-provision", "claim", "--json", *words, env={"ALTNET_CLAIM_CODE": code}, check=False, timeout_s=180).stdout)
 
 
 def other_code(code: str, by: int) -> str:

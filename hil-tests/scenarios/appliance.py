@@ -124,15 +124,9 @@ def survived(box: Appliance, kept: tuple) -> None:
 def joined(box: Appliance) -> None:
     """Has the box join a network by a bundle, and the client open a page of another member's."""
     relay, friend = beyond(box.provider, "relay", RELAY), beyond(box.provider, "friend", FRIEND)
-    relay.run("altnet-provision", "network", "create", "home")
-    bundle = "altnet-provision bundle --name {} {} -o {}.bundle"
-    for words in (
-        ("relay1", f"--role relay --role directory --admit --endpoint {RELAY}:51820", "relay1"),
-        ("house-a", "--role gateway --site 1", "house-a"), ("house-b", "--role gateway --role apps --site 2", "house-b"),
-    ):
-        relay.run(*SHELL, bundle.format(*words))
-    start(relay)
-    relay.run("altnet", "join", "--bundle", "relay1.bundle")
+    founded(relay, relay)
+    for name, words in (("house-a", "--role gateway --site 1"), ("house-b", "--role gateway --role apps --site 2")):
+        relay.run(*SHELL, f"altnet-provision bundle --name {name} {words} -o {name}.bundle")
     start(friend)
     (friend.folder / "house-b.bundle").write_bytes((relay.folder / "house-b.bundle").read_bytes())
     friend.run("altnet", "join", "--bundle", "house-b.bundle")
@@ -148,6 +142,15 @@ def joined(box: Appliance) -> None:
     wait_for("the page under .alt", lambda: page(box.client, f"http://{APP}/", "6") == "inside", 2 * box.patience_s, every_s=1)
     assert altnet(friend, "peers")["peers"], "the page came by another way than the private network"
     print("a page under .alt came through the box")
+
+
+def founded(owner: Place, relay: Place) -> None:
+    """Makes a network on its owner's computer, whose relay and directory is a computer on the internet."""
+    owner.run("altnet-provision", "network", "create", "home")
+    owner.run(*SHELL, f"altnet-provision bundle --name relay1 --role relay --role directory --admit --endpoint {RELAY}:51820 -o relay1.bundle")
+    start(relay)
+    (relay.folder / "relay1.bundle").write_bytes((owner.folder / "relay1.bundle").read_bytes())
+    relay.run("altnet", "join", "--bundle", "relay1.bundle")
 
 
 def beyond(provider: Provider, name: str, address: str) -> Place:

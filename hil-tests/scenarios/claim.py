@@ -3,12 +3,20 @@
 import json
 import subprocess
 
+from lab import appliances
 from lab.altnet import Story, altnet
-from lab.places import Lab, wait_for
-from lab.providers import SCAN
-from lab.unclaimed import PYTHON, Unclaimed, other_code, prepare
+from lab.altnet import PYTHON as OURS
+from lab.appliances import Appliance
+from lab.places import Lab, Place, wait_for
+from lab.providers import SCAN, Provider
+from lab.unclaimed import PYTHON, Unclaimed, claim, other_code, prepare, shown
+
+from .appliance import LAN, RELAY, beyond, founded, page, switched_on
+from .images import BOOTED, a_copy, image, scratch
 
 AS_HOUSE_C = ("--name", "house-c", "--role", "gateway", "--site", "3")
+OFFER = "to be claimed with"  # on the console
+OFFERS = ("80", "51821")  # ports of the page and of who claims
 
 
 def a_box_is_claimed_over_its_lan() -> None:
@@ -105,4 +113,64 @@ def invites(box: Unclaimed) -> list:
     return json.loads(box.owner.run("altnet-provision", "invite", "list", "--json").stdout)["invites"]
 
 
+def a_booted_image_is_claimed_over_its_lan() -> None:
+    """A box from an image that was given nothing shows its code on its console alone. Its owner's computer behind it finds it, a wrong code costs a try, and the right one makes it a member, also after a power cut, that offers itself no more."""
+    appliances.need()
+    board, kind = BOOTED[0]
+    with scratch() as folder, Lab() as lab, Appliance(lab, Provider(lab), kind, a_copy(image(board), folder, "disk.img")) as box:
+        switched_on(box)
+        code, fingerprint = shown(box.machine.once(OFFER))
+        owner = box.client
+        box.lease()
+        said = wait_for("the page", lambda: page(owner, f"http://{LAN}/", "4"), 30, every_s=1)
+        assert fingerprint in said and board in said and code not in said and code.replace("-", "") not in said, said
+        assert set(open_to(owner).values()) == {"open"}, open_to(owner)
+        [outside] = box.outside(4)
+        box.provider.place.ip("route", "add", f"{LAN}/32", "via", outside)
+        for host in (outside, LAN):
+            found = box.provider.scan(host, *map(int, OFFERS))
+            assert set(found.values()) == {"silent"}, f"from the line {host} says {found}"
+
+        founded(owner, beyond(box.provider, "relay", RELAY))
+        listed = json.loads(owner.run("altnet-provision", "claim", "--list", "--json").stdout)["boxes"]
+        print(listed)
+        assert [one["fingerprint"] for one in listed] == [fingerprint], listed
+        wrong = claim(owner, other_code(code, 1), *AS_HOUSE_C)["error"]
+        print(wrong)
+        assert wrong["code"] == "wrong_code" and "4 tries left" in wrong["next"], wrong
+        done = claim(owner, code, *AS_HOUSE_C, "--hostname", "house-c", "--fingerprint", fingerprint, "--wait", "2m")
+        assert done.get("joined") == "house-c" and sorted(done["files"]) == ["first-boot.bundle", "hostname"], done
+        is_member_alone(box)
+        owner.run("altnet-provision", "sync")
+        members = json.loads(owner.run("altnet-provision", "members", "--json").stdout)["members"]
+        assert "house-c" in {member["name"] for member in members}, members
+
+        box.machine.ask("sync")
+        box.cut_power()
+        switched_on(box)
+        is_member_alone(box)
+        assert not any(OFFER in line for line in box.machine.lines), "a member offers itself"
+        assert box.machine.ask("hostname") == ["house-c"]
+
+
+def open_to(owner: Place) -> dict[str, str]:
+    """How the ports by which a box offers itself answer its owner's computer."""
+    return json.loads(owner.run(OURS, "-c", SCAN, "tcp", LAN, *OFFERS).stdout)
+
+
+def is_member_alone(box: Appliance) -> None:
+    """Holds a booted box to be a member that keeps nothing of what it was claimed by, and offers nothing to its LAN any more."""
+    wait_for("the box to be a member", lambda: json.loads(" ".join(box.machine.ask("altnet status --json")))["state"] == "member", box.patience_s, every_s=1)
+    kept = wait_for("the box to forget what it was claimed by", lambda: without(box, "claim", "claim-code", "first-boot.bundle"), 60, every_s=1)
+    assert {"altnet.toml", "hostname"} <= kept, kept
+    wait_for("the box to offer nothing", lambda: "open" not in open_to(box.client).values(), 60, every_s=1)
+
+
+def without(box: Appliance, *names: str) -> set[str] | None:
+    """The files of a box's owner, if none of these is among them."""
+    found = set(box.machine.ask("ls -1 /data/etc"))
+    return None if found & set(names) else found
+
+
 SCENARIOS = [a_box_is_claimed_over_its_lan]
+LONG = [a_booted_image_is_claimed_over_its_lan]
