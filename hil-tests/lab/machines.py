@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 
+from . import boxes
 from .places import CannotRunHere, LabError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -26,22 +27,28 @@ KINDS = {
     "arm64-u-boot": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-bios", str(UBOOT)],
     "x86-64-bios": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2"],
     "x86-64-efi": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2"],
+    "raspi3b": ["qemu-system-aarch64", "-M", "raspi3b"],
 }
-MEMORY_MB = {"arm64-u-boot": 256, "x86-64-bios": 256, "x86-64-efi": 512}
+MEMORY_MB = {"arm64-u-boot": 256, "x86-64-bios": 256, "x86-64-efi": 512, "raspi3b": 1024}
 # Of its network ports, in their order.
 MACS = ("02:00:5e:00:53:01", "02:00:5e:00:53:02")
+# What a Pi 3's firmware, which isn't emulated, reads from the card, begins, and hands over to that.
+PI_FIRMWARE = {"-kernel": "u-boot.bin", "-dtb": "bcm2837-rpi-3-b.dtb"}
 
 
 class Machine:
     """A machine that is switched on; use as a context manager. Leaving is pulling its plug.
 
     Its ports lead nowhere, or to `cables` (see `network.tap`), which are its own from then on; with `reaches_host` the first
-    leads to the loopback addresses of this machine, as 10.0.2.2. With a keyboard, its power key can be held (`hold`).
+    leads to the loopback addresses of this machine, as 10.0.2.2. With a keyboard, its power key can be held (`hold`). With a
+    `record` every write to its disk is written there (see `cuts`).
+
+    A Pi has one port, an adapter on USB, and its card is as large as a power of two.
     """
 
     def __init__(
         self, kind: str, disk: pathlib.Path, log: pathlib.Path, cables: tuple[int, ...] = (), memory_mb: int = 0, start=subprocess.Popen,
-        reaches_host: bool = False, keyboard: bool = False,
+        reaches_host: bool = False, keyboard: bool = False, record: pathlib.Path | None = None,
     ):
         self.kind, self.log = kind, log
         self._said: queue.Queue[str | None] = queue.Queue()
@@ -49,14 +56,14 @@ class Machine:
         self._began: list[float] = []  # when it began, by each line that tells its own time
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="altnet-machine-"))
         command = [
-            *KINDS[kind], "-m", str(memory_mb or MEMORY_MB[kind]), "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-rtc", "base=1970-01-01",
-            "-drive", f"file={disk},format=raw,if=none,id=disk,cache=writeback", "-device", "virtio-blk-pci,drive=disk,bootindex=1",
-            "-device", "virtio-rng-pci", "-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off",
+            *KINDS[kind], "-m", str(memory_mb or MEMORY_MB[kind]), "-nodefaults", "-display", "none", "-monitor", "none", "-rtc", "base=1970-01-01",
+            "-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off", *self._board(disk, record),
         ]
-        for number, mac in enumerate(MACS):
+        for number, mac in enumerate(MACS[:1] if kind == "raspi3b" else MACS):
             restrict = "off" if reaches_host and number == 0 else "on"
             leads = f"tap,id=n{number},fd={cables[number]}" if cables else f"user,id=n{number},restrict={restrict}"
-            command += ["-netdev", leads, "-device", f"virtio-net-pci,netdev=n{number},mac={mac},romfile="]
+            adapter = "usb-net" if kind == "raspi3b" else "virtio-net-pci,romfile="
+            command += ["-netdev", leads, "-device", f"{adapter},netdev=n{number},mac={mac}"]
         if keyboard:
             command += ["-device", "virtio-keyboard-pci"]
         if kind == "x86-64-efi":
@@ -77,6 +84,25 @@ class Machine:
         self._emulator.kill()
         self._emulator.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _board(self, disk: pathlib.Path, record: pathlib.Path | None) -> list[str]:
+        """The emulator's words for the disk, the console and what else is soldered on."""
+        if self.kind == "raspi3b":
+            boot = next(at for name, at, _ in boxes.disk.partitions() if name == "boot")
+            words = ["-drive", f"file={disk},format=raw,if=sd,cache=writeback", "-serial", "null", "-serial", "stdio"]
+            for word, name in PI_FIRMWARE.items():
+                subprocess.run(["mcopy", "-n", "-i", f"{disk}@@{boot}", f"::{name}", self._folder / name], check=True)
+                words += [word, str(self._folder / name)]
+            return words
+        if record:
+            record.touch()
+            words = [
+                "-blockdev", f"driver=file,node-name=content,filename={disk}", "-blockdev", f"driver=file,node-name=record,filename={record}",
+                "-blockdev", "driver=blklogwrites,node-name=disk,file=content,log=record",
+            ]
+        else:
+            words = ["-drive", f"file={disk},format=raw,if=none,id=disk,cache=writeback"]
+        return [*words, "-device", "virtio-blk-pci,drive=disk,bootindex=1", "-device", "virtio-rng-pci", "-serial", "stdio"]
 
     def _listen(self) -> None:
         with open(self.log, "ab") as log:

@@ -1,6 +1,7 @@
-"""Releases on booted images: one that crashes, a box without room, and a line that is out."""
+"""Releases on booted images: one that crashes, a box without room, a Pi, and a line that is out."""
 
 import json
+import os
 import pathlib
 import time
 
@@ -10,12 +11,16 @@ from lab.appliances import Appliance
 from lab.machines import Machine, need
 from lab.places import Lab, wait_for
 from lab.providers import LINE, SITE4, Provider
+from lab.remains import PLACES
 
 from .appliance import switched_on
 from .images import (
-    BOOTED, Releases, a_copy, another_slot, boards, boots, choice, copies, image, installed, offer, onto_data, scratch, serves, wait_until_all_works,
+    BOOTED, Releases, a_copy, another_slot, boards, boots, choice, confirmed, copies, image, installed, offer, onto_data, put, scratch, serves, taken_back, wait_until_all_works,
 )
 from .slots import CHARGE_S, HOUSE, RESOLVER
+
+# The board, the machine, the size of its card, and what can work there: it has no port for a house.
+PI, PI_KIND, CARD_BYTES, PI_WORKS = "rpi", "raspi3b", 256 << 20, ("wan", "dns")
 
 
 def status(machine: Machine) -> dict:
@@ -55,6 +60,39 @@ def a_release_that_crashes_at_boot_is_left() -> None:
             crashed_thrice(machine)
             print(f"{kind}: crashed three times, and was left after {time.monotonic() - began:.0f} s")
             assert choice.current(copies(whole, boards.load(board).loader)).order == "AB"
+
+
+def unwatched(tree: pathlib.Path) -> None:
+    """Has a root leave the watchdog alone: an emulated Pi restarts when that is started, rather than when nobody feeds it."""
+    script = tree / "etc/init.d/altnet-routerd"
+    before = script.read_text()
+    script.write_text(before.replace('watchdog="--watchdog /dev/watchdog"', "watchdog="))
+    assert script.read_text() != before
+
+
+def a_pi_takes_a_release_goes_back_and_leaves_one_that_crashes() -> None:
+    """The image for the Pi, in an emulated Pi 3 whose line is an adapter on USB, fetches a release, boots it and confirms it by what works; a person goes back; one whose kernel panics is begun three times, and left."""
+    need()
+    with scratch() as folder, Releases(folder) as releases:
+        whole, slot = a_copy(image(PI), folder, "card.img"), image(PI).with_suffix(".slot")
+        os.truncate(whole, CARD_BYTES)
+        put(whole, PLACES["slot-a"][0], another_slot(slot, folder, "first", unwatched).read_bytes())
+        length = offer(PI, another_slot(slot, folder, "next", unwatched), "next", folder)
+        with Machine(PI_KIND, whole, folder / "pi.log", reaches_host=True) as machine:
+            boots(machine, "A")
+            serves(machine, releases, *PI_WORKS)
+            installed(machine, *PI_WORKS)
+            boots(machine, "B")
+            print(f"{PI_KIND}: {length} bytes installed, booted, and confirmed after {confirmed(machine):.0f} s")
+            taken_back(machine)
+            offer(PI, another_slot(slot, folder, "crashing", crashes), "crashing", folder)
+            machine.open_shell()
+            wait_until_all_works(machine, *PI_WORKS)
+            installed(machine, *PI_WORKS)
+            began = time.monotonic()
+            crashed_thrice(machine)
+            print(f"{PI_KIND}: crashed three times, and was left after {time.monotonic() - began:.0f} s")
+        assert str(choice.current(copies(whole, boards.load(PI).loader))).startswith("AB30")
 
 
 def a_release_that_boots_while_the_line_is_out_waits_for_it() -> None:
@@ -135,5 +173,6 @@ def a_box_whose_data_are_full_serves_and_refuses_a_release() -> None:
 
 SCENARIOS = []
 LONG = [
-    a_release_that_crashes_at_boot_is_left, a_box_whose_data_are_full_serves_and_refuses_a_release, a_release_that_boots_while_the_line_is_out_waits_for_it,
+    a_release_that_crashes_at_boot_is_left, a_box_whose_data_are_full_serves_and_refuses_a_release, a_pi_takes_a_release_goes_back_and_leaves_one_that_crashes,
+    a_release_that_boots_while_the_line_is_out_waits_for_it,
 ]
