@@ -24,6 +24,7 @@ POINTS, BOOTS = 60, 4  # moments at which the power goes, each in three ways, an
 MANY_POINTS, MANY_BOOTS = 300, 20
 CARD_SLOT_BYTES = 4 << 20
 SUPERBLOCK_BYTES = 2048  # at the beginning of the data, with what is before it
+Left = tuple[Cut, pathlib.Path]  # what a power cut left, as a disk of its own
 
 
 @dataclass
@@ -53,14 +54,16 @@ def on_cards(versions: list[str], count: int, boots: int) -> None:
     prepare()
     cards.need()
     with scratch() as folder:
-        judged(record(folder, versions), count, lambda story, cut: came_up(story, cut, folder), boots)
+        story = record(folder, versions)
+        judged(story, folder, count, lambda left: came_up(story, *left), boots)
 
 
-def judged(story: Recorded, count: int, boot: Callable[[Recorded, Cut], str], boots: int) -> None:
-    """Cuts the power at so many moments, in three ways, looks at what is left, boots some of it, and says how many."""
+def judged(story: Recorded, folder: pathlib.Path, count: int, boot: Callable[[Left], str], boots: int, each=map) -> None:
+    """Cuts the power at so many moments, in three ways, looks at what is left, boots some of it, and says how many. `each` is `map`, or one
+    that does some at a time."""
     chosen = points(story.writes, story.member, count)
     to_boot = booted(story.writes, chosen, story.member, boots)
-    counts, slots = Counter(), Counter()
+    counts, slots, left = Counter(), Counter(), []
     for after, why in chosen.items():
         for cut in ways(story.writes, after, why):
             story.rewound.cut(cut)
@@ -70,7 +73,9 @@ def judged(story: Recorded, count: int, boot: Callable[[Recorded, Cut], str], bo
             counts["data mended"] += found.mended
             slots[f"{found.version} in {found.slot}"] += 1
             if to_boot.get(after) == cut.kind and not cut.sectors:
-                slots[f"booted {boot(story, cut)}"] += 1
+                left.append((cut, a_copy(story.rewound.disk, folder, f"cut-{len(left)}.img")))
+    for slot in each(boot, left):
+        slots[f"booted {slot}"] += 1
     print(f"{len(story.writes)} writes and flushes, {story.member} before it was a member; cuts at {len(chosen)}: {dict(counts)}; slots that were begun: {dict(slots)}")
     assert [len(chosen), counts["whole"], counts["lost"]] == 3 * [count] and counts["torn"] > count, counts
     assert {f"{version} in {'AB'[number % 2]}" for number, version in enumerate(story.remains.releases.values())} <= set(slots), slots
@@ -129,9 +134,9 @@ def settle(box: Appliance) -> None:
     box.house.router.run("sync")
 
 
-def came_up(story: Recorded, cut: Cut, folder: pathlib.Path) -> str:
-    """Has the router and altnetd begin on the disk as it is; returns the slot that was begun."""
-    whole, log = a_copy(story.rewound.disk, folder, "cut.img"), folder / "cut.writes"
+def came_up(story: Recorded, cut: Cut, whole: pathlib.Path) -> str:
+    """Has the router and altnetd begin on what a power cut left; returns the slot that was begun."""
+    log = whole.with_suffix(".writes")
     with Lab() as lab:
         box = Appliance(lab, lambda house: on_card(house, whole, log))
         with box.box:
