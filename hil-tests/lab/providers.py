@@ -114,11 +114,11 @@ class Provider:
             f"--dhcp-option=option:dns-server,{self.net4}.53", "--dhcp-leasefile=/run/leases", log=f"{self.name}-dnsmasq.log",
         )
 
-    def advertise(self, flags: str, prefix_flags: str) -> None:
+    def advertise(self, flags: str, prefix_flags: str, interface: str = LINE) -> None:
         """Begins to advertise the line's prefix by radvd, with these settings of the interface and of the prefix."""
         place = self.place
         (place.folder / "radvd.conf").write_text(
-            f"interface {LINE} {{ AdvSendAdvert on; {flags} MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
+            f"interface {interface} {{ AdvSendAdvert on; {flags} MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
             f" prefix {self.net6}::/64 {{ {prefix_flags} }}; }};\n"
         )
         place.start(str(RADVD), "--nodaemon", "--logmethod", "stderr", "--config", "radvd.conf", "--pidfile", "/run/radvd.pid",

@@ -12,15 +12,15 @@ sys.path.insert(0, str(HERE.parents[1]))
 from lab import guest  # noqa: E402
 from lab.places import IN_GUEST, CannotRunHere  # noqa: E402
 from scenarios import (  # noqa: E402
-    appliance, audit, certificates, claim, cuts, derp, derpers, doors, first_boot, hostile, house, images, interop, lans, logins, mesh, nats, nearby, outages, pages, portmap, power,
-    referral, refusals, rescue, router,
+    appliance, audit, certificates, claim, cuts, derp, derpers, doors, first_boot, hostile, house, images, interop, lans, logins, mesh, nats, nearby, ntp, offload, outages, pages,
+    portmap, power, pppoe, rates, referral, refusals, rescue, router,
     sizes, slots,
     traversal, turn, unplugged, updates, uplinks, vlans, wifi,
 )
 
 FAMILIES = [
     nats, interop, derp, pages, refusals, hostile, logins, referral, power, outages, house, audit, portmap, traversal, sizes, mesh, nearby, turn,
-    derpers, doors, certificates, router, uplinks, lans, slots, claim, images, first_boot, appliance, updates, rescue, cuts, unplugged, wifi, vlans,
+    derpers, doors, certificates, router, uplinks, lans, slots, claim, images, first_boot, appliance, updates, rescue, cuts, unplugged, wifi, vlans, pppoe, rates, offload, ntp,
 ]
 SKIP = 77
 
