@@ -120,4 +120,4 @@ def membership(machine: Machine) -> dict | None:
 
 
 SCENARIOS = []
-LONG = [power_cuts_of_a_machine_leave_a_slot_and_an_identity]
+UNTRIED = [power_cuts_of_a_machine_leave_a_slot_and_an_identity]
