@@ -14,13 +14,13 @@ from .providers import Provider
 
 # A receiver, as chronyd hears it (refclock SOCK of chrony.conf(5), struct sock_sample): when, how much the time differs then, pulse, leap, padding, magic.
 RECEIVER = """
-import pathlib, socket, struct, sys, time
-told, heard = pathlib.Path(sys.argv[1]), sys.argv[2]
+import socket, struct, sys, time
+began, heard = float(sys.argv[1]), sys.argv[2]
 to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 while True:
     time.sleep(0.1)
     now = time.time_ns() // 1000
-    is_right = float(told.read_text()) + time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+    is_right = began + time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
     sample = struct.pack("@qqdiiii", now // 10**6, now % 10**6, is_right - now / 10**6, 0, 0, 0, 0x534F434B)
     try:
         to.sendto(sample, heard)
@@ -59,51 +59,23 @@ class Clock:
         """Sets it to where it would be without a battery. A kernel takes no time that is before it booted."""
         time.clock_settime(time.CLOCK_REALTIME, time.monotonic() + 1)
 
-    def jumped_s(self) -> float:
-        """How far it was set since the guest began, one way or the other; what moves it slowly doesn't count."""
-        return time.time() - time.monotonic()
-
-    def gained_s(self) -> float:
-        """How much it was moved slowly since the guest began."""
-        return time.monotonic() - running_s()
-
 
 class TimeServer:
     """chronyd at a provider, whose time is its own."""
 
     def __init__(self, provider: Provider, unix_s: float):
         self.place, self.name = provider.place, provider.name
-        self._told = self.place.folder / "receiver"
+        self._began = unix_s - running_s()
         (self.place.folder / "chrony.conf").write_text(CONF)
         self.place.run("mkdir", "-m", "750", "/run/chrony")
-        self._running: subprocess.Popen | None = None
-        self.tell(unix_s)
-        self.place.start(PYTHON, "-c", RECEIVER, str(self._told), "/run/receiver.sock", log=f"{self.name}-receiver.log")
+        self.place.start("chronyd", "-x", "-d", "-u", "root", "-f", str(self.place.folder / "chrony.conf"), log=f"{self.name}-chronyd.log")
+        self.place.start(PYTHON, "-c", RECEIVER, repr(self._began), "/run/receiver.sock", log=f"{self.name}-receiver.log")
 
     def now(self) -> float:
         """Its time."""
         return self._began + running_s()
 
-    def tell(self, unix_s: float) -> None:
-        """Has its time be this from now on."""
-        self._began = unix_s - running_s()
-        new = self._told.with_suffix(".new")
-        new.write_text(repr(self._began))
-        new.rename(self._told)
-        self._start()
-
-    def _start(self) -> None:
-        """Starts chronyd anew: what it knew of its receiver is of no use any more."""
-        if self._running:
-            self._running.terminate()
-            self._running.wait()
-        self._running = self.place.start("chronyd", "-x", "-d", "-u", "root", "-f", str(self.place.folder / "chrony.conf"), log=f"{self.name}-chronyd.log")
-
     def serves(self) -> None:
         """Waits until it has its time."""
         said = lambda: self.place.run("chronyc", "-c", "tracking", check=False).stdout.split(",")
         wait_for("the provider's chronyd to have the time", lambda: said()[2:3] == ["1"], timeout_s=60)
-
-    def asked(self) -> int:
-        """How many times it was asked for the time."""
-        return int(self.place.run("chronyc", "-c", "serverstats").stdout.split(",")[0])
