@@ -46,7 +46,7 @@ need_apt() {
     say "installing ${missing[*]}"
     if ! apt_get install --no-install-recommends "${missing[@]}" >"$TOOLS/apt.log" 2>&1; then
         # The index may have gone stale under us (a 404 on an old version), or another run was ended in the middle of this: once more.
-        DEBIAN_FRONTEND=noninteractive dpkg --configure -a >"$TOOLS/apt.log" 2>&1 </dev/null 9>&-
+        DEBIAN_FRONTEND=noninteractive dpkg --configure -a >"$TOOLS/apt.log" 2>&1 </dev/null 9>&- || true
         rm -f "$TOOLS/apt-index"
         apt_index
         apt_get install --no-install-recommends "${missing[@]}" >"$TOOLS/apt.log" 2>&1 ||
