@@ -4,10 +4,10 @@ import json
 import subprocess
 
 from lab.places import Lab, wait_for
-from lab.providers import SITE4, SITE6, House, Provider, prepare
+from lab.providers import SITE4, SITE6, House, prepare
 
 from .lans import switch
-from .router import BARE
+from .router import BARE, housed
 
 PORT = 5201  # iperf3's
 SITES = {4: SITE4, 6: SITE6}
@@ -20,9 +20,7 @@ def what_was_let_through_takes_the_shorter_way() -> None:
     """A connection of either family is offloaded; a rule that comes later is for those that are opened after it, and the one before goes on; switched off, none is offloaded."""
     prepare()
     with Lab() as lab:
-        provider, house = Provider(lab), House(lab, BARE)
-        provider.plug(house)
-        house.start()
+        provider, house = housed(lab, BARE)
         house.lease()
         house.slaac("2001:db8:a00::/64")
         both = lambda: [house.fetch(family, check=False) for family in SITES]

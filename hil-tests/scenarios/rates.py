@@ -9,7 +9,7 @@ from lab.providers import LINE, House, Provider, prepare
 from lab.sites import FAR4, beyond
 
 from .lans import switch
-from .router import BARE
+from .router import BARE, housed
 
 DOWN_KBIT, UP_KBIT = 8000, 4000
 SHARED = BARE + f"[[router.wan]]\nsqm = {{ download_kbit = {DOWN_KBIT}, upload_kbit = {UP_KBIT} }}\n"
@@ -28,9 +28,7 @@ def a_shared_line_is_held_to_its_rates_and_stays_quick() -> None:
     """On a line without a limit iperf3 gets what the file says, either way; on a narrow one with a long queue before it a ping stays quick beside iperf3, and doesn't without."""
     prepare()
     with Lab() as lab:
-        provider, house = Provider(lab), House(lab, SHARED)
-        provider.plug(house)
-        house.start()
+        provider, house = housed(lab, SHARED)
         house.lease()
         wait_for("the page", lambda: house.fetch(4, check=False), timeout_s=30)
         wait_for("the queues", lambda: queues(house) == 2)
